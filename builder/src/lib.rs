@@ -1,1 +1,22 @@
-//! placeholder
+//! Build graph to image.
+//!
+//! Invariants: async at the top, blocking at the leaves, and one door between them. All mounts live
+//! in helper processes. Events flow outward, cancellation flows inward, nothing calls up.
+
+#![deny(unsafe_code)]
+
+pub mod blocking;
+mod config;
+mod error;
+mod progress;
+mod request;
+
+pub use config::{BuilderConfig, RegistryConfig};
+pub use error::{ErrorKind, causes};
+pub use progress::{
+    EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
+    SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
+};
+pub use request::{
+    BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
+};

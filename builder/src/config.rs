@@ -1,0 +1,30 @@
+//! What one builder may use.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What one builder may use. No `Default`: the caller knows, the builder does not guess.
+#[derive(Clone, Debug)]
+pub struct BuilderConfig {
+    /// The store's directory; one filesystem, so that rename is atomic.
+    pub root: PathBuf,
+    /// Steps executing at once.
+    pub parallel_steps: NonZeroUsize,
+    /// Wall-clock limit of one step; `None` is unlimited.
+    pub step_timeout: Option<Duration>,
+    /// How registries are reached.
+    pub registries: RegistryConfig,
+}
+
+/// How registries are reached.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryConfig {
+    /// Registry host (`docker.io`) to base URLs tried in order before the registry itself.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Hosts (`registry.local:5000`) that may be spoken to by plain HTTP; loopback always may.
+    pub insecure: Vec<String>,
+    /// Docker's `config.json` with credentials; a missing file means none.
+    pub auth_file: Option<PathBuf>,
+}

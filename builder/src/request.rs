@@ -1,0 +1,113 @@
+//! What a build is asked to do: the one form that command line, client and service produce.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::PathBuf;
+
+use frontend::{Platform, RunNetwork};
+
+/// One build.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// Where COPY and ADD find their files.
+    pub context: ContextInput,
+    /// `--build-context`: a name and a directory, `docker-image://REF` or another kind.
+    pub named_contexts: BTreeMap<String, String>,
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfileInput,
+    /// Names for the result, as given; checked before anything else happens.
+    pub tags: Vec<String>,
+    /// Stage to build; `None` is the last.
+    pub target: Option<String>,
+    /// `--build-arg`, host values already filled in.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `None` is the machine's.
+    pub platform: Option<Platform>,
+    /// The network of RUN steps that do not choose one.
+    pub network: RunNetwork,
+    /// `--add-host`: name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Look nothing up in the cache (results are still recorded).
+    pub no_cache: bool,
+    /// Ask the registry for bases even when they are here.
+    pub pull: bool,
+    /// Beside the local store.
+    pub outputs: Vec<OutputSpec>,
+    /// Extra certificate authorities for RUN steps, PEM.
+    pub ca_certs: Vec<u8>,
+    /// Registry credentials that came with the request: host to (user, password).
+    pub credentials: BTreeMap<String, Credentials>,
+}
+
+/// A user and a password for one registry host. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password or access token.
+    pub password: String,
+    /// OAuth refresh token, used in place of the password where present.
+    pub identity_token: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Where the main context comes from.
+pub enum ContextInput {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// A tar, plain or compressed, as it arrives.
+    Tar(Box<dyn Read + Send>),
+    /// Nothing: the Dockerfile came on standard input.
+    Empty,
+}
+
+impl fmt::Debug for ContextInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
+            Self::Tar(_) => f.write_str("Tar"),
+            Self::Empty => f.write_str("Empty"),
+        }
+    }
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerfileInput {
+    /// A path inside the context; `None` looks for `Dockerfile`, then `Containerfile`.
+    InContext(Option<String>),
+    /// A file of this machine, possibly outside the context.
+    File(PathBuf),
+    /// The text itself (`-f -`).
+    Inline(String),
+}
+
+/// `-o type=T,dest=D`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// What is written.
+    pub kind: OutputKind,
+    /// File or directory; `None` is standard output where the kind allows it.
+    pub dest: Option<PathBuf>,
+}
+
+/// The `type=` of an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputKind {
+    /// An OCI image layout in a tar.
+    Oci,
+    /// What `docker load` reads.
+    Docker,
+    /// The root filesystem as a directory.
+    Local,
+    /// The root filesystem as a tar.
+    Tar,
+}
