@@ -9,6 +9,7 @@ pub mod blocking;
 mod config;
 mod error;
 mod progress;
+mod registry;
 mod request;
 
 pub use config::{BuilderConfig, RegistryConfig};
@@ -16,6 +17,9 @@ pub use error::{ErrorKind, causes};
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
     SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
+};
+pub use registry::{
+    CredentialError, DocumentError, ManifestName, Patience, Registry, RegistryError, Repository,
 };
 pub use request::{
     BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
