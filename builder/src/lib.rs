@@ -10,6 +10,9 @@ mod config;
 mod error;
 mod progress;
 mod registry;
+mod source;
+mod export;
+mod layer;
 mod request;
 
 pub use config::{BuilderConfig, RegistryConfig};
@@ -20,6 +23,13 @@ pub use progress::{
 };
 pub use registry::{
     CredentialError, DocumentError, ManifestName, Patience, Registry, RegistryError, Repository,
+};
+pub use export::{
+    ArchiveDest, ArchiveKind, ExportError, ExportImage, LoadError, export, load, push,
+};
+pub use source::{
+    Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer, read_image,
+    write_image,
 };
 pub use request::{
     BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,

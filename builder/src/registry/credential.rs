@@ -313,4 +313,50 @@ mod tests {
             assert!(error.contains(want) && !error.contains("s3cret"), "{name}: {error}");
         }
     }
+
+    /// Runs the test below with a PATH that holds our own helper.
+    #[test]
+    fn helpers_are_asked_for_their_hosts() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let helper = directory.path().join("docker-credential-test");
+        let script = "#!/bin/sh\nread -r host\ncase $host in\n\
+            known.example) echo '{\"ServerURL\":\"x\",\"Username\":\"u\",\"Secret\":\"p\"}';;\n\
+            https://index.docker.io/v1/) echo '{\"Username\":\"<token>\",\"Secret\":\"t\"}';;\n\
+            broken.example) echo s3cret; exit 2;;\n\
+            *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
+        std::fs::write(&helper, script).unwrap();
+        std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "registry::credential::tests::helpers_child"])
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    #[tokio::test]
+    #[ignore = "run by `helpers_are_asked_for_their_hosts` with a PATH of its own"]
+    async fn helpers_child() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.json");
+        let text = r#"{"credsStore": "test", "auths": {"file.example": {"auth": "dTpw"}}}"#;
+        std::fs::write(&file, text).unwrap();
+        let source = CredentialSource::new(BTreeMap::new(), Some(file));
+        let token = Credentials { identity_token: Some("t".into()), ..pair("<token>", "").unwrap() };
+        #[rustfmt::skip]
+        let cases = [
+            ("known",             "known.example", pair("u", "p")),
+            ("hub, with a token", "docker.io",     Some(token)),
+            ("unknown",           "other.example", None),
+            ("in the file only",  "file.example",  pair("u", "p")),
+        ];
+        for (name, host, want) in cases {
+            assert!(source.find(host).await.unwrap() == want, "{name}");
+        }
+        let error = source.find("broken.example").await.unwrap_err().to_string();
+        assert!(error.contains("docker-credential-test") && !error.contains("s3cret"), "{error}");
+    }
 }

@@ -122,32 +122,57 @@ impl Document {
     /// type, parameters allowed; `None` or a generic JSON type leaves it to the document).
     pub(crate) fn parse(bytes: &[u8], announced: Option<&str>) -> Result<Self, DocumentError> {
         let announced = announced.map(bare_media_type).filter(|text| !is_generic(text));
+        let announced = announced.map(Kind::of).transpose()?;
         let form = |source| DocumentError::Form {
-            media_type: announced.unwrap_or(OCI_MANIFEST).to_owned(),
+            media_type: announced.map_or("a manifest or index", |kind| kind.media_type).to_owned(),
             source,
         };
         let value: Value = serde_json::from_slice(bytes).map_err(form)?;
         let own = value.get("mediaType").and_then(Value::as_str);
-        let media_type = match (announced, own) {
-            (Some(announced), Some(own)) if announced != own => {
-                let (announced, own) = (announced.to_owned(), own.to_owned());
-                return Err(DocumentError::Disagrees { announced, own });
-            }
-            (Some(text), _) | (None, Some(text)) => text.to_owned(),
-            (None, None) => return Err(DocumentError::MediaType(String::new())),
-        };
+        if let (Some(announced), Some(own)) = (announced, own)
+            && announced.media_type != own
+        {
+            let (announced, own) = (announced.media_type.to_owned(), own.to_owned());
+            return Err(DocumentError::Disagrees { announced, own });
+        }
         if value.get("layers").is_some() && value.get("manifests").is_some() {
             return Err(DocumentError::Ambiguous);
         }
-        match media_type.as_str() {
-            OCI_MANIFEST | DOCKER_MANIFEST => {
-                serde_json::from_value(value).map_err(form).and_then(|raw| image(&raw))
+        let kind = match (announced, own) {
+            (Some(kind), _) => kind,
+            (None, Some(own)) => Kind::of(own)?,
+            (None, None) => return Err(DocumentError::MediaType(String::new())),
+        };
+        if kind.is_index {
+            serde_json::from_value(value).map_err(form).and_then(|raw| index(&raw))
+        } else {
+            serde_json::from_value(value).map_err(form).and_then(|raw| image(&raw))
+        }
+    }
+}
+
+/// What a media type says about a document.
+#[derive(Clone, Copy)]
+struct Kind {
+    media_type: &'static str,
+    is_index: bool,
+}
+
+impl Kind {
+    fn of(media_type: &str) -> Result<Self, DocumentError> {
+        const KINDS: [(&str, bool); 4] = [
+            (OCI_MANIFEST, false),
+            (DOCKER_MANIFEST, false),
+            (OCI_INDEX, true),
+            (DOCKER_LIST, true),
+        ];
+        let known = KINDS.into_iter().find(|(known, _)| *known == media_type);
+        match known {
+            Some((media_type, is_index)) => Ok(Self { media_type, is_index }),
+            None if media_type.contains("manifest.v1+") && media_type.contains("docker") => {
+                Err(DocumentError::SchemaOne)
             }
-            OCI_INDEX | DOCKER_LIST => {
-                serde_json::from_value(value).map_err(form).and_then(|raw| index(&raw))
-            }
-            text if text.contains("manifest.v1+") => Err(DocumentError::SchemaOne),
-            _ => Err(DocumentError::MediaType(media_type)),
+            None => Err(DocumentError::MediaType(media_type.to_owned())),
         }
     }
 }
@@ -217,6 +242,18 @@ fn is_layer(media_type: &str) -> bool {
         || media_type
             .strip_prefix(docker)
             .is_some_and(|rest| rest.starts_with("diff.tar") || rest.starts_with("foreign.diff.tar"))
+}
+
+/// Gives a layer of Docker's the media type that OCI has for the same bytes.
+pub(crate) fn oci_layer(layer: Descriptor) -> Descriptor {
+    let media_type = match layer.media_type.as_str() {
+        "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => OCI_LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
+        other => other,
+    };
+    Descriptor { media_type: media_type.to_owned(), ..layer }
 }
 
 /// Picks the entry for `wanted`: the best of what such a machine can run.
@@ -290,7 +327,8 @@ mod tests {
         );
         let docker_layer = "application/vnd.docker.image.rootfs.diff.tar.gzip";
         let own = format!(r#","mediaType":"{OCI_MANIFEST}""#);
-        let sha512 = manifest(OCI_CONFIG, OCI_LAYER, "").replace("sha256", "sha512");
+        let longer = format!("sha512:{}", "0".repeat(128));
+        let sha512 = manifest(OCI_CONFIG, OCI_LAYER, "").replace(DIGEST, &longer);
         #[rustfmt::skip]
         let cases = [
             ("oci",              manifest(OCI_CONFIG, OCI_LAYER_GZIP, ""),       Some(OCI_MANIFEST),    "image"),

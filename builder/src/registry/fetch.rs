@@ -123,15 +123,17 @@ impl Route {
     }
 
     /// Streams the blob `wanted` into `sink`, in order and exactly `wanted.size` bytes, going on
-    /// where a broken connection left off. Who owns the other end checks the digest.
+    /// where a broken connection left off; `moved` is called with the bytes so far. Who owns the
+    /// other end checks the digest.
     pub(crate) async fn blob(
         &self,
         wanted: &Descriptor,
         sink: &mpsc::Sender<Bytes>,
+        moved: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
         let (mut received, mut attempt) = (0, 0);
         loop {
-            let error = match self.blob_from(wanted, &mut received, sink).await {
+            let error = match self.blob_from(wanted, &mut received, sink, moved).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -148,6 +150,7 @@ impl Route {
         wanted: &Descriptor,
         received: &mut u64,
         sink: &mpsc::Sender<Bytes>,
+        moved: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
         if *received == wanted.size && wanted.size > 0 {
             return Ok(());
@@ -178,6 +181,7 @@ impl Route {
             };
             sink.send(chunk).await.map_err(gone)?;
             *received = total;
+            moved(total);
         }
         if *received == wanted.size { Ok(()) } else { Err(self.wrong_size(wanted, *received)) }
     }

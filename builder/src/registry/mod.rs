@@ -142,4 +142,9 @@ impl Route {
     pub(crate) fn host(&self) -> &str {
         &self.endpoint.host
     }
+
+    /// Returns the repository that is asked for there.
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
 }

@@ -1,0 +1,212 @@
+//! Layers into snapshots: fetched side by side, unpacked in order.
+
+use std::io::{self, Read};
+
+use cache::{ChainId, Descriptor, HashingReader, SnapshotId, Store};
+
+use super::image::{Layer, ResolvedImage};
+use super::layer::{self, LayerSource};
+use super::progress::MeteredReader;
+use super::{Meter, SourceError, Sources};
+use crate::blocking;
+use crate::layer::{Limits, apply_layer};
+use crate::progress::{Events, TransferPhase};
+
+impl Sources {
+    /// Makes sure that the image's files are here and returns the snapshot that holds them;
+    /// `None` for an image without layers. What is here already is neither fetched nor unpacked.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub async fn materialize(
+        &self,
+        image: &ResolvedImage,
+        events: &Events,
+    ) -> Result<Option<SnapshotId>, SourceError> {
+        let (store, searched) = (self.store.clone(), image.clone());
+        let (present, mut parent) = blocking::run(move || present(&store, &searched)).await?;
+        let layers: Vec<Layer> = image.each_layer().collect();
+        let chain = image.chain_ids();
+        let missing = &layers[present..];
+        let mut fetches = self.start_fetches(missing.to_vec(), image, events);
+        let mut arrived = vec![false; missing.len()];
+        for (at, layer) in missing.iter().enumerate() {
+            while !arrived[at] {
+                let (which, outcome) =
+                    fetches.next().await.expect("every layer that was asked for arrives or fails");
+                outcome?;
+                arrived[which] = true;
+            }
+            let chain_id = chain[present + at];
+            parent = Some(self.unpack(layer, chain_id, parent, image, events).await?);
+        }
+        Ok(parent)
+    }
+
+    /// Unpacks one layer onto `parent`. A blob that was damaged on our disk since it came is
+    /// thrown away and fetched again, once.
+    async fn unpack(
+        &self,
+        layer: &Layer,
+        chain_id: ChainId,
+        parent: Option<SnapshotId>,
+        image: &ResolvedImage,
+        events: &Events,
+    ) -> Result<SnapshotId, SourceError> {
+        let mut is_second = false;
+        loop {
+            let (store, layer_here) = (self.store.clone(), layer.clone());
+            let (parent, events_here) = (parent.clone(), events.clone());
+            let outcome = blocking::run(move || {
+                let outcome = unpack(&store, &layer_here, chain_id, parent.as_ref(), &events_here);
+                outcome.or_else(|error| discard_if_damaged(&store, error).map_or_else(Err, |()| Ok(None)))
+            })
+            .await?;
+            match outcome {
+                Some(id) => return Ok(id),
+                None if is_second => return Err(SourceError::Lost { diff_id: layer.diff_id }),
+                None => is_second = true,
+            }
+            let asked = image.repository();
+            self.fetch_layer(layer, asked.as_ref(), events).await?;
+        }
+    }
+}
+
+/// Finds how many layers from the base up have a snapshot, and the topmost of those.
+fn present(
+    store: &Store,
+    image: &ResolvedImage,
+) -> Result<(usize, Option<SnapshotId>), SourceError> {
+    let get = |id: &SnapshotId| {
+        store.snapshots().get(id).map_err(SourceError::store("read a snapshot"))
+    };
+    let chain = image.chain_ids();
+    // A snapshot keeps its parents, so the topmost that is there answers for all below.
+    for (at, chain_id) in chain.iter().enumerate().rev() {
+        let id = SnapshotId::for_chain(chain_id);
+        if get(&id)?.is_some() {
+            return climb(store, image, at + 1, Some(id));
+        }
+    }
+    climb(store, image, 0, None)
+}
+
+/// Goes up from `parent` over layers that were built here on exactly that parent.
+fn climb(
+    store: &Store,
+    image: &ResolvedImage,
+    mut present: usize,
+    mut parent: Option<SnapshotId>,
+) -> Result<(usize, Option<SnapshotId>), SourceError> {
+    for diff_id in &image.diff_ids[present..] {
+        let record =
+            store.layers().get(diff_id).map_err(SourceError::store("read a layer's record"))?;
+        let Some(id) = record.and_then(|record| record.snapshot) else { break };
+        let found = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
+        if found.is_none_or(|snapshot| snapshot.parent != parent) {
+            break;
+        }
+        parent = Some(id);
+        present += 1;
+    }
+    Ok((present, parent))
+}
+
+fn unpack(
+    store: &Store,
+    layer: &Layer,
+    chain_id: ChainId,
+    parent: Option<&SnapshotId>,
+    events: &Events,
+) -> Result<Option<SnapshotId>, SourceError> {
+    let id = SnapshotId::for_chain(&chain_id);
+    let there = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
+    if there.is_some() {
+        return Ok(Some(id));
+    }
+    let Some(source) = LayerSource::find(store, layer)? else { return Ok(None) };
+    let active =
+        store.snapshots().prepare(parent).map_err(SourceError::store("prepare a snapshot"))?;
+    let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Extracting, None);
+    let size = match &source {
+        LayerSource::Blob { blob, path } => {
+            let tar = MeteredReader::new(layer::open_tar(blob, path)?, meter);
+            apply_checked(tar, blob, layer, active.upper(), active.lowers())?
+        }
+        LayerSource::Snapshot { .. } => {
+            let blob = layer::built_layer(layer.diff_id, 0);
+            piped(&source, layer, |tar| {
+                let tar = MeteredReader::new(tar, meter);
+                apply_checked(tar, &blob, layer, active.upper(), active.lowers())
+            })?
+        }
+    };
+    active.commit(Some(id.clone())).map_err(SourceError::store("keep a snapshot"))?;
+    store
+        .layers()
+        .update(&layer.diff_id, |record| record.tar_size = Some(size))
+        .map_err(SourceError::store("note a layer"))?;
+    Meter::new(events, &layer.descriptor.digest, TransferPhase::Extracting, Some(size))
+        .end_blocking(TransferPhase::Done);
+    Ok(Some(id))
+}
+
+/// Applies the tar and checks that it was the right one; returns its size in bytes.
+fn apply_checked(
+    tar: impl Read,
+    blob: &Descriptor,
+    layer: &Layer,
+    upper: &std::path::Path,
+    lowers: &[std::path::PathBuf],
+) -> Result<u64, SourceError> {
+    let digest = blob.digest;
+    let mut tar = HashingReader::new(tar);
+    apply_layer(&mut tar, upper, lowers, &Limits::default())
+        .map_err(|source| SourceError::Apply { digest, source })?;
+    // The digest is over everything, also over what follows the archive's end.
+    io::copy(&mut tar, &mut io::sink())
+        .map_err(|source| SourceError::Decompress { digest, source })?;
+    let (_, found, size) = tar.finish();
+    layer::check_diff_id(&digest, layer.diff_id, found)?;
+    Ok(size)
+}
+
+/// Runs `read` on the tar of `source` while another thread makes it.
+fn piped<T>(
+    source: &LayerSource,
+    layer: &Layer,
+    read: impl FnOnce(io::PipeReader) -> Result<T, SourceError>,
+) -> Result<T, SourceError> {
+    let (reader, writer) = io::pipe().map_err(SourceError::store("make a pipe"))?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || source.write_tar(layer.diff_id, writer));
+        let outcome = read(reader);
+        let written = match writing.join() {
+            Ok(written) => written,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        // A broken pipe on the writer's side follows from the reader's error, not the reverse.
+        outcome.and_then(|value| written.map(|_| value))
+    })
+}
+
+/// Throws the blob away whose bytes are no longer those of its name; else gives `error` back.
+fn discard_if_damaged(store: &Store, error: SourceError) -> Result<(), SourceError> {
+    let digest = match &error {
+        SourceError::Apply { digest, .. }
+        | SourceError::Decompress { digest, .. }
+        | SourceError::DiffId { digest, .. } => *digest,
+        _ => return Err(error),
+    };
+    let Ok(Some(file)) = store.content().open(&digest) else { return Err(error) };
+    let mut blob = HashingReader::new(file);
+    let is_read = io::copy(&mut blob, &mut io::sink()).is_ok();
+    if is_read && blob.finish().1 == digest {
+        return Err(error);
+    }
+    tracing::warn!(%digest, "a layer was damaged on disk and is fetched again");
+    store.content().remove(&digest).map_err(SourceError::store("remove a damaged layer"))?;
+    Ok(())
+}
