@@ -8,15 +8,18 @@
 pub mod blocking;
 mod config;
 mod error;
-mod progress;
-mod registry;
-mod source;
 mod export;
 mod layer;
+mod progress;
+mod registry;
 mod request;
+mod source;
 
 pub use config::{BuilderConfig, RegistryConfig};
 pub use error::{ErrorKind, causes};
+pub use export::{
+    ArchiveDest, ArchiveKind, ExportError, ExportImage, LoadError, export, load, push,
+};
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
     SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
@@ -24,13 +27,10 @@ pub use progress::{
 pub use registry::{
     CredentialError, DocumentError, ManifestName, Patience, Registry, RegistryError, Repository,
 };
-pub use export::{
-    ArchiveDest, ArchiveKind, ExportError, ExportImage, LoadError, export, load, push,
+pub use request::{
+    BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
 };
 pub use source::{
     Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer, read_image,
     write_image,
-};
-pub use request::{
-    BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
 };

@@ -38,7 +38,8 @@ pub(super) fn write(
         names: &entry.names,
     });
     oci::begin(&mut archive, entries)?;
-    let entries: Value = images.iter().zip(&plain).map(|(entry, plain)| loader_entry(entry, plain)).collect();
+    let entries: Value =
+        images.iter().zip(&plain).map(|(entry, plain)| loader_entry(entry, plain)).collect();
     archive.file("manifest.json", entries.to_string().as_bytes())?;
     let mut written = BTreeSet::new();
     for image in &plain {
@@ -77,7 +78,6 @@ fn prepare(store: &Store, entry: &ExportImage) -> Result<Plain, ExportError> {
     let size = store
         .content()
         .size(&image.config_digest)
-        .map_err(SourceError::store("find the config"))?
         .ok_or(ExportError::Damaged { digest: image.config_digest })?;
     let config =
         Descriptor { media_type: OCI_CONFIG.to_owned(), digest: image.config_digest, size };
@@ -139,7 +139,10 @@ struct Bounded<'a> {
 impl Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() as u64 > self.left {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the layer is longer than noted"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the layer is longer than noted",
+            ));
         }
         let written = self.inner.write(bytes)?;
         self.left -= written as u64;

@@ -38,7 +38,9 @@ pub enum LoadError {
     #[error("the archive could not be decompressed")]
     Decompress(#[source] io::Error),
     /// Neither of the two kinds.
-    #[error("the archive is neither an OCI image layout nor a Docker archive: it has no `index.json` and no `manifest.json`")]
+    #[error(
+        "the archive is neither an OCI image layout nor a Docker archive: it has no `index.json` and no `manifest.json`"
+    )]
     Kind,
     /// More files than any image has.
     #[error("the archive has more than {ENTRIES_LIMIT} entries")]
@@ -234,7 +236,8 @@ fn check_layer(store: &Store, layer: &Layer) -> Result<(), LoadError> {
     if !store.content().contains(&blob.digest) {
         return Err(LoadError::Missing { path: blob.digest.to_string() });
     }
-    let record = store.layers().get(&layer.diff_id).map_err(SourceError::store("read a layer's record"))?;
+    let record =
+        store.layers().get(&layer.diff_id).map_err(SourceError::store("read a layer's record"))?;
     let is_known = record.is_some_and(|record| {
         record.tar_size.is_some() && record.blobs.iter().any(|known| known.digest == blob.digest)
     });

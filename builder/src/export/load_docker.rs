@@ -11,9 +11,7 @@ use super::load::{Contents, LoadError, finish};
 use crate::registry::document::{
     Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
-use crate::source::{
-    CONFIG_LIMIT, ResolvedImage, SourceError, keep, manifest_bytes,
-};
+use crate::source::{CONFIG_LIMIT, ResolvedImage, SourceError, keep, manifest_bytes};
 
 /// One image of `manifest.json`.
 #[derive(Deserialize)]

@@ -49,7 +49,11 @@ fn without_other_platforms(
 }
 
 /// Follows indexes to the manifest for `platform`.
-fn descend(store: &Store, mut entry: IndexEntry, platform: &Platform) -> Result<IndexEntry, LoadError> {
+fn descend(
+    store: &Store,
+    mut entry: IndexEntry,
+    platform: &Platform,
+) -> Result<IndexEntry, LoadError> {
     for _ in 0..NESTING {
         let path = entry.descriptor.digest.to_string();
         let bytes = store

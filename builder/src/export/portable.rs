@@ -1,18 +1,14 @@
 //! An image in the form that may leave the machine: every layer a compressed blob in the store.
 
-use std::num::NonZeroUsize;
-
 use cache::{Descriptor, LayerBlob, Store};
 
 use super::error::ExportError;
-use crate::layer::gzip_writer;
+use crate::layer::GzipWriter;
 use crate::progress::{Events, TransferPhase};
 use crate::registry::document::{
     self, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST,
 };
-use crate::source::{
-    Layer, LayerSource, Meter, ResolvedImage, SourceError, keep, manifest_bytes,
-};
+use crate::source::{Layer, LayerSource, Meter, ResolvedImage, SourceError, keep, manifest_bytes};
 
 /// An image whose parts are all blobs of the store.
 #[derive(Clone, Debug)]
@@ -38,13 +34,9 @@ impl Portable {
         let size = store
             .content()
             .size(&image.config_digest)
-            .map_err(SourceError::store("find the config"))?
             .ok_or(ExportError::Damaged { digest: image.config_digest })?;
-        let config = Descriptor {
-            media_type: OCI_CONFIG.to_owned(),
-            digest: image.config_digest,
-            size,
-        };
+        let config =
+            Descriptor { media_type: OCI_CONFIG.to_owned(), digest: image.config_digest, size };
         let is_oci = image.manifest.media_type == OCI_MANIFEST;
         if layers == image.layers && (is_oci || !as_oci) {
             return Ok(Self { manifest: image.manifest.clone(), config, layers });
@@ -87,17 +79,14 @@ fn compress(
     let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Exporting, total);
     let action = "keep a compressed layer";
     let writer = store.content().writer().map_err(SourceError::store(action))?;
-    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let mut gzip = gzip_writer(writer, threads);
-    let tar_size = source.write_tar(layer.diff_id, Progress { inner: &mut gzip, count: 0, meter: &meter })?;
+    let mut gzip = GzipWriter::new(writer);
+    let tar_size =
+        source.write_tar(layer.diff_id, Progress { inner: &mut gzip, count: 0, meter: &meter })?;
     let writer = gzip.finish().map_err(SourceError::store(action))?;
-    let blob = writer.commit(None).map_err(SourceError::store(action))?;
+    let blob = writer.commit(None, None).map_err(SourceError::store(action))?;
     meter.end_blocking(TransferPhase::Done);
-    let noted = LayerBlob {
-        digest: blob.digest,
-        size: blob.size,
-        media_type: OCI_LAYER_GZIP.to_owned(),
-    };
+    let noted =
+        LayerBlob { digest: blob.digest, size: blob.size, media_type: OCI_LAYER_GZIP.to_owned() };
     let update = |record: &mut cache::LayerRecord| {
         record.tar_size = Some(tar_size);
         if !record.blobs.iter().any(|known| known.digest == noted.digest) {

@@ -345,7 +345,8 @@ mod tests {
         let text = r#"{"credsStore": "test", "auths": {"file.example": {"auth": "dTpw"}}}"#;
         std::fs::write(&file, text).unwrap();
         let source = CredentialSource::new(BTreeMap::new(), Some(file));
-        let token = Credentials { identity_token: Some("t".into()), ..pair("<token>", "").unwrap() };
+        let token =
+            Credentials { identity_token: Some("t".into()), ..pair("<token>", "").unwrap() };
         #[rustfmt::skip]
         let cases = [
             ("known",             "known.example", pair("u", "p")),

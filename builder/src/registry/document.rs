@@ -215,7 +215,8 @@ fn index(raw: &ImageIndex) -> Result<Document, DocumentError> {
     let entries = raw.manifests().iter().map(|entry| {
         let platform = entry.platform().as_ref().and_then(|raw| {
             let variant = raw.variant().as_deref().map(|text| format!("/{text}"));
-            let text = format!("{}/{}{}", raw.os(), raw.architecture(), variant.unwrap_or_default());
+            let text =
+                format!("{}/{}{}", raw.os(), raw.architecture(), variant.unwrap_or_default());
             // A platform that we cannot name is one that nobody asks for: `unknown/unknown`.
             Platform::parse(&text).ok()
         });
@@ -239,9 +240,9 @@ fn is_layer(media_type: &str) -> bool {
     let docker = "application/vnd.docker.image.rootfs.";
     matches!(media_type, OCI_LAYER | OCI_LAYER_GZIP | OCI_LAYER_ZSTD)
         || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
-        || media_type
-            .strip_prefix(docker)
-            .is_some_and(|rest| rest.starts_with("diff.tar") || rest.starts_with("foreign.diff.tar"))
+        || media_type.strip_prefix(docker).is_some_and(|rest| {
+            rest.starts_with("diff.tar") || rest.starts_with("foreign.diff.tar")
+        })
 }
 
 /// Gives a layer of Docker's the media type that OCI has for the same bytes.
@@ -261,17 +262,20 @@ pub(crate) fn pick<'a>(
     entries: &'a [IndexEntry],
     wanted: &Platform,
 ) -> Result<&'a IndexEntry, DocumentError> {
-    let named = acceptable(wanted)
-        .into_iter()
-        .find_map(|platform| entries.iter().find(|entry| entry.platform.as_ref() == Some(&platform)));
+    let named = acceptable(wanted).into_iter().find_map(|platform| {
+        entries.iter().find(|entry| entry.platform.as_ref() == Some(&platform))
+    });
     // Tools that write an index around one image leave the platform out.
     let only = match entries {
         [only] if only.platform.is_none() => Some(only),
         _ => None,
     };
     named.or(only).ok_or_else(|| {
-        let offered: Vec<_> =
-            entries.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
+        let offered: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| entry.platform.as_ref())
+            .map(ToString::to_string)
+            .collect();
         let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
         DocumentError::Platform { wanted: wanted.clone(), offered }
     })

@@ -14,7 +14,9 @@ use crate::error::ErrorKind;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The registry wants other credentials, or has no such repository and does not tell which.
-    #[error("pull access denied for {image}, repository does not exist or may require 'docker login'")]
+    #[error(
+        "pull access denied for {image}, repository does not exist or may require 'docker login'"
+    )]
     AccessDenied {
         /// Name as people write it.
         image: String,

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{
+    AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
@@ -145,7 +147,8 @@ impl Session {
     /// Sleeps before try number `attempt + 1`, or says that there is none.
     pub(super) async fn pause(&self, attempt: u32, error: &RegistryError) -> bool {
         // A host that cannot be connected to is tried once more only: people wait for the answer.
-        let attempts = if error.is_connect() { self.patience.attempts.min(2) } else { self.patience.attempts };
+        let attempts =
+            if error.is_connect() { self.patience.attempts.min(2) } else { self.patience.attempts };
         if !error.is_transient() || attempt + 1 >= attempts {
             return false;
         }
@@ -224,7 +227,8 @@ impl Route {
                 request = request.header(AUTHORIZATION, header);
             }
             let response = self.session.head(&self.endpoint.host, request).await?;
-            let location = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
+            let location =
+                response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
             let Some(location) = location else { return Ok(response) };
             url = self.redirect_target(&url, location)?;
         }
@@ -236,10 +240,9 @@ impl Route {
         if self.endpoint.is_home_of(url) {
             return Ok(self.session.transport.named(url));
         }
-        self.session
-            .transport
-            .foreign(url, self.endpoint.is_loopback)
-            .ok_or_else(|| self.refused_redirect(url, "it is an address of this machine or its link"))
+        self.session.transport.foreign(url, self.endpoint.is_loopback).ok_or_else(|| {
+            self.refused_redirect(url, "it is an address of this machine or its link")
+        })
     }
 
     /// Resolves a `Location` and checks that it may be followed.
@@ -255,7 +258,9 @@ impl Route {
         match target.scheme() {
             "https" => {}
             "http" if is_plain_registry => {}
-            "http" => return Err(self.refused_redirect(&target, "it leads from HTTPS to plain HTTP")),
+            "http" => {
+                return Err(self.refused_redirect(&target, "it leads from HTTPS to plain HTTP"));
+            }
             _ => return Err(self.refused_redirect(&target, "it is neither HTTP nor HTTPS")),
         }
         if !target.username().is_empty() || target.password().is_some() {

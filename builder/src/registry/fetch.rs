@@ -30,11 +30,8 @@ pub(crate) struct Fetched {
 
 impl Route {
     pub(super) fn call(&self, method: Method, tail: &str) -> Call {
-        let access = Access {
-            repository: self.repository.name.clone(),
-            writes: false,
-            mounts_from: None,
-        };
+        let access =
+            Access { repository: self.repository.name.clone(), writes: false, mounts_from: None };
         let url = self.endpoint.url(&self.repository, tail);
         Call { method, url, access, headers: HeaderMap::new() }
     }
@@ -71,7 +68,9 @@ impl Route {
             ManifestName::Digest(digest) => Some(*digest),
             ManifestName::Tag(_) => None,
         };
-        if let Some(expected) = [by_name, announced].into_iter().flatten().find(|want| *want != found) {
+        if let Some(expected) =
+            [by_name, announced].into_iter().flatten().find(|want| *want != found)
+        {
             return Err(RegistryError::Mismatch { host: host.clone(), expected, found });
         }
         let document = Document::parse(&bytes, content_type.as_deref()).map_err(|source| {

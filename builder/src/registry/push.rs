@@ -55,8 +55,9 @@ impl Route {
         if self.has_blob(&wanted.digest).await? {
             return Ok(Pushed::Present);
         }
-        let is_elsewhere =
-            |source: &&Repository| source.registry == self.repository.registry && **source != self.repository;
+        let is_elsewhere = |source: &&Repository| {
+            source.registry == self.repository.registry && **source != self.repository
+        };
         let mut attempt = 0;
         loop {
             let source = sources.iter().find(is_elsewhere).filter(|_| attempt == 0);
@@ -133,7 +134,10 @@ impl Route {
         if let Some(source) = source {
             call.access.mounts_from = Some(source.name.clone());
             let digest = digest.to_string();
-            call.url.query_pairs_mut().append_pair("mount", &digest).append_pair("from", &source.name);
+            call.url
+                .query_pairs_mut()
+                .append_pair("mount", &digest)
+                .append_pair("from", &source.name);
         }
         let response = self.send(&call).await?;
         match response.status() {

@@ -99,9 +99,10 @@ impl Session {
         access: &Access,
         challenges: &[Challenge],
     ) -> Result<Option<HeaderValue>, RegistryError> {
-        let credentials = self.credentials.find(&endpoint.host).await.map_err(|source| {
-            RegistryError::Credential { host: endpoint.host.clone(), source }
-        })?;
+        let credentials =
+            self.credentials.find(&endpoint.host).await.map_err(|source| {
+                RegistryError::Credential { host: endpoint.host.clone(), source }
+            })?;
         for challenge in challenges {
             let granted = match (challenge, &credentials) {
                 (Challenge::Basic, Some(credentials)) => {
@@ -111,7 +112,8 @@ impl Session {
                 (Challenge::Bearer { realm, service, scope }, credentials) => {
                     let scopes = access.scopes(scope.as_deref());
                     let service = service.as_deref();
-                    self.fetch_token(endpoint, realm, service, &scopes, credentials.as_ref()).await?
+                    self.fetch_token(endpoint, realm, service, &scopes, credentials.as_ref())
+                        .await?
                 }
             };
             self.tokens.put(endpoint, access, granted.clone());
@@ -139,7 +141,8 @@ impl Session {
             realm: origin_of(&realm),
             reason,
         };
-        let client = client.ok_or_else(|| refused("it is an address of this machine or its link"))?;
+        let client =
+            client.ok_or_else(|| refused("it is an address of this machine or its link"))?;
         let fields = service.map(|service| ("service", service)).into_iter();
         let identity = credentials.and_then(|credentials| credentials.identity_token.as_deref());
         let request = if let Some(refresh_token) = identity {
@@ -205,16 +208,9 @@ fn form<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 }
 
 /// Parses a realm and refuses one that must not be asked, or not with a password.
-fn check_realm(
-    endpoint: &Endpoint,
-    text: &str,
-    with_password: bool,
-) -> Result<Url, RegistryError> {
-    let fault = |realm: String, reason| RegistryError::Realm {
-        host: endpoint.host.clone(),
-        realm,
-        reason,
-    };
+fn check_realm(endpoint: &Endpoint, text: &str, with_password: bool) -> Result<Url, RegistryError> {
+    let fault =
+        |realm: String, reason| RegistryError::Realm { host: endpoint.host.clone(), realm, reason };
     let realm = Url::parse(text).map_err(|_| fault(String::new(), "it is no URL"))?;
     let shown = origin_of(&realm);
     let is_plain = endpoint.base.scheme() == "http";

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::image::{Layer, ResolvedImage};
-use super::layer::LayerSource;
+use super::layer::{LayerSource, described};
 use super::{Meter, SourceError, Sources};
 use crate::blocking;
 use crate::progress::{Events, TransferPhase};
@@ -73,21 +73,21 @@ impl Sources {
         let wanted = &layer.descriptor;
         let (store, searched) = (self.store.clone(), layer.clone());
         let found = blocking::run(move || LayerSource::find(&store, &searched)).await?;
-        let meter = Meter::new(events, &wanted.digest, TransferPhase::Downloading, Some(wanted.size));
+        let meter =
+            Meter::new(events, &wanted.digest, TransferPhase::Downloading, Some(wanted.size));
         if found.is_some() {
             meter.end(TransferPhase::AlreadyPresent).await;
             return Ok(false);
         }
         let (store, diff_id) = (self.store.clone(), layer.diff_id);
         let record = blocking::run(move || store.layers().get(&diff_id)).await;
-        let record = record
-            .map_err(SourceError::store("read a layer's record"))?
-            .unwrap_or_else(|| LayerRecord::new(diff_id));
-        let noted = record.sources.iter().filter_map(|text| Repository::parse(text));
+        let record = record.map_err(SourceError::store("read a layer's record"))?;
+        let noted = record.iter().flat_map(|record| &record.sources);
+        let noted = noted.filter_map(|text| Repository::parse(text));
         let mut repositories: Vec<Repository> = asked.cloned().into_iter().collect();
         repositories.extend(noted.filter(|noted| Some(noted) != asked));
         let mut failed = SourceError::Lost { diff_id };
-        for wanted in forms(layer, &record) {
+        for wanted in forms(layer, record.as_ref()) {
             match self.fetch_blob(&repositories, &wanted, &|bytes| meter.moved(bytes)).await {
                 Ok(()) => {
                     meter.end(TransferPhase::Done).await;
@@ -175,15 +175,12 @@ impl Fetches {
 
 /// Returns the blobs that hold a layer and that a registry may have: the one that the manifest
 /// names, unless it stands for a snapshot of ours, and those that were pushed or pulled before.
-fn forms(layer: &Layer, record: &LayerRecord) -> Vec<Descriptor> {
+fn forms(layer: &Layer, record: Option<&LayerRecord>) -> Vec<Descriptor> {
     let named = &layer.descriptor;
-    let mut forms: Vec<_> = (named.digest != layer.diff_id.0).then(|| named.clone()).into_iter().collect();
-    for blob in &record.blobs {
-        if blob.digest != named.digest {
-            let (digest, size, media_type) = (blob.digest, blob.size, blob.media_type.clone());
-            forms.push(Descriptor { media_type, digest, size });
-        }
-    }
+    let mut forms: Vec<_> =
+        (named.digest != layer.diff_id.0).then(|| named.clone()).into_iter().collect();
+    let noted = record.into_iter().flat_map(|record| &record.blobs);
+    forms.extend(noted.filter(|blob| blob.digest != named.digest).map(described));
     if forms.is_empty() {
         forms.push(named.clone());
     }
@@ -199,7 +196,7 @@ fn write_chunks(
     while let Some(chunk) = chunks.blocking_recv() {
         writer.write_all(&chunk)?;
     }
-    writer.commit(Some((wanted.digest, wanted.size))).map(drop)
+    writer.commit(Some(wanted.digest), Some(wanted.size)).map(drop)
 }
 
 /// Says whose fault it is that the bytes were not kept: the one who sent them, or this disk.

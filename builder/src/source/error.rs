@@ -5,7 +5,6 @@ use std::io;
 use cache::{Descriptor, DiffId, Digest};
 
 use crate::error::ErrorKind;
-use crate::layer::{ApplyError, WriteError};
 use crate::registry::{DocumentError, RegistryError};
 
 /// Why an image could not be had.
@@ -96,7 +95,7 @@ pub enum SourceError {
         /// The blob.
         digest: Digest,
         /// Why.
-        source: ApplyError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The uncompressed layer is not the one that the config names.
     #[error("layer `{digest}` unpacks to `{found}` where the config says `{expected}`")]
@@ -122,7 +121,7 @@ pub enum SourceError {
         /// The layer.
         diff_id: DiffId,
         /// Why.
-        source: WriteError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Nobody has the bytes of a layer.
     #[error("the bytes of layer `{diff_id}` are neither in the store nor at a known registry")]

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use cache::{Descriptor, DiffId, Digest, HashingReader, HashingWriter, LayerRecord, Store};
+use cache::{Descriptor, DiffId, Digest, HashingReader, HashingWriter, LayerBlob, Store};
 
 use super::error::SourceError;
 use super::image::Layer;
@@ -43,25 +43,16 @@ impl LayerSource {
         let record = store
             .layers()
             .get(&layer.diff_id)
-            .map_err(SourceError::store("read a layer's record"))?
-            .unwrap_or_else(|| LayerRecord::new(layer.diff_id));
-        let noted = record.blobs.iter().map(|blob| Descriptor {
-            media_type: blob.media_type.clone(),
-            digest: blob.digest,
-            size: blob.size,
-        });
+            .map_err(SourceError::store("read a layer's record"))?;
+        let noted = record.iter().flat_map(|record| &record.blobs).map(described);
         let mut blobs = std::iter::once(layer.descriptor.clone()).chain(noted);
         if let Some(blob) = blobs.find(|blob| store.content().contains(&blob.digest)) {
             let path = store.content().path(&blob.digest);
             return Ok(Some(Self::Blob { blob, path }));
         }
-        let Some(id) = record.snapshot else { return Ok(None) };
+        let Some(id) = record.and_then(|record| record.snapshot) else { return Ok(None) };
         let found = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
-        if found.is_none() {
-            return Ok(None);
-        }
-        let lowers = store.snapshots().lowers(&id).map_err(SourceError::store("read a snapshot"))?;
-        Ok(lowers.into_iter().next().map(|upper| Self::Snapshot { upper }))
+        Ok(found.map(|snapshot| Self::Snapshot { upper: snapshot.upper }))
     }
 
     /// Writes the uncompressed tar of the layer `expected` to `out` and returns its size in
@@ -77,7 +68,9 @@ impl LayerSource {
                 let mut tar = HashingReader::new(open_tar(blob, path)?);
                 let mut out = out;
                 copy(&mut tar, &mut out).map_err(|error| match error {
-                    CopyError::Read(source) => SourceError::Decompress { digest: blob.digest, source },
+                    CopyError::Read(source) => {
+                        SourceError::Decompress { digest: blob.digest, source }
+                    }
                     CopyError::Write(source) => SourceError::Write { diff_id: expected, source },
                 })?;
                 let (_, found, size) = tar.finish();
@@ -86,8 +79,10 @@ impl LayerSource {
             }
             Self::Snapshot { upper } => {
                 let mut hashing = HashingWriter::new(out);
-                write_layer(upper, &mut hashing)
-                    .map_err(|source| SourceError::Regenerate { diff_id: expected, source })?;
+                write_layer(upper, &mut hashing).map_err(|source| SourceError::Regenerate {
+                    diff_id: expected,
+                    source: source.into(),
+                })?;
                 let (_, found, size) = hashing.finish();
                 if found == expected.0 {
                     Ok(size)
@@ -100,9 +95,12 @@ impl LayerSource {
 }
 
 /// Opens a blob as the tar that it holds, whatever it is compressed with.
-pub(super) fn open_tar(blob: &Descriptor, path: &PathBuf) -> Result<Box<dyn Read + Send>, SourceError> {
+pub(super) fn open_tar(
+    blob: &Descriptor,
+    path: &Path,
+) -> Result<Box<dyn Read + Send>, SourceError> {
     let file = File::open(path).map_err(SourceError::store("read a layer"))?;
-    decompress(BufReader::with_capacity(BUFFER, file))
+    decompress(Box::new(BufReader::with_capacity(BUFFER, file)))
         .map_err(|source| SourceError::Decompress { digest: blob.digest, source })
 }
 
@@ -123,6 +121,11 @@ pub(super) fn check_diff_id(
 #[must_use]
 pub fn built_layer(diff_id: DiffId, size: u64) -> Descriptor {
     Descriptor { media_type: OCI_LAYER.to_owned(), digest: diff_id.0, size }
+}
+
+/// Returns the descriptor of a noted blob.
+pub(super) fn described(blob: &LayerBlob) -> Descriptor {
+    Descriptor { media_type: blob.media_type.clone(), digest: blob.digest, size: blob.size }
 }
 
 /// Which side of a copy failed.

@@ -9,7 +9,7 @@ use super::layer::{self, LayerSource};
 use super::progress::MeteredReader;
 use super::{Meter, SourceError, Sources};
 use crate::blocking;
-use crate::layer::{Limits, apply_layer};
+use crate::layer::apply_layer;
 use crate::progress::{Events, TransferPhase};
 
 impl Sources {
@@ -60,7 +60,9 @@ impl Sources {
             let (parent, events_here) = (parent.clone(), events.clone());
             let outcome = blocking::run(move || {
                 let outcome = unpack(&store, &layer_here, chain_id, parent.as_ref(), &events_here);
-                outcome.or_else(|error| discard_if_damaged(&store, error).map_or_else(Err, |()| Ok(None)))
+                outcome.or_else(|error| {
+                    discard_if_damaged(&store, error).map_or_else(Err, |()| Ok(None))
+                })
             })
             .await?;
             match outcome {
@@ -79,39 +81,14 @@ fn present(
     store: &Store,
     image: &ResolvedImage,
 ) -> Result<(usize, Option<SnapshotId>), SourceError> {
-    let get = |id: &SnapshotId| {
-        store.snapshots().get(id).map_err(SourceError::store("read a snapshot"))
-    };
-    let chain = image.chain_ids();
     // A snapshot keeps its parents, so the topmost that is there answers for all below.
-    for (at, chain_id) in chain.iter().enumerate().rev() {
-        let id = SnapshotId::for_chain(chain_id);
-        if get(&id)?.is_some() {
-            return climb(store, image, at + 1, Some(id));
+    for (at, chain_id) in image.chain_ids().iter().enumerate().rev() {
+        let found = store.snapshots().by_chain(chain_id);
+        if let Some(id) = found.map_err(SourceError::store("read a snapshot"))? {
+            return Ok((at + 1, Some(id)));
         }
     }
-    climb(store, image, 0, None)
-}
-
-/// Goes up from `parent` over layers that were built here on exactly that parent.
-fn climb(
-    store: &Store,
-    image: &ResolvedImage,
-    mut present: usize,
-    mut parent: Option<SnapshotId>,
-) -> Result<(usize, Option<SnapshotId>), SourceError> {
-    for diff_id in &image.diff_ids[present..] {
-        let record =
-            store.layers().get(diff_id).map_err(SourceError::store("read a layer's record"))?;
-        let Some(id) = record.and_then(|record| record.snapshot) else { break };
-        let found = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
-        if found.is_none_or(|snapshot| snapshot.parent != parent) {
-            break;
-        }
-        parent = Some(id);
-        present += 1;
-    }
-    Ok((present, parent))
+    Ok((0, None))
 }
 
 fn unpack(
@@ -121,9 +98,8 @@ fn unpack(
     parent: Option<&SnapshotId>,
     events: &Events,
 ) -> Result<Option<SnapshotId>, SourceError> {
-    let id = SnapshotId::for_chain(&chain_id);
-    let there = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
-    if there.is_some() {
+    let there = store.snapshots().by_chain(&chain_id);
+    if let Some(id) = there.map_err(SourceError::store("read a snapshot"))? {
         return Ok(Some(id));
     }
     let Some(source) = LayerSource::find(store, layer)? else { return Ok(None) };
@@ -143,6 +119,9 @@ fn unpack(
             })?
         }
     };
+    // The name alone says that the files are whole: they must reach the disk before it.
+    store.sync().map_err(SourceError::store("write the store to disk"))?;
+    let id = SnapshotId::for_chain(&chain_id);
     active.commit(Some(id.clone())).map_err(SourceError::store("keep a snapshot"))?;
     store
         .layers()
@@ -163,8 +142,8 @@ fn apply_checked(
 ) -> Result<u64, SourceError> {
     let digest = blob.digest;
     let mut tar = HashingReader::new(tar);
-    apply_layer(&mut tar, upper, lowers, &Limits::default())
-        .map_err(|source| SourceError::Apply { digest, source })?;
+    apply_layer(&mut tar, upper, lowers)
+        .map_err(|source| SourceError::Apply { digest, source: source.into() })?;
     // The digest is over everything, also over what follows the archive's end.
     io::copy(&mut tar, &mut io::sink())
         .map_err(|source| SourceError::Decompress { digest, source })?;

@@ -4,7 +4,7 @@ use cache::{Descriptor, ImageRecord, LayerBlob};
 use frontend::{Platform, Reference};
 
 use super::image::{self, CONFIG_LIMIT, Layer, MANIFEST_LIMIT, ResolvedImage};
-use super::{Sources, SourceError, manifest_name, repository};
+use super::{SourceError, Sources, manifest_name, repository};
 use crate::blocking;
 use crate::registry::document::{self, Document, Manifest};
 use crate::registry::{Fetched, ManifestName, Repository};
@@ -219,7 +219,8 @@ pub(crate) fn note_layer(
         media_type: layer.descriptor.media_type.clone(),
     };
     let source = repository.map(ToString::to_string);
-    let known = store.layers().get(&layer.diff_id).map_err(SourceError::store("read a layer's record"))?;
+    let known =
+        store.layers().get(&layer.diff_id).map_err(SourceError::store("read a layer's record"))?;
     let is_known = known.is_some_and(|record| {
         record.blobs.iter().any(|known| known.digest == blob.digest)
             && source.as_ref().is_none_or(|source| record.sources.contains(source))
@@ -246,9 +247,11 @@ pub(crate) fn name_image(
     name: Option<&Reference>,
 ) -> Result<(), SourceError> {
     let record = ImageRecord {
-        reference: name.map(ToString::to_string).unwrap_or_default(),
+        reference: name.map(ToString::to_string),
         manifest: image.manifest.clone(),
         config: image.config_digest,
     };
+    // What the name promises must survive a power cut before the name does.
+    store.sync().map_err(SourceError::store("write the store to disk"))?;
     store.images().put(&record).map_err(SourceError::store("name the image"))
 }

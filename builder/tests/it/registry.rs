@@ -162,7 +162,8 @@ async fn passwords_come_from_dockers_config() {
     for (case, text, want) in cases {
         let file = bench.path("config.json");
         std::fs::write(&file, text).unwrap();
-        let bench = Bench::new(RegistryConfig { auth_file: Some(file), ..RegistryConfig::default() });
+        let bench =
+            Bench::new(RegistryConfig { auth_file: Some(file), ..RegistryConfig::default() });
         let outcome = bench.sources.pull(&wanted, &amd64(), &bench.events).await;
         match outcome {
             Ok(_) => assert!(want, "{case}"),
@@ -182,12 +183,14 @@ async fn an_index_is_read_by_platform() {
     let entry = |image: &TinyImage, architecture: &str| {
         format!(
             r#"{{"mediaType":"{MANIFEST}","digest":"{}","size":{},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#,
-            digest(&image.manifest), image.manifest.len()
+            digest(&image.manifest),
+            image.manifest.len()
         )
     };
     let index = format!(
         r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{},{}]}}"#,
-        entry(&other, "s390x"), entry(&image, "amd64")
+        entry(&other, "s390x"),
+        entry(&image, "amd64")
     );
     let (index_there, image_there) = (index.clone(), image.clone());
     let fake = FakeRegistry::start(move |seen, _| {
@@ -221,7 +224,8 @@ async fn archives_of_other_tools_are_loaded() {
     let path = |name: &str| bench.path(name).display().to_string();
     skopeo(&["copy", "-q", &from, &format!("docker-archive:{}:team/app:7", path("docker.tar"))]);
     skopeo(&["copy", "-q", &from, &format!("oci-archive:{}:quay.io/team/app:8", path("oci.tar"))]);
-    std::fs::write(path("docker.tar.gz"), gzip(&std::fs::read(path("docker.tar")).unwrap())).unwrap();
+    std::fs::write(path("docker.tar.gz"), gzip(&std::fs::read(path("docker.tar")).unwrap()))
+        .unwrap();
     #[rustfmt::skip]
     let cases = [
         ("docker",         "docker.tar",     "team/app:7"),
@@ -243,7 +247,11 @@ async fn archives_of_other_tools_are_loaded() {
             write(&bench, &[(&image, &[name])], kind, &out).await;
             let second = Bench::new(RegistryConfig::default());
             let archive = Box::new(std::fs::File::open(&out).unwrap());
-            assert_eq!(load(second.store(), archive, &amd64()).await.expect(case), [name], "{case}");
+            assert_eq!(
+                load(second.store(), archive, &amd64()).await.expect(case),
+                [name],
+                "{case}"
+            );
             let again =
                 second.sources.resolve(&wanted, &amd64(), PullPolicy::Missing).await.expect(case);
             assert_eq!(again.config_digest, image.config_digest, "{case} {kind:?}");
@@ -257,9 +265,11 @@ async fn hostile_archives_are_refused() {
     let path = |bytes: &[u8]| format!("blobs/sha256/{}", cache::Digest::of(bytes).hex());
     let index = format!(
         r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{MANIFEST}","digest":"{}","size":{}}}]}}"#,
-        cache::Digest::of(&image.manifest), image.manifest.len()
+        cache::Digest::of(&image.manifest),
+        image.manifest.len()
     );
-    let (layer, config, manifest) = (path(&image.layer), path(&image.config), path(&image.manifest));
+    let (layer, config, manifest) =
+        (path(&image.layer), path(&image.config), path(&image.manifest));
     let whole: Vec<(&str, &[u8])> = vec![
         ("index.json", index.as_bytes()),
         (&manifest, &image.manifest),
@@ -272,10 +282,8 @@ async fn hostile_archives_are_refused() {
     let mut swapped = without(&layer);
     swapped.push((&layer, b"other bytes"));
     let wrong = TinyImage::of_layer(image.layer.clone(), cache::Digest::of(b"x"));
-    let (wrong_config, docker) = (
-        "c.json",
-        r#"[{"Config":"c.json","RepoTags":["x:1"],"Layers":["l.tar"]}]"#,
-    );
+    let (wrong_config, docker) =
+        ("c.json", r#"[{"Config":"c.json","RepoTags":["x:1"],"Layers":["l.tar"]}]"#);
     let escaping = r#"[{"Config":"../../../etc/passwd","RepoTags":["x:1"],"Layers":[]}]"#;
     let bad_name = docker.replace("x:1", "UPPER:1");
     #[rustfmt::skip]
@@ -315,14 +323,19 @@ async fn images_are_pushed_and_blobs_mounted() {
     let name = |repository: &str| reference(&format!("{}/{repository}:1", peer.host));
     let (image, _) = bench.sources.pull(&name("from"), &amd64(), &bench.events).await.unwrap();
     for repository in ["to", "to"] {
-        let pushed =
-            push(&bench.sources, &image, &name(repository), &bench.events).await.unwrap();
+        let pushed = push(&bench.sources, &image, &name(repository), &bench.events).await.unwrap();
         assert_eq!(pushed, image.manifest);
     }
     let there = skopeo(&["inspect", "--tls-verify=false", &format!("docker://{}/to:1", peer.host)]);
     assert_eq!(there["Digest"], image.manifest.digest.to_string());
     let copy = format!("dir:{}", bench.path("copy").display());
-    skopeo(&["copy", "-q", "--src-tls-verify=false", &format!("docker://{}/to:1", peer.host), &copy]);
+    skopeo(&[
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        &format!("docker://{}/to:1", peer.host),
+        &copy,
+    ]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,7 +360,8 @@ async fn uploads_go_in_pieces_where_they_must() {
     let to: Reference = reference(&format!("{}/x/z:1", fake.host()));
     push(&bench.sources, &pulled, &to, &bench.events).await.unwrap();
     let last = fake.seen().into_iter().filter(|seen| seen.method == "PUT" && seen.is_blob());
-    let digests = last.filter(|seen| seen.header("content-length") == Some("0")).map(|seen| seen.query);
+    let digests =
+        last.filter(|seen| seen.header("content-length") == Some("0")).map(|seen| seen.query);
     assert!(digests.into_iter().any(|query| query.contains(&layer.replace(':', "%3A"))));
     assert!(fake.count("PATCH", "/blobs/") >= 2, "layer and config");
 }
@@ -384,6 +398,8 @@ fn build_on(bench: &Bench, base: &ResolvedImage, parent: &cache::SnapshotId) -> 
     let size = source.write_tar(diff_id, std::io::sink()).unwrap();
     let snapshot = active.commit(None).unwrap();
     let id = snapshot.id.clone();
+    let chain = base.chain_ids().last().unwrap().push(diff_id);
+    bench.store().snapshots().link_chain(&chain, &id).unwrap();
     bench.store().layers().update(&diff_id, |record| record.snapshot = Some(id)).unwrap();
     let mut config = base.config.clone();
     config.rootfs.diff_ids.push(diff_id.to_string());
@@ -405,7 +421,8 @@ async fn built_layers_leave_compressed_and_come_back_equal() {
     let top = bench.sources.materialize(&image, &bench.events).await.unwrap().unwrap();
     assert_eq!(bench.store().snapshots().get(&top).unwrap().unwrap().parent, Some(parent));
 
-    for (turn, kind) in [ArchiveKind::Oci, ArchiveKind::Docker, ArchiveKind::Oci].iter().enumerate() {
+    for (turn, kind) in [ArchiveKind::Oci, ArchiveKind::Docker, ArchiveKind::Oci].iter().enumerate()
+    {
         let file = bench.path(&format!("{turn}.tar"));
         write(&bench, &[(&image, &["built:1"])], *kind, &file).await;
         let other = Bench::new(RegistryConfig::default());

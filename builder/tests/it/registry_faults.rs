@@ -28,11 +28,17 @@ fn honest(image: &TinyImage) -> Answer {
 }
 
 /// Answers requests whose path holds `part` by `lie`, all others honestly.
-fn lying(image: &TinyImage, part: &str, lie: impl Fn(&Seen, usize) -> Response + Send + Sync + 'static) -> Answer {
+fn lying(
+    image: &TinyImage,
+    part: &str,
+    lie: impl Fn(&Seen, usize) -> Response + Send + Sync + 'static,
+) -> Answer {
     let (image, part) = (image.clone(), part.to_owned());
-    Box::new(move |seen, before| {
-        if seen.path.contains(&part) { lie(seen, before) } else { image.answer(seen) }
-    })
+    Box::new(
+        move |seen, before| {
+            if seen.path.contains(&part) { lie(seen, before) } else { image.answer(seen) }
+        },
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,13 +52,24 @@ async fn lies_are_found_out() {
     let not_gzip = TinyImage::of_layer(vec![0x1f, 0x8b, 0, 0, 0], Digest::of(b""));
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let two_diff_ids = {
-        let config = text(&image.config).replace(r#"diff_ids":["#, &format!(r#"diff_ids":["{layer}","#));
+        let config =
+            text(&image.config).replace(r#"diff_ids":["#, &format!(r#"diff_ids":["{layer}","#));
         let manifest = text(&image.manifest)
-            .replace(&Digest::of(&image.config).to_string(), &Digest::of(config.as_bytes()).to_string())
-            .replace(&format!(r#"size":{}}},"layers"#, image.config.len()), &format!(r#"size":{}}},"layers"#, config.len()));
+            .replace(
+                &Digest::of(&image.config).to_string(),
+                &Digest::of(config.as_bytes()).to_string(),
+            )
+            .replace(
+                &format!(r#"size":{}}},"layers"#, image.config.len()),
+                &format!(r#"size":{}}},"layers"#, config.len()),
+            );
         TinyImage { layer: image.layer.clone(), config: config.into(), manifest: manifest.into() }
     };
-    let huge = text(&image.manifest).replacen(&format!("\"size\":{}", image.config.len()), "\"size\":99999999", 1);
+    let huge = text(&image.manifest).replacen(
+        &format!("\"size\":{}", image.config.len()),
+        "\"size\":99999999",
+        1,
+    );
     let reply = |bytes: &[u8]| {
         let bytes = bytes.to_vec();
         move |_: &Seen, _: usize| blob_response(&bytes, None)
@@ -146,7 +163,11 @@ async fn troubles_that_pass_are_outlived() {
         assert_eq!(outcome.is_ok(), want, "{name}: {outcome:?}");
         assert!(fake.count("GET", part) <= 5, "{name}: at most five tries");
         if name == "broken off" || name == "silent" {
-            let ranges: Vec<_> = fake.seen().iter().filter_map(|seen| seen.header("range").map(str::to_owned)).collect();
+            let ranges: Vec<_> = fake
+                .seen()
+                .iter()
+                .filter_map(|seen| seen.header("range").map(str::to_owned))
+                .collect();
             assert_eq!(ranges, [format!("bytes={half}-")], "{name}: goes on where it was");
         }
     }
@@ -173,7 +194,10 @@ async fn retry_after_is_honoured() {
 async fn a_silent_registry_is_given_up() {
     let image = TinyImage::new("a");
     let layer = image.layer_digest().to_string();
-    let silent = { let image = image.clone(); move |_: &Seen, _| interrupted(&image.layer, 0, true) };
+    let silent = {
+        let image = image.clone();
+        move |_: &Seen, _| interrupted(&image.layer, 0, true)
+    };
     let (_fake, _bench, outcome) = pull_from(lying(&image, &layer, silent)).await;
     let error = outcome.unwrap_err();
     assert!(error.contains("sent nothing for"), "{error}");
@@ -230,7 +254,11 @@ async fn redirects_that_lead_astray_are_refused() {
         let answer: Answer = {
             let (image, layer) = (image.clone(), layer.clone());
             Box::new(move |seen, before| {
-                if seen.path.contains(&layer) || seen.path.contains("again") { lie(seen, before) } else { image.answer(seen) }
+                if seen.path.contains(&layer) || seen.path.contains("again") {
+                    lie(seen, before)
+                } else {
+                    image.answer(seen)
+                }
             })
         };
         let (fake, _bench, outcome) = pull_from(answer).await;
@@ -247,12 +275,17 @@ fn token_registry(image: &TinyImage, realm: String) -> Answer {
         if seen.path == "/token" {
             let scope = "scope=repository%3Ax%2Fy%3Apull";
             let is_asked = seen.query.contains(scope) && seen.query.contains("service=fake");
-            return if is_asked { status(200, r#"{"token":"t0ken","expires_in":300}"#) } else { status(400, "") };
+            return if is_asked {
+                status(200, r#"{"token":"t0ken","expires_in":300}"#)
+            } else {
+                status(400, "")
+            };
         }
         if seen.header("authorization") == Some("Bearer t0ken") {
             return image.answer(seen);
         }
-        let challenge = format!(r#"Bearer realm="{realm}",service="fake",scope="repository:x/y:pull""#);
+        let challenge =
+            format!(r#"Bearer realm="{realm}",service="fake",scope="repository:x/y:pull""#);
         with_header(401, "www-authenticate", &challenge)
     })
 }
@@ -274,7 +307,12 @@ async fn tokens_are_fetched_once_and_passwords_stay_at_home() {
     *realm.lock().unwrap() = format!("http://{}/token", fake.host());
     let bench = Bench::new(RegistryConfig::default());
     let registry = bench.sources.registry().with_credentials(with_login(&fake.host()));
-    bench.sources.with_registry(registry.clone()).pull(&name, &amd64(), &bench.events).await.unwrap();
+    bench
+        .sources
+        .with_registry(registry.clone())
+        .pull(&name, &amd64(), &bench.events)
+        .await
+        .unwrap();
     let asked: Vec<_> = fake.seen().into_iter().filter(|seen| seen.path == "/token").collect();
     assert_eq!(asked.len(), 1, "one token serves all requests");
     assert_eq!(asked[0].header("authorization"), Some("Basic bWU6czNjcmV0"));
@@ -286,7 +324,8 @@ async fn tokens_are_fetched_once_and_passwords_stay_at_home() {
     let bench = Bench::new(RegistryConfig::default());
     let registry = bench.sources.registry().with_credentials(with_login(&fake.host()));
     let sources = bench.sources.with_registry(registry);
-    let error = sources.pull(&name, &amd64(), &bench.events).await.expect_err("the realm is foreign");
+    let error =
+        sources.pull(&name, &amd64(), &bench.events).await.expect_err("the realm is foreign");
     assert!(told(&error).contains("another domain"), "{}", told(&error));
     assert!(thief.seen().is_empty());
 }
@@ -297,8 +336,7 @@ async fn two_builds_fetch_a_layer_once() {
     let fake = FakeRegistry::start(honest(&image)).await;
     let bench = Bench::new(RegistryConfig::default());
     let name = reference(&format!("{}/x/y:1", fake.host()));
-    let resolved =
-        bench.sources.resolve(&name, &amd64(), PullPolicy::Missing).await.unwrap();
+    let resolved = bench.sources.resolve(&name, &amd64(), PullPolicy::Missing).await.unwrap();
     assert!(!bench.store().content().contains(&image.layer_digest()), "resolving pulls no layer");
     let (one, two) = tokio::join!(
         bench.sources.materialize(&resolved, &bench.events),

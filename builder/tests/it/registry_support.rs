@@ -49,8 +49,7 @@ impl DockerRegistry {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("htpasswd");
         std::fs::write(&file, run("htpasswd", &["-Bbn", user, password])).unwrap();
-        let auth =
-            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
+        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
         Self::start_in(directory, &auth)
     }
 
@@ -79,7 +78,13 @@ impl DockerRegistry {
     }
 
     /// Copies an image of an OCI layout into the registry.
-    pub(crate) fn fill(&self, layout: &Path, tag: &str, repository: &str, credentials: Option<&str>) {
+    pub(crate) fn fill(
+        &self,
+        layout: &Path,
+        tag: &str,
+        repository: &str,
+        credentials: Option<&str>,
+    ) {
         let from = format!("oci:{}:{tag}", layout.display());
         let to = format!("docker://{}/{repository}:{tag}", self.host);
         let mut arguments = vec!["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"];
@@ -108,7 +113,10 @@ pub(crate) fn busybox_layout(directory: &Path, tag: &str) -> PathBuf {
     std::fs::write(etc.join("hostname"), "testee\n").unwrap();
     std::os::unix::fs::symlink("busybox", etc.join("link")).unwrap();
     run("umoci", &["insert", "--image", &image, etc.to_str().unwrap(), "/etc"]);
-    run("umoci", &["config", "--image", &image, "--config.cmd", "/bin/busybox", "--config.env", "A=b"]);
+    run(
+        "umoci",
+        &["config", "--image", &image, "--config.cmd", "/bin/busybox", "--config.env", "A=b"],
+    );
     layout
 }
 
@@ -187,7 +195,9 @@ pub(crate) struct FakeRegistry {
 
 impl FakeRegistry {
     /// Answers each request by `answer`, which also gets the number of equal requests before it.
-    pub(crate) async fn start(answer: impl Fn(&Seen, usize) -> Response + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        answer: impl Fn(&Seen, usize) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::<Seen>::new()));
@@ -295,8 +305,7 @@ pub(crate) fn blob_response(blob: &[u8], range: Option<&str>) -> Response {
 /// Answers with a manifest or index and an honest digest.
 pub(crate) fn document(bytes: &[u8], media_type: &str) -> Response {
     let digest = Digest::of(bytes).to_string();
-    let headers =
-        [("content-type", media_type.to_owned()), ("docker-content-digest", digest)];
+    let headers = [("content-type", media_type.to_owned()), ("docker-content-digest", digest)];
     (headers, bytes.to_vec()).into_response()
 }
 
