@@ -10,6 +10,8 @@ mod config;
 mod error;
 mod progress;
 mod request;
+mod sandbox;
+mod userns;
 
 pub use config::{BuilderConfig, RegistryConfig};
 pub use error::{ErrorKind, causes};
@@ -20,3 +22,8 @@ pub use progress::{
 pub use request::{
     BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
 };
+pub use sandbox::{
+    Control, Exit, HELPER_ARG, Limits, MountSource, Network, OverlayDirs, PortForward, Sandbox,
+    SandboxError, SandboxMount, SandboxSpec, StdioMode, helper_main,
+};
+pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};
