@@ -246,7 +246,7 @@ fn is_layer(media_type: &str) -> bool {
 }
 
 /// Gives a layer of Docker's the media type that OCI has for the same bytes.
-pub(crate) fn oci_layer(layer: Descriptor) -> Descriptor {
+pub(crate) fn oci_layer(layer: &Descriptor) -> Descriptor {
     let media_type = match layer.media_type.as_str() {
         "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
         "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -254,7 +254,7 @@ pub(crate) fn oci_layer(layer: Descriptor) -> Descriptor {
         "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
         other => other,
     };
-    Descriptor { media_type: media_type.to_owned(), ..layer }
+    Descriptor { media_type: media_type.to_owned(), digest: layer.digest, size: layer.size }
 }
 
 /// Picks the entry for `wanted`: the best of what such a machine can run.

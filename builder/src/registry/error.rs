@@ -129,7 +129,7 @@ pub enum RegistryError {
         /// Name as people write it.
         image: String,
         /// What is wrong with it.
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     /// A redirect that must not be followed.
     #[error("registry `{host}` redirects to `{target}`, which is refused: {reason}")]

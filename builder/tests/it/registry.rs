@@ -1,5 +1,7 @@
 //! Pull, export, load and push against real peers: docker-registry, skopeo, umoci.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -259,6 +261,9 @@ async fn archives_of_other_tools_are_loaded() {
     }
 }
 
+/// Paths and contents of an archive.
+type Files<'a> = Vec<(&'a str, &'a [u8])>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_archives_are_refused() {
     let image = TinyImage::new("a");
@@ -270,13 +275,13 @@ async fn hostile_archives_are_refused() {
     );
     let (layer, config, manifest) =
         (path(&image.layer), path(&image.config), path(&image.manifest));
-    let whole: Vec<(&str, &[u8])> = vec![
+    let whole: Files<'_> = vec![
         ("index.json", index.as_bytes()),
         (&manifest, &image.manifest),
         (&config, &image.config),
         (&layer, &image.layer),
     ];
-    let without = |left_out: &str| -> Vec<(&str, &[u8])> {
+    let without = |left_out: &str| -> Files<'_> {
         whole.iter().copied().filter(|(path, _)| *path != left_out).collect()
     };
     let mut swapped = without(&layer);
@@ -287,7 +292,7 @@ async fn hostile_archives_are_refused() {
     let escaping = r#"[{"Config":"../../../etc/passwd","RepoTags":["x:1"],"Layers":[]}]"#;
     let bad_name = docker.replace("x:1", "UPPER:1");
     #[rustfmt::skip]
-    let cases: Vec<(&str, Vec<(&str, &[u8])>, &str)> = vec![
+    let cases: Vec<(&str, Files<'_>, &str)> = vec![
         ("whole",            whole.clone(),                                            ""),
         ("no layer",         without(&layer),                                          "does not hold it"),
         ("no config",        without(&config),                                         "does not hold it"),
@@ -405,7 +410,7 @@ fn build_on(bench: &Bench, base: &ResolvedImage, parent: &cache::SnapshotId) -> 
     config.rootfs.diff_ids.push(diff_id.to_string());
     let mut layers = base.layers.clone();
     layers.push(built_layer(diff_id, size));
-    write_image(bench.store(), "docker.io/library/built:1", &config, layers).unwrap()
+    write_image(bench.store(), "docker.io/library/built:1", &config, &layers).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
