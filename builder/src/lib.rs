@@ -14,6 +14,8 @@ mod progress;
 mod registry;
 mod request;
 mod source;
+mod sandbox;
+mod userns;
 
 pub use config::{BuilderConfig, RegistryConfig};
 pub use error::{ErrorKind, causes};
@@ -34,3 +36,8 @@ pub use source::{
     Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer, read_image,
     write_image,
 };
+pub use sandbox::{
+    Control, Exit, HELPER_ARG, Limits, MountSource, Network, OverlayDirs, PortForward, Sandbox,
+    SandboxError, SandboxMount, SandboxSpec, StdioMode, helper_main,
+};
+pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};
