@@ -79,6 +79,13 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn no_header_panics(text in r#"(bearer|basic|[a-z]*)[ =",\\a-z\u{e9}]*"#) {
+            parse([text.as_str()].into_iter());
+        }
+    }
+
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
         let own = |text: Option<&str>| text.map(str::to_owned);
         Challenge::Bearer { realm: realm.to_owned(), service: own(service), scope: own(scope) }

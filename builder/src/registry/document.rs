@@ -317,6 +317,18 @@ mod tests {
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+    proptest::proptest! {
+        #[test]
+        fn no_document_panics(
+            text in r#"\{"(schemaVersion|mediaType|layers|manifests|config)":[\[\]{}":,a-z0-9]*\}"#,
+            kind in 0..4_usize,
+        ) {
+            let kinds = [None, Some(OCI_MANIFEST), Some(OCI_INDEX), Some("text/plain; x")];
+            drop(Document::parse(text.as_bytes(), kinds[kind]));
+            own_media_type(text.as_bytes());
+        }
+    }
+
     fn manifest(config_type: &str, layer_type: &str, extra: &str) -> String {
         format!(
             r#"{{"schemaVersion":2,"config":{{"mediaType":"{config_type}","digest":"{DIGEST}","size":2}},

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -145,6 +146,20 @@ async fn a_dead_mirror_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_places_that_failed_are_named() {
+    let mirrors = BTreeMap::from([("127.0.0.1:1".into(), vec!["http://127.0.0.1:2".into()])]);
+    let bench = Bench::new(RegistryConfig { mirrors, ..RegistryConfig::default() });
+    let wanted = reference("127.0.0.1:1/x");
+    let error = bench.sources.pull(&wanted, &amd64(), &bench.events).await.unwrap_err();
+    assert_eq!(error.kind(), builder::ErrorKind::Remote);
+    let text = told(&error);
+    for want in ["mirror `127.0.0.1:2`: could not reach", "reach registry `127.0.0.1:1`", "refused"]
+    {
+        assert!(text.contains(want), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn passwords_come_from_dockers_config() {
     let peer = DockerRegistry::start_protected("me", "s3cret");
     let bench = Bench::new(RegistryConfig::default());
@@ -168,7 +183,11 @@ async fn passwords_come_from_dockers_config() {
             Bench::new(RegistryConfig { auth_file: Some(file), ..RegistryConfig::default() });
         let outcome = bench.sources.pull(&wanted, &amd64(), &bench.events).await;
         match outcome {
-            Ok(_) => assert!(want, "{case}"),
+            Ok((image, _)) => {
+                assert!(want, "{case}");
+                let to = reference(&format!("{}/pushed:1", peer.host));
+                push(&bench.sources, &image, &to, &bench.events).await.expect(case);
+            }
             Err(error) => {
                 assert!(!want, "{case}: {}", told(&error));
                 assert!(error.to_string().starts_with(&denied), "{case}: {error}");
