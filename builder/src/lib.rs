@@ -13,8 +13,8 @@ mod layer;
 mod progress;
 mod registry;
 mod request;
-mod source;
 mod sandbox;
+mod source;
 mod userns;
 
 pub use config::{BuilderConfig, RegistryConfig};
@@ -32,12 +32,12 @@ pub use registry::{
 pub use request::{
     BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
 };
-pub use source::{
-    Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer, read_image,
-    write_image,
-};
 pub use sandbox::{
     Control, Exit, HELPER_ARG, Limits, MountSource, Network, OverlayDirs, PortForward, Sandbox,
     SandboxError, SandboxMount, SandboxSpec, StdioMode, helper_main,
+};
+pub use source::{
+    Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer, read_image,
+    write_image,
 };
 pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};

@@ -57,8 +57,10 @@ impl ExportError {
         match self {
             Self::Source(error) => error.kind(),
             Self::Registry(error) => error.kind(),
-            Self::File { .. } | Self::Archive { .. } => ErrorKind::Host,
-            Self::Damaged { .. } | Self::LayerSize { .. } => ErrorKind::Host,
+            Self::File { .. }
+            | Self::Archive { .. }
+            | Self::Damaged { .. }
+            | Self::LayerSize { .. } => ErrorKind::Host,
         }
     }
 }

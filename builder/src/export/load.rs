@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use cache::{Blob, Digest, IngestError, Store};
-use frontend::{Platform, Reference};
+use frontend::{Platform, Reference, ReferenceError};
 
 use super::{load_docker, load_oci};
 use crate::blocking;
 use crate::error::ErrorKind;
-use crate::layer::{EntryKind, TarError, TarReader, decompress};
+use crate::layer::{Kind, TarReader, decompress};
 use crate::registry::DocumentError;
 use crate::source::{
     Layer, LayerSource, MANIFEST_LIMIT, ResolvedImage, SourceError, name_image, note_layer,
@@ -33,7 +33,7 @@ const IGNORED: [&str; 3] = ["VERSION", "json", "repositories"];
 pub enum LoadError {
     /// Not a tar, or a damaged one.
     #[error("the archive could not be read")]
-    Tar(#[from] TarError),
+    Tar(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Not compressed as it seems to be.
     #[error("the archive could not be decompressed")]
     Decompress(#[source] io::Error),
@@ -67,7 +67,7 @@ pub enum LoadError {
         /// Its path in the archive.
         path: String,
         /// What is wrong with it.
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     /// A document is larger than any honest one.
     #[error("`{path}` of the archive is larger than the limit of {limit} bytes")]
@@ -88,6 +88,8 @@ pub enum LoadError {
     Name {
         /// As named.
         name: String,
+        /// Why.
+        source: ReferenceError,
     },
     /// An image that does not fit together.
     #[error(transparent)]
@@ -146,24 +148,24 @@ fn take_in(store: &Store, archive: Box<dyn Read + Send>) -> Result<Contents, Loa
     let mut reader = TarReader::new(tar);
     let mut contents = Contents::default();
     let mut entries = 0;
-    while let Some(mut entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry().map_err(|error| LoadError::Tar(error.into()))? {
         entries += 1;
         if entries > ENTRIES_LIMIT {
             return Err(LoadError::TooManyEntries);
         }
-        let Some(path) = clean(entry.path()) else { continue };
-        match entry.kind() {
-            EntryKind::Regular => take_file(store, &mut contents, path, &mut entry)?,
-            EntryKind::Symlink | EntryKind::HardLink => {
-                let target = String::from_utf8_lossy(entry.link_target()).into_owned();
-                let target = match entry.kind() {
-                    EntryKind::HardLink => clean(target.as_bytes()),
-                    _ => beside(&path, &target),
-                };
-                contents.links.extend(target.map(|target| (path, target)));
+        let Some(path) = clean(&entry.path) else { continue };
+        let target = match entry.kind {
+            Kind::File => {
+                take_file(store, &mut contents, path, &mut reader)?;
+                continue;
             }
-            _ => {}
-        }
+            Kind::HardLink => clean(&entry.link),
+            Kind::Symlink => {
+                std::str::from_utf8(&entry.link).ok().and_then(|target| beside(&path, target))
+            }
+            Kind::Directory | Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => continue,
+        };
+        contents.links.extend(target.map(|target| (path, target)));
     }
     Ok(contents)
 }
@@ -208,6 +210,13 @@ impl Contents {
         }
         Err(missing())
     }
+}
+
+/// Parses a name that the archive gives.
+pub(super) fn parse_name(name: &str) -> Result<Reference, LoadError> {
+    Reference::parse_normalized(name)
+        .map(Reference::with_default_tag)
+        .map_err(|source| LoadError::Name { name: name.chars().take(300).collect(), source })
 }
 
 /// Checks that every layer unpacks to what the config names, then gives the image its names.

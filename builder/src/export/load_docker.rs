@@ -7,7 +7,7 @@ use cache::{Blob, Descriptor, Store};
 use frontend::Reference;
 use serde::Deserialize;
 
-use super::load::{Contents, LoadError, finish};
+use super::load::{Contents, LoadError, finish, parse_name};
 use crate::registry::document::{
     Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
@@ -32,15 +32,8 @@ pub(super) fn load(
         .map_err(|source| LoadError::Form { path: "manifest.json".to_owned(), source })?;
     let mut loaded = Vec::new();
     for item in items {
-        let names: Vec<Reference> = item
-            .repo_tags
-            .iter()
-            .flatten()
-            .map(|name| {
-                Reference::parse_normalised(name)
-                    .map_err(|_| LoadError::Name { name: name.chars().take(300).collect() })
-            })
-            .collect::<Result<_, _>>()?;
+        let names = item.repo_tags.iter().flatten().map(|name| parse_name(name));
+        let names: Vec<Reference> = names.collect::<Result<_, _>>()?;
         let image = image(store, contents, &item)?;
         loaded.extend(finish(store, &image, &names)?);
     }

@@ -3,7 +3,8 @@
 use cache::Store;
 use frontend::{Platform, Reference};
 
-use super::load::{LoadError, finish};
+use super::load::{LoadError, finish, parse_name};
+use crate::registry::DocumentError;
 use crate::registry::document::{self, Document, IndexEntry, OCI_INDEX};
 use crate::source::{MANIFEST_LIMIT, SourceError, read_image};
 
@@ -16,7 +17,7 @@ pub(super) fn load(
     index: &[u8],
     platform: &Platform,
 ) -> Result<Vec<String>, LoadError> {
-    let fault = |source| LoadError::Document { path: "index.json".to_owned(), source };
+    let fault = |source| unusable("index.json", source);
     let Document::Index(entries) = Document::parse(index, Some(OCI_INDEX)).map_err(fault)? else {
         return Err(LoadError::Kind);
     };
@@ -44,8 +45,12 @@ fn without_other_platforms(
     if !is_side_by_side {
         return Ok(entries);
     }
-    let fault = |source| LoadError::Document { path: "index.json".to_owned(), source };
+    let fault = |source| unusable("index.json", source);
     document::pick(&entries, platform).map(|entry| vec![entry.clone()]).map_err(fault)
+}
+
+fn unusable(path: &str, source: DocumentError) -> LoadError {
+    LoadError::Document { path: path.to_owned(), source: Box::new(source) }
 }
 
 /// Follows indexes to the manifest for `platform`.
@@ -61,7 +66,7 @@ fn descend(
             .read(&entry.descriptor.digest, MANIFEST_LIMIT)
             .map_err(SourceError::store("read the manifest"))?
             .ok_or_else(|| LoadError::Missing { path: path.clone() })?;
-        let fault = |source| LoadError::Document { path: path.clone(), source };
+        let fault = |source| unusable(&path, source);
         match Document::parse(&bytes, Some(&entry.descriptor.media_type)).map_err(fault)? {
             Document::Image(_) => return Ok(entry),
             Document::Index(entries) => {
@@ -82,7 +87,5 @@ fn names(entry: &IndexEntry) -> Result<Vec<Reference>, LoadError> {
     let name = find("io.containerd.image.name")
         .or_else(|| find("org.opencontainers.image.ref.name").filter(is_full));
     let Some(name) = name else { return Ok(Vec::new()) };
-    let reference = Reference::parse_normalised(name)
-        .map_err(|_| LoadError::Name { name: name.chars().take(300).collect() })?;
-    Ok(vec![reference])
+    Ok(vec![parse_name(name)?])
 }

@@ -96,7 +96,7 @@ fn entries(image: &IndexEntry<'_>) -> Vec<Value> {
     }
     let named = image.names.iter().map(|name| {
         let mut entry = plain.clone();
-        let tag = name.tag().unwrap_or("latest");
+        let tag = name.tag.as_deref().unwrap_or("latest");
         entry["annotations"] = json!({ NAME_ANNOTATION: name.to_string(), REF_ANNOTATION: tag });
         entry
     });

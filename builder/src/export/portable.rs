@@ -41,7 +41,7 @@ impl Portable {
         if layers == image.layers && (is_oci || !as_oci) {
             return Ok(Self { manifest: image.manifest.clone(), config, layers });
         }
-        let layers: Vec<_> = layers.into_iter().map(document::oci_layer).collect();
+        let layers: Vec<_> = layers.iter().map(document::oci_layer).collect();
         let parts = Manifest { config: config.clone(), layers: layers.clone() };
         let manifest = keep(store, &manifest_bytes(&parts)?, OCI_MANIFEST)?;
         Ok(Self { manifest, config, layers })
@@ -65,7 +65,7 @@ fn portable_layer(
 }
 
 fn is_plain(blob: &Descriptor) -> bool {
-    blob.media_type == OCI_LAYER || blob.media_type.ends_with(".tar")
+    document::oci_layer(blob).media_type == OCI_LAYER
 }
 
 /// Compresses a layer into the store and notes it down, so that the next export finds it.

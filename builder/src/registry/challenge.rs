@@ -52,12 +52,11 @@ fn next_parameter(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start_matches([' ', '\t', ',']);
     let (name, rest) = text.split_once('=')?;
     let rest = rest.trim_start();
-    let (value, tail) = match rest.strip_prefix('"') {
-        Some(quoted) => unquote(quoted)?,
-        None => {
-            let end = rest.find([',', ' ', '\t']).unwrap_or(rest.len());
-            (rest[..end].to_owned(), &rest[end..])
-        }
+    let (value, tail) = if let Some(quoted) = rest.strip_prefix('"') {
+        unquote(quoted)?
+    } else {
+        let end = rest.find([',', ' ', '\t']).unwrap_or(rest.len());
+        (rest[..end].to_owned(), &rest[end..])
     };
     Some((name.trim(), value, tail))
 }
@@ -79,6 +78,13 @@ fn unquote(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_panics(text in r#"(bearer|basic|[a-z]*)[ =",\\a-z\u{e9}]*"#) {
+            parse([text.as_str()].into_iter());
+        }
+    }
 
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
         let own = |text: Option<&str>| text.map(str::to_owned);

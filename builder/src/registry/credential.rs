@@ -258,9 +258,9 @@ pub(super) fn normalised(key: &str) -> String {
 mod tests {
     use super::*;
 
-    fn pair(username: &str, password: &str) -> Option<Credentials> {
+    fn pair(username: &str, password: &str) -> Credentials {
         let (username, password) = (username.to_owned(), password.to_owned());
-        Some(Credentials { username, password, identity_token: None })
+        Credentials { username, password, identity_token: None }
     }
 
     #[tokio::test]
@@ -275,19 +275,19 @@ mod tests {
             "empty.example": {}
         }, "HttpHeaders": {"X": "y"}}"#;
         std::fs::write(&file, text).unwrap();
-        let explicit = BTreeMap::from([("given.example".to_owned(), pair("g", "h").unwrap())]);
+        let explicit = BTreeMap::from([("given.example".to_owned(), pair("g", "h"))]);
         let source = CredentialSource::new(explicit, Some(file));
-        let token = Credentials { identity_token: Some("it".into()), ..pair("", "").unwrap() };
+        let token = Credentials { identity_token: Some("it".into()), ..pair("", "") };
         #[rustfmt::skip]
         let cases = [
-            ("hub",                "docker.io",            pair("hub", "pw")),
-            ("port belongs",       "registry.local:5000",  pair("u", "p:q")),
+            ("hub",                "docker.io",            Some(pair("hub", "pw"))),
+            ("port belongs",       "registry.local:5000",  Some(pair("u", "p:q"))),
             ("other port",         "registry.local:5001",  None),
             ("sub-domain",         "x.registry.local:5000", None),
-            ("scheme and path",    "plain.example",        pair("a", "b")),
+            ("scheme and path",    "plain.example",        Some(pair("a", "b"))),
             ("token",              "token.example",        Some(token)),
             ("empty entry",        "empty.example",        None),
-            ("explicit",           "given.example",        pair("g", "h")),
+            ("explicit",           "given.example",        Some(pair("g", "h"))),
         ];
         for (name, host, want) in cases {
             assert!(source.find(host).await.unwrap() == want, "{name}");
@@ -345,14 +345,13 @@ mod tests {
         let text = r#"{"credsStore": "test", "auths": {"file.example": {"auth": "dTpw"}}}"#;
         std::fs::write(&file, text).unwrap();
         let source = CredentialSource::new(BTreeMap::new(), Some(file));
-        let token =
-            Credentials { identity_token: Some("t".into()), ..pair("<token>", "").unwrap() };
+        let token = Credentials { identity_token: Some("t".into()), ..pair("<token>", "") };
         #[rustfmt::skip]
         let cases = [
-            ("known",             "known.example", pair("u", "p")),
+            ("known",             "known.example", Some(pair("u", "p"))),
             ("hub, with a token", "docker.io",     Some(token)),
             ("unknown",           "other.example", None),
-            ("in the file only",  "file.example",  pair("u", "p")),
+            ("in the file only",  "file.example",  Some(pair("u", "p"))),
         ];
         for (name, host, want) in cases {
             assert!(source.find(host).await.unwrap() == want, "{name}");

@@ -246,7 +246,7 @@ fn is_layer(media_type: &str) -> bool {
 }
 
 /// Gives a layer of Docker's the media type that OCI has for the same bytes.
-pub(crate) fn oci_layer(layer: Descriptor) -> Descriptor {
+pub(crate) fn oci_layer(layer: &Descriptor) -> Descriptor {
     let media_type = match layer.media_type.as_str() {
         "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
         "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -254,7 +254,7 @@ pub(crate) fn oci_layer(layer: Descriptor) -> Descriptor {
         "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
         other => other,
     };
-    Descriptor { media_type: media_type.to_owned(), ..layer }
+    Descriptor { media_type: media_type.to_owned(), digest: layer.digest, size: layer.size }
 }
 
 /// Picks the entry for `wanted`: the best of what such a machine can run.
@@ -316,6 +316,18 @@ mod tests {
     use super::*;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    proptest::proptest! {
+        #[test]
+        fn no_document_panics(
+            text in r#"\{"(schemaVersion|mediaType|layers|manifests|config)":[\[\]{}":,a-z0-9]*\}"#,
+            kind in 0..4_usize,
+        ) {
+            let kinds = [None, Some(OCI_MANIFEST), Some(OCI_INDEX), Some("text/plain; x")];
+            drop(Document::parse(text.as_bytes(), kinds[kind]));
+            own_media_type(text.as_bytes());
+        }
+    }
 
     fn manifest(config_type: &str, layer_type: &str, extra: &str) -> String {
         format!(

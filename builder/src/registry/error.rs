@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 
 use super::credential::CredentialError;
 use super::document::DocumentError;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, causes};
 
 /// Why a registry did not give, or did not take, what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,14 @@ pub enum RegistryError {
         digest: Digest,
         /// Name as people write it.
         image: String,
+    },
+    /// Neither the mirrors nor the registry gave it.
+    #[error("neither a mirror nor the registry gave it ({tried})")]
+    Everywhere {
+        /// What each mirror answered.
+        tried: String,
+        /// What the registry itself answered.
+        source: Box<RegistryError>,
     },
     /// No connection, or one that broke.
     #[error("could not reach registry `{host}`")]
@@ -129,7 +137,7 @@ pub enum RegistryError {
         /// Name as people write it.
         image: String,
         /// What is wrong with it.
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     /// A redirect that must not be followed.
     #[error("registry `{host}` redirects to `{target}`, which is refused: {reason}")]
@@ -208,6 +216,7 @@ impl RegistryError {
             | Self::Document { .. }
             | Self::Redirect { .. }
             | Self::Realm { .. } => ErrorKind::Remote,
+            Self::Everywhere { source, .. } => source.kind(),
             Self::Tls(_) | Self::Client(_) | Self::Local { .. } => ErrorKind::Host,
         }
     }
@@ -239,19 +248,24 @@ impl RegistryError {
         matches!(self, Self::AccessDenied { .. } | Self::ManifestNotFound { .. })
     }
 
-    /// Picks what to tell when several places were asked in turn: `later` is the more
-    /// authoritative one, unless it could not be reached and `earlier` gave a clear answer.
-    pub(crate) fn prefer(earlier: Option<Self>, later: Self) -> Self {
-        let Some(mut earlier) = earlier.filter(Self::is_definitive) else { return later };
-        if later.is_definitive() {
-            return later;
+    /// Picks what to tell when the mirrors gave `mirrors`, each with its host, and the registry
+    /// itself `origin`. A clear answer goes before a failure to get one, and the registry's
+    /// before a mirror's.
+    pub(super) fn gathered(mirrors: Vec<(String, Self)>, origin: Self) -> Self {
+        if origin.is_definitive() || mirrors.is_empty() {
+            return origin;
         }
-        if let Self::AccessDenied { source, .. } | Self::ManifestNotFound { source, .. } =
-            &mut earlier
-        {
-            *source = Some(Box::new(later));
+        let mut tried = Vec::new();
+        for (host, mut error) in mirrors {
+            if let Self::AccessDenied { source, .. } | Self::ManifestNotFound { source, .. } =
+                &mut error
+            {
+                *source = Some(Box::new(origin));
+                return error;
+            }
+            tried.push(format!("mirror `{host}`: {}", causes(&error).join(": ")));
         }
-        earlier
+        Self::Everywhere { tried: tried.join("; "), source: Box::new(origin) }
     }
 }
 

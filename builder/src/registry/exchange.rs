@@ -285,12 +285,11 @@ impl Call {
 /// Reads `Retry-After`: seconds or a date (RFC 9110, 10.2.3), at most a minute.
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
-    let pause = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-            Duration::try_from(date.duration_since(jiff::Timestamp::now())).unwrap_or_default()
-        }
+    let pause = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+        Duration::try_from(date.duration_since(jiff::Timestamp::now())).unwrap_or_default()
     };
     Some(pause.min(MAX_RETRY_AFTER))
 }
@@ -298,7 +297,7 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
 /// Takes off up to a quarter, so that many clients do not come back at the same instant.
 fn jittered(pause: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(0);
-    pause - pause.mul_f64(f64::from(random) / f64::from(u32::MAX) / 4.0)
+    pause.mul_f64(1.0 - f64::from(random) / f64::from(u32::MAX) / 4.0)
 }
 
 /// Returns what an error body says in one line, with nothing that could steer a terminal.

@@ -75,7 +75,7 @@ impl Route {
         }
         let document = Document::parse(&bytes, content_type.as_deref()).map_err(|source| {
             let image = name.familiar(&self.repository);
-            RegistryError::Document { host: host.clone(), image, source }
+            RegistryError::Document { host: host.clone(), image, source: Box::new(source) }
         })?;
         let media_type = content_type
             .map(|text| document::bare_media_type(&text).to_owned())

@@ -108,17 +108,17 @@ impl Registry {
         repository: &Repository,
         name: &ManifestName,
     ) -> Result<Fetched, RegistryError> {
-        let mut failed = None;
-        for route in self.routes(repository)? {
-            match route.manifest(name).await {
+        let mut routes = self.routes(repository)?;
+        let origin = routes.pop().expect("the registry itself is the last place to ask");
+        let mut failed = Vec::new();
+        for mirror in routes {
+            match mirror.manifest(name).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) => {
-                    tracing::debug!(host = route.host(), %error, "no manifest from here");
-                    failed = Some(RegistryError::prefer(failed, error));
-                }
+                Err(error) => failed.push((mirror.host().to_owned(), error)),
             }
         }
-        Err(failed.expect("the registry itself is always among the places asked"))
+        let asked = origin.manifest(name).await;
+        asked.map_err(|error| RegistryError::gathered(failed, error))
     }
 
     /// Asks the first place that knows it for the digest of `name`, without fetching it.

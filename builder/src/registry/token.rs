@@ -218,7 +218,6 @@ fn check_realm(endpoint: &Endpoint, text: &str, with_password: bool) -> Result<U
     match realm.scheme() {
         "https" => {}
         "http" if is_plain && (same_host || endpoint.is_loopback) => {}
-        "http" => return Err(fault(shown, "it is not HTTPS")),
         _ => return Err(fault(shown, "it is not HTTPS")),
     }
     if with_password && !is_trusted(endpoint, &realm) {

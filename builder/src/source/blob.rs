@@ -1,5 +1,6 @@
 //! Blobs into the store: streamed, checked, each by one fetcher at a time.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ impl Sources {
                 (at, outcome)
             });
         }
-        Fetches(tasks)
+        Fetches { tasks, arrived: BTreeSet::new() }
     }
 
     /// Brings the bytes of one layer here; returns whether they had to move.
@@ -158,12 +159,26 @@ impl Sources {
 
 /// Layers on their way. Dropping it stops them.
 #[derive(Debug)]
-pub(super) struct Fetches(JoinSet<(usize, Result<bool, SourceError>)>);
+pub(super) struct Fetches {
+    tasks: JoinSet<(usize, Result<bool, SourceError>)>,
+    arrived: BTreeSet<usize>,
+}
 
 impl Fetches {
+    /// Waits until layer `at` is here, or any layer has failed.
+    pub(super) async fn wait_for(&mut self, at: usize) -> Result<(), SourceError> {
+        while !self.arrived.contains(&at) {
+            let (which, outcome) =
+                self.next().await.expect("every layer that was asked for arrives or fails");
+            outcome?;
+            self.arrived.insert(which);
+        }
+        Ok(())
+    }
+
     /// Waits for the next layer that arrives, in any order: its position and how it went.
-    pub(super) async fn next(&mut self) -> Option<(usize, Result<bool, SourceError>)> {
-        match self.0.join_next().await? {
+    async fn next(&mut self) -> Option<(usize, Result<bool, SourceError>)> {
+        match self.tasks.join_next().await? {
             Ok(outcome) => Some(outcome),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

@@ -27,7 +27,7 @@ pub enum SourceError {
         /// Name as people write it.
         image: String,
         /// What is wrong with it.
-        source: DocumentError,
+        source: Box<DocumentError>,
     },
     /// An index that leads to an index that leads to an index.
     #[error("{image} is an index of indexes of indexes")]
@@ -159,9 +159,13 @@ impl SourceError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Registry(error) => error.kind(),
-            Self::Store { .. } | Self::Write { .. } | Self::Regenerate { .. } => ErrorKind::Host,
-            Self::Document { source: DocumentError::Platform { .. }, .. } => ErrorKind::User,
-            Self::Damaged { .. } => ErrorKind::Host,
+            Self::Store { .. }
+            | Self::Write { .. }
+            | Self::Regenerate { .. }
+            | Self::Damaged { .. } => ErrorKind::Host,
+            Self::Document { source, .. } if matches!(**source, DocumentError::Platform { .. }) => {
+                ErrorKind::User
+            }
             Self::Lost { .. } | Self::NoRegistry { .. } => ErrorKind::User,
             Self::Document { .. }
             | Self::Nested { .. }

@@ -90,7 +90,7 @@ impl ResolvedImage {
 
     /// Returns the repository that the image was asked for from; `None` for one without a name.
     pub(crate) fn repository(&self) -> Option<Repository> {
-        Reference::parse_normalised(&self.reference).ok().map(|reference| repository(&reference))
+        Reference::parse_normalized(&self.reference).ok().map(|reference| repository(&reference))
     }
 
     /// Returns what the image is for, as its config says.
@@ -122,8 +122,9 @@ pub fn read_image(
         store.content().read(digest, limit).map_err(SourceError::store("read the image"))
     };
     let Some(bytes) = read(&manifest.digest, MANIFEST_LIMIT)? else { return Ok(None) };
-    let document = Document::parse(&bytes, Some(&manifest.media_type))
-        .map_err(|source| SourceError::Document { image: reference.to_owned(), source })?;
+    let document = Document::parse(&bytes, Some(&manifest.media_type)).map_err(|source| {
+        SourceError::Document { image: reference.to_owned(), source: Box::new(source) }
+    })?;
     let Document::Image(parts) = document else { return Ok(None) };
     let Some(config) = read(&parts.config.digest, CONFIG_LIMIT)? else { return Ok(None) };
     ResolvedImage::join(reference, manifest.clone(), manifest.clone(), parts, &config).map(Some)
@@ -140,10 +141,10 @@ pub fn write_image(
     store: &Store,
     reference: &str,
     config: &ImageConfig,
-    layers: Vec<Descriptor>,
+    layers: &[Descriptor],
 ) -> Result<ResolvedImage, SourceError> {
     let config = serde_json::to_vec(config).map_err(SourceError::store("write the config"))?;
-    let layers = layers.into_iter().map(document::oci_layer).collect();
+    let layers = layers.iter().map(document::oci_layer).collect();
     let parts = Manifest { config: keep(store, &config, OCI_CONFIG)?, layers };
     let manifest = keep(store, &manifest_bytes(&parts)?, OCI_MANIFEST)?;
     ResolvedImage::join(reference, manifest.clone(), manifest, parts, &config)

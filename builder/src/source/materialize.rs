@@ -30,14 +30,8 @@ impl Sources {
         let chain = image.chain_ids();
         let missing = &layers[present..];
         let mut fetches = self.start_fetches(missing.to_vec(), image, events);
-        let mut arrived = vec![false; missing.len()];
         for (at, layer) in missing.iter().enumerate() {
-            while !arrived[at] {
-                let (which, outcome) =
-                    fetches.next().await.expect("every layer that was asked for arrives or fails");
-                outcome?;
-                arrived[which] = true;
-            }
+            fetches.wait_for(at).await?;
             let chain_id = chain[present + at];
             parent = Some(self.unpack(layer, chain_id, parent, image, events).await?);
         }

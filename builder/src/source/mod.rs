@@ -82,8 +82,9 @@ impl Sources {
         platform: &frontend::Platform,
         events: &Events,
     ) -> Result<(ResolvedImage, bool), SourceError> {
-        let before = self.stored(reference, platform).await?;
-        let image = self.resolve(reference, platform, PullPolicy::Always).await?;
+        let reference = reference.clone().with_default_tag();
+        let before = self.stored(&reference, platform).await?;
+        let image = self.resolve(&reference, platform, PullPolicy::Always).await?;
         let moved = self.fetch_layers(&image, events).await?;
         let is_same = before.is_some_and(|before| before.manifest == image.manifest);
         Ok((image, is_same && !moved))

@@ -33,12 +33,13 @@ impl Sources {
         platform: &Platform,
         policy: PullPolicy,
     ) -> Result<ResolvedImage, SourceError> {
+        let reference = reference.clone().with_default_tag();
         if policy == PullPolicy::Missing
-            && let Some(image) = self.stored(reference, platform).await?
+            && let Some(image) = self.stored(&reference, platform).await?
         {
             return Ok(image);
         }
-        self.resolve_remote(reference, platform).await
+        self.resolve_remote(&reference, platform).await
     }
 
     /// Finds the image in the store; `None` when it is not there, not whole, or for another
@@ -113,7 +114,10 @@ impl Sources {
                 Document::Index(entries) => entries,
             };
             let wanted = document::pick(&entries, platform)
-                .map_err(|source| SourceError::Document { image: image(), source })?
+                .map_err(|source| SourceError::Document {
+                    image: image(),
+                    source: Box::new(source),
+                })?
                 .descriptor
                 .clone();
             fetched = match self.kept(wanted.digest, Some(wanted.media_type.clone())).await? {

@@ -1,5 +1,8 @@
 //! Pull, export, load and push against real peers: docker-registry, skopeo, umoci.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -143,6 +146,20 @@ async fn a_dead_mirror_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_places_that_failed_are_named() {
+    let mirrors = BTreeMap::from([("127.0.0.1:1".into(), vec!["http://127.0.0.1:2".into()])]);
+    let bench = Bench::new(RegistryConfig { mirrors, ..RegistryConfig::default() });
+    let wanted = reference("127.0.0.1:1/x");
+    let error = bench.sources.pull(&wanted, &amd64(), &bench.events).await.unwrap_err();
+    assert_eq!(error.kind(), builder::ErrorKind::Remote);
+    let text = told(&error);
+    for want in ["mirror `127.0.0.1:2`: could not reach", "reach registry `127.0.0.1:1`", "refused"]
+    {
+        assert!(text.contains(want), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn passwords_come_from_dockers_config() {
     let peer = DockerRegistry::start_protected("me", "s3cret");
     let bench = Bench::new(RegistryConfig::default());
@@ -166,7 +183,11 @@ async fn passwords_come_from_dockers_config() {
             Bench::new(RegistryConfig { auth_file: Some(file), ..RegistryConfig::default() });
         let outcome = bench.sources.pull(&wanted, &amd64(), &bench.events).await;
         match outcome {
-            Ok(_) => assert!(want, "{case}"),
+            Ok((image, _)) => {
+                assert!(want, "{case}");
+                let to = reference(&format!("{}/pushed:1", peer.host));
+                push(&bench.sources, &image, &to, &bench.events).await.expect(case);
+            }
             Err(error) => {
                 assert!(!want, "{case}: {}", told(&error));
                 assert!(error.to_string().starts_with(&denied), "{case}: {error}");
@@ -259,6 +280,9 @@ async fn archives_of_other_tools_are_loaded() {
     }
 }
 
+/// Paths and contents of an archive.
+type Files<'a> = Vec<(&'a str, &'a [u8])>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_archives_are_refused() {
     let image = TinyImage::new("a");
@@ -270,13 +294,13 @@ async fn hostile_archives_are_refused() {
     );
     let (layer, config, manifest) =
         (path(&image.layer), path(&image.config), path(&image.manifest));
-    let whole: Vec<(&str, &[u8])> = vec![
+    let whole: Files<'_> = vec![
         ("index.json", index.as_bytes()),
         (&manifest, &image.manifest),
         (&config, &image.config),
         (&layer, &image.layer),
     ];
-    let without = |left_out: &str| -> Vec<(&str, &[u8])> {
+    let without = |left_out: &str| -> Files<'_> {
         whole.iter().copied().filter(|(path, _)| *path != left_out).collect()
     };
     let mut swapped = without(&layer);
@@ -287,7 +311,7 @@ async fn hostile_archives_are_refused() {
     let escaping = r#"[{"Config":"../../../etc/passwd","RepoTags":["x:1"],"Layers":[]}]"#;
     let bad_name = docker.replace("x:1", "UPPER:1");
     #[rustfmt::skip]
-    let cases: Vec<(&str, Vec<(&str, &[u8])>, &str)> = vec![
+    let cases: Vec<(&str, Files<'_>, &str)> = vec![
         ("whole",            whole.clone(),                                            ""),
         ("no layer",         without(&layer),                                          "does not hold it"),
         ("no config",        without(&config),                                         "does not hold it"),
@@ -405,7 +429,7 @@ fn build_on(bench: &Bench, base: &ResolvedImage, parent: &cache::SnapshotId) -> 
     config.rootfs.diff_ids.push(diff_id.to_string());
     let mut layers = base.layers.clone();
     layers.push(built_layer(diff_id, size));
-    write_image(bench.store(), "docker.io/library/built:1", &config, layers).unwrap()
+    write_image(bench.store(), "docker.io/library/built:1", &config, &layers).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,8 @@ use cache::Digest;
 
 use crate::registry_support::*;
 
+/// Answers in place of the image; the number is half the length of its layer.
+type Trouble = fn(&TinyImage, usize) -> Response;
 type Answer = Box<dyn Fn(&Seen, usize) -> Response + Send + Sync>;
 
 /// Pulls `x/y:1` from a registry that answers by `answer`.
@@ -41,93 +43,107 @@ fn lying(
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lies_are_found_out() {
-    let image = TinyImage::new("a");
-    let layer = image.layer_digest().to_string();
-    let config = Digest::of(&image.config).to_string();
-    let (manifest, bytes) = (image.manifest.clone(), image.layer.clone());
-    let other = TinyImage::new("b");
-    let wrong_diff_id = TinyImage::of_layer(image.layer.clone(), Digest::of(b"something else"));
-    let not_gzip = TinyImage::of_layer(vec![0x1f, 0x8b, 0, 0, 0], Digest::of(b""));
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let two_diff_ids = {
-        let config =
-            text(&image.config).replace(r#"diff_ids":["#, &format!(r#"diff_ids":["{layer}","#));
-        let manifest = text(&image.manifest)
-            .replace(
-                &Digest::of(&image.config).to_string(),
-                &Digest::of(config.as_bytes()).to_string(),
-            )
-            .replace(
-                &format!(r#"size":{}}},"layers"#, image.config.len()),
-                &format!(r#"size":{}}},"layers"#, config.len()),
-            );
-        TinyImage { layer: image.layer.clone(), config: config.into(), manifest: manifest.into() }
-    };
-    let huge = text(&image.manifest).replacen(
-        &format!("\"size\":{}", image.config.len()),
-        "\"size\":99999999",
-        1,
-    );
-    let reply = |bytes: &[u8]| {
-        let bytes = bytes.to_vec();
-        move |_: &Seen, _: usize| blob_response(&bytes, None)
-    };
-    let mut longer = bytes.clone();
-    longer.push(0);
-    let mut flipped = bytes.clone();
-    flipped[bytes.len() / 2] ^= 1;
-    #[rustfmt::skip]
-    let cases: Vec<(&str, Answer, &str)> = vec![
-        ("layer of another image",    lying(&image, &layer, reply(&other.layer)),          "sent bytes with digest"),
-        ("one bit",                   lying(&image, &layer, reply(&flipped)),              "sent bytes with digest"),
-        ("longer layer",              lying(&image, &layer, reply(&longer)),               "size is"),
-        ("shorter layer",             lying(&image, &layer, reply(&bytes[1..])),           "size is"),
-        ("endless layer",             lying(&image, &layer, |_, _| endless()),             "size is"),
-        ("another config",            lying(&image, &config, reply(&other.config)),        "digest"),
-        ("endless manifest",          lying(&image, "/manifests/", |_, _| endless()),      "larger than the limit"),
-        ("endless error",             lying(&image, "/manifests/", |_, _| { let mut r = endless(); *r.status_mut() = axum::http::StatusCode::IM_A_TEAPOT; r }), "418"),
-        ("huge config",               lying(&image, "/manifests/", move |_, _| document(huge.as_bytes(), MANIFEST)), "more than the limit"),
-        ("manifest under other digest", lying(&image, "/manifests/", {
-            let manifest = manifest.clone();
-            move |_, _| {
-                let mut response = document(&manifest, MANIFEST);
-                let digest = Digest::of(b"x").to_string().parse().unwrap();
-                response.headers_mut().insert("docker-content-digest", digest);
-                response
-            }
-        }),                                                                               "sent bytes with digest"),
-        ("index as manifest",         lying(&image, "/manifests/", { let manifest = manifest.clone(); move |_, _| document(&manifest, INDEX) }), "calls itself"),
-        ("both kinds",                lying(&image, "/manifests/", {
-            let both = text(&manifest).replacen('{', r#"{"manifests":[],"#, 1);
-            move |_, _| document(both.as_bytes(), MANIFEST)
-        }),                                                                               "both a manifest and an index"),
-        ("html",                      lying(&image, "/manifests/", |_, _| document(b"<html>", "text/html")), "media type"),
-        ("more diff_ids than layers", honest(&two_diff_ids),                               "lists 2 layers"),
-        ("blob that is not there",    lying(&image, &layer, |_, _| status(404, "")),       "does not hold blob"),
-        ("range out of thin air",     lying(&image, &layer, |_, _| with_header(206, "content-range", "bytes 7-9/10")), "206"),
-    ];
+fn reply(bytes: &[u8]) -> impl Fn(&Seen, usize) -> Response + Send + Sync + 'static {
+    let bytes = bytes.to_vec();
+    move |_, _| blob_response(&bytes, None)
+}
+
+fn reply_document(
+    bytes: impl Into<Vec<u8>>,
+    media_type: &'static str,
+) -> impl Fn(&Seen, usize) -> Response + Send + Sync + 'static {
+    let bytes = bytes.into();
+    move |_, _| document(&bytes, media_type)
+}
+
+/// Pulls once from each registry, expects its error, and that nothing of its layer was kept.
+async fn expect_errors(layer: Digest, cases: Vec<(&str, Answer, &str)>) {
     for (name, answer, want) in cases {
         let (_fake, bench, outcome) = pull_from(answer).await;
         let error = outcome.expect_err(name);
         assert!(error.contains(want), "{name}: {error}");
-        assert!(!bench.store().content().contains(&image.layer_digest()), "{name}");
+        assert!(!bench.store().content().contains(&layer), "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_lie_are_found_out() {
+    let image = TinyImage::new("a");
+    let other = TinyImage::new("b");
+    let layer = image.layer_digest().to_string();
+    let config = Digest::of(&image.config).to_string();
+    let bytes = &image.layer;
+    let longer = [bytes.as_slice(), b"x"].concat();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    let range = |_: &Seen, _| with_header(206, "content-range", "bytes 7-9/10");
+    #[rustfmt::skip]
+    let cases: Vec<(&str, Answer, &str)> = vec![
+        ("another layer",   lying(&image, &layer, reply(&other.layer)),      "sent bytes with digest"),
+        ("one bit",         lying(&image, &layer, reply(&flipped)),          "sent bytes with digest"),
+        ("longer",          lying(&image, &layer, reply(&longer)),           "size is"),
+        ("shorter",         lying(&image, &layer, reply(&bytes[1..])),       "size is"),
+        ("endless",         lying(&image, &layer, |_, _| endless()),         "size is"),
+        ("another config",  lying(&image, &config, reply(&other.config)),    "digest"),
+        ("not there",       lying(&image, &layer, |_, _| status(404, "")),   "does not hold blob"),
+        ("unasked range",   lying(&image, &layer, range),                    "206"),
+    ];
+    expect_errors(image.layer_digest(), cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_that_lie_are_found_out() {
+    let image = TinyImage::new("a");
+    let text = String::from_utf8(image.manifest.clone()).unwrap();
+    let huge = text.replacen(&format!("\"size\":{}", image.config.len()), "\"size\":99999999", 1);
+    let both = text.replacen('{', r#"{"manifests":[],"#, 1);
+    let misnamed = {
+        let manifest = image.manifest.clone();
+        move |_: &Seen, _| {
+            let mut response = document(&manifest, MANIFEST);
+            let digest = Digest::of(b"x").to_string().parse().unwrap();
+            response.headers_mut().insert("docker-content-digest", digest);
+            response
+        }
+    };
+    let endless_error = |_: &Seen, _| {
+        let mut response = endless();
+        *response.status_mut() = axum::http::StatusCode::IM_A_TEAPOT;
+        response
+    };
+    let twice = image.clone().with_another_diff_id();
+    #[rustfmt::skip]
+    let cases: Vec<(&str, Answer, &str)> = vec![
+        ("endless",          lying(&image, "/manifests/", |_, _| endless()),     "larger than the limit"),
+        ("endless error",    lying(&image, "/manifests/", endless_error),        "418"),
+        ("other digest",     lying(&image, "/manifests/", misnamed),             "sent bytes with digest"),
+        ("huge config",      lying(&image, "/manifests/", reply_document(huge, MANIFEST)),              "more than the limit"),
+        ("called an index",  lying(&image, "/manifests/", reply_document(image.manifest.clone(), INDEX)), "calls itself"),
+        ("both kinds",       lying(&image, "/manifests/", reply_document(both, MANIFEST)),              "both a manifest and an index"),
+        ("a page",           lying(&image, "/manifests/", reply_document("<html>", "text/html")),       "media type"),
+        ("more diff_ids",    honest(&twice),                                     "lists 2 layers"),
+    ];
+    expect_errors(image.layer_digest(), cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_unpack_to_something_else_make_no_snapshot() {
+    let image = TinyImage::new("a");
     #[rustfmt::skip]
     let cases = [
-        ("wrong diff_id", wrong_diff_id, "where the config says"),
-        ("not gzip",      not_gzip,      "could not be"),
+        ("wrong diff_id", TinyImage::of_layer(image.layer.clone(), Digest::of(b"else")),     "where the config says"),
+        ("not gzip",      TinyImage::of_layer(vec![0x1f, 0x8b, 0, 0, 0], Digest::of(b"")),   "could not be"),
     ];
     for (name, image, want) in cases {
         let fake = FakeRegistry::start(honest(&image)).await;
         let bench = Bench::new(RegistryConfig::default());
-        let name_there = reference(&format!("{}/x/y:1", fake.host()));
+        let wanted = reference(&format!("{}/x/y:1", fake.host()));
         let resolved =
-            bench.sources.resolve(&name_there, &amd64(), PullPolicy::Missing).await.expect(name);
+            bench.sources.resolve(&wanted, &amd64(), PullPolicy::Missing).await.expect(name);
         let error = bench.sources.materialize(&resolved, &bench.events).await.expect_err(name);
         assert_eq!(error.kind(), ErrorKind::Remote, "{name}");
         assert!(told(&error).contains(want), "{name}: {}", told(&error));
+        assert!(bench.store().snapshots().list().unwrap().is_empty(), "{name}");
     }
 }
 
@@ -142,14 +158,14 @@ async fn troubles_that_pass_are_outlived() {
     let image = TinyImage::new("a");
     let layer = image.layer_digest().to_string();
     let half = image.layer.len() / 2;
-    let again = |trouble: fn(&TinyImage, usize) -> Response, times: usize| {
+    let again = |trouble: Trouble, times: usize| {
         let image = image.clone();
         move |seen: &Seen, before: usize| {
             if before < times { trouble(&image, image.layer.len() / 2) } else { image.answer(seen) }
         }
     };
     #[rustfmt::skip]
-    let cases: Vec<(&str, &str, fn(&TinyImage, usize) -> Response, usize, bool)> = vec![
+    let cases: Vec<(&str, &str, Trouble, usize, bool)> = vec![
         ("503 twice",             "/manifests/", |_, _| status(503, ""),                             2, true),
         ("429, then at once",     "/manifests/", |_, _| with_header(429, "retry-after", "0"),        4, true),
         ("429 for ever",          "/manifests/", |_, _| with_header(429, "retry-after", "0"),        9, false),

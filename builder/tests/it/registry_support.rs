@@ -1,5 +1,7 @@
 //! Registries to test against: Debian's docker-registry, and one of our own that lies on demand.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -160,7 +162,7 @@ pub(crate) fn hub_mirror(url: &str) -> RegistryConfig {
 }
 
 pub(crate) fn reference(text: &str) -> Reference {
-    Reference::parse_normalised(text).unwrap()
+    Reference::parse_normalized(text).unwrap().with_default_tag()
 }
 
 pub(crate) fn amd64() -> Platform {
@@ -273,6 +275,20 @@ impl TinyImage {
         Self { layer, config, manifest }
     }
 
+    /// Lists the layer's own digest as a second diff_id.
+    pub(crate) fn with_another_diff_id(mut self) -> Self {
+        let layer = self.layer_digest();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let described = |config: &[u8]| {
+            let digest = Digest::of(config);
+            format!(r#""digest":"{digest}","size":{}"#, config.len())
+        };
+        let config = text(&self.config).replace("[", &format!(r#"["{layer}","#)).into_bytes();
+        let manifest = text(&self.manifest).replace(&described(&self.config), &described(&config));
+        (self.config, self.manifest) = (config, manifest.into_bytes());
+        self
+    }
+
     pub(crate) fn layer_digest(&self) -> Digest {
         Digest::of(&self.layer)
     }
@@ -351,7 +367,7 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 32) as u8
+        state.to_le_bytes()[4]
     };
     (0..length).map(|_| next()).collect()
 }
