@@ -2,7 +2,7 @@
 //!
 //! Where `/etc/subuid` and `/etc/subgid` give the user a range and `newuidmap` is installed, users
 //! and groups of images exist in it. Otherwise there is one user, root, and what would belong to
-//! another cannot be represented (user_namespaces(7), subuid(5), newuidmap(1)).
+//! another cannot be represented (`user_namespaces(7)`, subuid(5), newuidmap(1)).
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

@@ -14,8 +14,11 @@ use super::source::Prepared;
 use super::spec::{Network, SandboxSpec};
 use super::target::attach_at;
 
+/// Makes the content of one file.
+type Content = fn(&SandboxSpec) -> String;
+
 /// Paths and what makes their content.
-pub(super) const FILES: [(&str, fn(&SandboxSpec) -> String); 3] = [
+pub(super) const FILES: [(&str, Content); 3] = [
     ("/etc/resolv.conf", resolv_conf),
     ("/etc/hosts", hosts),
     ("/etc/hostname", |spec| format!("{}\n", spec.hostname)),
@@ -99,17 +102,15 @@ fn private_resolv_conf(candidates: &[String]) -> ResolvConf {
         let kept: Vec<&str> = text.lines().filter(|line| is_kept(line)).collect();
         kept.iter().any(|line| nameserver(line).is_some()).then(|| kept.join("\n") + "\n")
     });
-    match reachable {
-        Some(text) => ResolvConf { text, uses_own: false },
-        None => {
-            let options = candidates.first().map(String::as_str).unwrap_or_default();
-            let options = options.lines().filter(|line| is_kept(line));
-            let lines: Vec<&str> = options.collect();
-            let server = format!("nameserver {SLIRP_DNS}\n");
-            let text = if lines.is_empty() { server } else { server + &lines.join("\n") + "\n" };
-            ResolvConf { text, uses_own: true }
-        }
+    if let Some(text) = reachable {
+        return ResolvConf { text, uses_own: false };
     }
+    let options = candidates.first().map(String::as_str).unwrap_or_default();
+    let server = format!("nameserver {SLIRP_DNS}");
+    let lines: Vec<&str> = std::iter::once(server.as_str())
+        .chain(options.lines().filter(|line| is_kept(line)))
+        .collect();
+    ResolvConf { text: lines.join("\n") + "\n", uses_own: true }
 }
 
 /// Whether a line says something to a step: comments and unreachable resolvers do not.

@@ -14,11 +14,13 @@ use std::process::ExitCode;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::error::Fault;
+use super::spec::Network;
 use super::wire::{self, Launch, Report};
-use super::{init, sys};
+use super::{init, network, sys};
 use crate::userns;
 
 /// Does the work of a re-executed helper.
@@ -66,12 +68,19 @@ fn supervise(control: &OwnedFd) -> Result<ExitCode, Fault> {
     rustix::stdio::dup2_stdin(&input)?;
     drop(input);
 
+    let (link, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     unshare(CloneFlags::CLONE_NEWPID)?;
     let Some(init) = sys::fork()? else {
+        drop(link);
         die_with_parent()?;
-        return Ok(init::run(control.try_clone()?, &launch, spec));
+        return Ok(init::run(control, &theirs, &launch, spec));
     };
+    drop(theirs);
     forget_stdio()?;
+    if spec.network == Network::Private {
+        network::send_namespace(&link)?;
+    }
     let init = Pid::from_raw(init.as_raw()).expect("fork returns a process id above zero");
     rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(init), WaitOptions::empty()))?;
     Ok(ExitCode::SUCCESS)

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use super::ca_bundle;
 use super::child::Child;
 use super::error::Fault;
-use super::network::{MISSING, PrivateNetwork};
+use super::network::{self, MISSING, PrivateNetwork};
 use super::spec::{Network, SandboxSpec};
 use super::sys;
 use super::wire::{self, Launch, Order, Report};
@@ -27,15 +27,20 @@ use super::wire::{self, Launch, Order, Report};
 /// How long the network may take; it is there after tens of milliseconds.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Runs the spec to its end and reports it over `control`.
-pub(super) fn run(control: OwnedFd, launch: &Launch, mut spec: SandboxSpec) -> ExitCode {
+/// Runs the spec to its end and reports it over `control`. A network namespace comes by `link`.
+pub(super) fn run(
+    control: &OwnedFd,
+    link: &OwnedFd,
+    launch: &Launch,
+    mut spec: SandboxSpec,
+) -> ExitCode {
     if !spec.ca_certs.is_empty() {
         ca_bundle::end_line(&mut spec.ca_certs);
         ca_bundle::fill_environment(&mut spec.env);
     }
-    let report = match start(&control, launch, &spec) {
+    let report = match start(control, link, launch, &spec) {
         Ok(Started::Command(code)) => return code,
-        Ok(Started::Watch(running)) => match running.watch(&control, &spec) {
+        Ok(Started::Watch(running)) => match running.watch(control, &spec) {
             Ok(Some(report)) => report,
             // The builder is gone; leaving takes everything along.
             Ok(None) => return ExitCode::FAILURE,
@@ -43,7 +48,7 @@ pub(super) fn run(control: OwnedFd, launch: &Launch, mut spec: SandboxSpec) -> E
         },
         Err((step, fault)) => Report::Failed { step: step.to_owned(), fault },
     };
-    let _ = wire::send(&control, &report, &[]);
+    let _ = wire::send(control, &report, &[]);
     ExitCode::SUCCESS
 }
 
@@ -66,10 +71,11 @@ struct Running {
 
 fn start(
     control: &OwnedFd,
+    link: &OwnedFd,
     launch: &Launch,
     spec: &SandboxSpec,
 ) -> Result<Started, (&'static str, Fault)> {
-    let network = start_network(launch, spec).map_err(|fault| ("private network", fault))?;
+    let network = start_network(link, launch, spec).map_err(|fault| ("private network", fault))?;
     let system = |errno: Errno| ("start the command", Fault::from(errno));
     let notes = rustix::fs::memfd_create("sandbox-notes", MemfdFlags::CLOEXEC).map_err(system)?;
     let (go, tell_go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
@@ -96,10 +102,17 @@ fn start(
     })))
 }
 
-fn start_network(launch: &Launch, spec: &SandboxSpec) -> Result<Option<PrivateNetwork>, Fault> {
+fn start_network(
+    link: &OwnedFd,
+    launch: &Launch,
+    spec: &SandboxSpec,
+) -> Result<Option<PrivateNetwork>, Fault> {
     match (spec.network, &launch.slirp) {
         (Network::None | Network::Host, _) => Ok(None),
-        (Network::Private, Some(program)) => PrivateNetwork::start(program, spec).map(Some),
+        (Network::Private, Some(program)) => {
+            let netns = network::receive_namespace(link)?;
+            PrivateNetwork::start(program, netns, spec).map(Some)
+        }
         (Network::Private, None) => Err(Fault::network(MISSING)),
     }
 }

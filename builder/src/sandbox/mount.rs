@@ -1,4 +1,4 @@
-//! Mounts made with descriptors (fsopen(2), open_tree(2), move_mount(2)): what was checked is what
+//! Mounts made with descriptors (`fsopen(2)`, `open_tree(2)`, `move_mount(2)`): what was checked is what
 //! is used, and what is not attached yet vanishes with its descriptor.
 //!
 //! Invariant: every mount made here is `nodev`, save for the device nodes of [`super::dev`] and
@@ -33,7 +33,7 @@ pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, Fault> {
     rustix::fs::open(path, flags, Mode::empty()).at(path.display())
 }
 
-/// Names what `fd` refers to as a path that leads nowhere else (proc_pid_fd(5)).
+/// Names what `fd` refers to as a path that leads nowhere else (`proc_pid_fd(5)`).
 pub(super) fn path_of(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
@@ -48,7 +48,7 @@ pub(super) fn filesystem(
     // What mount tables show as the device; by custom the kind.
     fsconfig_set_string(&context, "source", kind).at(kind)?;
     configure(&context, options).map_err(|fault| explain(&context, fault).at(kind))?;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(kind)?)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(kind)
 }
 
 fn configure(context: &OwnedFd, options: &[(&str, &str)]) -> Result<(), Fault> {

@@ -6,20 +6,21 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::io::FdFlags;
+use rustix::io::{Errno, FdFlags};
 use rustix::pipe::PipeFlags;
 
 use super::error::{At as _, Fault};
 use super::etc;
 use super::mount::{KERNEL, path_of, tmpfs};
 use super::spec::{PortForward, SandboxSpec};
+use super::wire;
 
 /// Largest packet: packets are copied by one process, so few and large ones are fast.
 const MTU: &str = "--mtu=65520";
@@ -30,6 +31,13 @@ const LOG_BYTES: usize = 64 << 10;
 /// Names the program that is missing and how to get it.
 pub(super) const MISSING: &str = "install slirp4netns (Debian: apt-get install slirp4netns), or \
     choose --network=none or --network=host";
+
+/// The device that packets pass; on machines without udev only root may open it.
+const TUN: &str = "/dev/net/tun";
+
+/// What to do about that.
+const TUN_HELP: &str = ". The administrator must run `chmod 0666 /dev/net/tun`, or `modprobe tun` \
+    where it is missing; or choose --network=none or --network=host";
 
 /// Where the program is looked for beside `PATH`, which daemons often lack.
 const PLACES: [&str; 5] = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin"];
@@ -57,10 +65,9 @@ pub(super) struct PrivateNetwork {
 }
 
 impl PrivateNetwork {
-    /// Makes a network namespace and starts `program` for it. The caller stays where it is, and
-    /// must be the first process of a PID namespace, so that the program ends with it.
-    pub(super) fn start(program: &Path, spec: &SandboxSpec) -> Result<Self, Fault> {
-        let netns = make_namespace()?;
+    /// Starts `program` for `netns`. The caller must be the first process of a PID namespace, so
+    /// that the program ends with it.
+    pub(super) fn start(program: &Path, netns: OwnedFd, spec: &SandboxSpec) -> Result<Self, Fault> {
         let (ready, told) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let log = make_log()?;
         let control = (!spec.port_forwards.is_empty()).then(|| tmpfs("700", Some(4096), KERNEL));
@@ -99,19 +106,21 @@ impl PrivateNetwork {
         let mut text = String::new();
         // What cannot be read is not told; the exit itself is.
         drop(self.log.rewind().and_then(|()| self.log.read_to_string(&mut text)));
-        let said = text.trim_matches(['\0', '\n']).lines().last().unwrap_or_default().to_owned();
-        Fault::network(format!("slirp4netns ended: {said}"))
+        let said: Vec<&str> = text.trim_matches(['\0', '\n']).lines().collect();
+        let said = said.join("; ");
+        let help = if said.contains(TUN) { TUN_HELP } else { "" };
+        Fault::network(format!("slirp4netns ended: {said}{help}"))
     }
 
     /// Has the ports forwarded, once the network is up.
     pub(super) fn forward(&self, ports: &[PortForward]) -> Result<(), Fault> {
         let Some(dir) = &self.control else { return Ok(()) };
-        ports.iter().try_for_each(|port| forward_one(&format!("{}/socket", path_of(dir)), port))
+        ports.iter().try_for_each(|port| forward_one(&format!("{}/socket", path_of(dir)), *port))
     }
 }
 
 /// Asks for one port (slirp4netns(1), "API SOCKET": one request a connection).
-fn forward_one(socket: &str, port: &PortForward) -> Result<(), Fault> {
+fn forward_one(socket: &str, port: PortForward) -> Result<(), Fault> {
     let request = serde_json::json!({
         "execute": "add_hostfwd",
         "arguments": {
@@ -132,13 +141,25 @@ fn forward_one(socket: &str, port: &PortForward) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Makes a network namespace and returns to the one before.
-fn make_namespace() -> Result<OwnedFd, Fault> {
-    let before = File::open("/proc/self/ns/net")?;
-    unshare(CloneFlags::CLONE_NEWNET)?;
-    let made = File::open("/proc/self/ns/net")?;
-    setns(&before, CloneFlags::CLONE_NEWNET)?;
-    Ok(made.into())
+/// Enters a new network namespace and sends it over `link`. A user namespace cannot return to the
+/// network that it came from, so this is done by a process that needs no network.
+pub(super) fn send_namespace(link: &OwnedFd) -> Result<(), Fault> {
+    let make = || -> Result<File, Fault> {
+        unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?;
+        File::open("/proc/self/ns/net").at("network namespace")
+    };
+    let made = make();
+    let fds: Vec<_> = made.iter().map(AsFd::as_fd).collect();
+    Ok(wire::send(link, &made.as_ref().err(), &fds)?)
+}
+
+/// Receives what [`send_namespace`] sends.
+pub(super) fn receive_namespace(link: &OwnedFd) -> Result<OwnedFd, Fault> {
+    let (fault, fds) = wire::receive::<Option<Fault>>(link)?.ok_or(Errno::PIPE)?;
+    match (fault, fds.into_iter().next()) {
+        (Some(fault), _) => Err(fault),
+        (None, netns) => netns.ok_or_else(|| Errno::BADMSG.into()),
+    }
 }
 
 /// Memory of fixed size: a program that talks without end writes nowhere.

@@ -194,7 +194,7 @@ pub(super) fn attach_mounts(child: &mut Child) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Makes the overlay `/` and lets go of everything of this machine (pivot_root(2), NOTES).
+/// Makes the overlay `/` and lets go of everything of this machine (`pivot_root(2)`, "NOTES").
 pub(super) fn pivot(child: &mut Child) -> Result<(), Fault> {
     rustix::process::fchdir(child.root())?;
     rustix::process::pivot_root(".", ".")?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -87,7 +88,18 @@ impl Sandbox {
     ///
     /// [`SandboxError::Helper`] without that privilege.
     pub fn open() -> Result<Self, SandboxError> {
-        Self::with_program(Path::new("/proc/self/exe"))
+        let failed = |source| SandboxError::helper("find the sandbox's helper program", source);
+        let running = File::open("/proc/self/exe").map_err(failed)?;
+        // Not by the link: it leads into the mount namespace that this program was started in,
+        // which a user namespace has left and cannot copy from.
+        let path = std::env::current_exe().map_err(failed)?;
+        let by_name = File::open(&path).map_err(failed)?;
+        let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));
+        if identity(&running).map_err(failed)? != identity(&by_name).map_err(failed)? {
+            let replaced = format!("`{}` was replaced since it was started", path.display());
+            return Err(failed(io::Error::other(replaced)));
+        }
+        Self::with_file(&by_name)
     }
 
     /// As [`Sandbox::open`], with another program as helper.
@@ -96,12 +108,17 @@ impl Sandbox {
     ///
     /// [`SandboxError::Helper`] if it cannot be opened, or without privilege.
     pub fn with_program(program: &Path) -> Result<Self, SandboxError> {
-        let failed =
-            |source| SandboxError::Helper { what: "open the sandbox's helper program", source };
-        let file = File::open(program).map_err(failed)?;
-        let flags = MountAttrFlags::MOUNT_ATTR_RDONLY;
-        let program = clone_of(&file, flags)
-            .map_err(|fault| failed(io::Error::from_raw_os_error(fault.errno())))?;
+        let file = File::open(program);
+        let file = file
+            .map_err(|source| SandboxError::helper("open the sandbox's helper program", source))?;
+        Self::with_file(&file)
+    }
+
+    fn with_file(file: &File) -> Result<Self, SandboxError> {
+        let program = clone_of(file, MountAttrFlags::MOUNT_ATTR_RDONLY).map_err(|fault| {
+            let source = io::Error::from_raw_os_error(fault.errno());
+            SandboxError::helper("put the sandbox's helper program on a read-only mount", source)
+        })?;
         cgroup::sweep();
         Ok(Self { program: Arc::new(program) })
     }
@@ -138,6 +155,7 @@ struct RunningStep {
     socket: OwnedFd,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
+    buffer: Box<[u8]>,
     killed_at: Option<Instant>,
 }
 
@@ -168,7 +186,8 @@ impl RunningStep {
             .spawn()
             .map_err(failed)?;
         let (stdout, stderr) = (helper.stdout.take(), helper.stderr.take());
-        let step = Self { helper, socket, stdout, stderr, killed_at: None };
+        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        let step = Self { helper, socket, stdout, stderr, buffer, killed_at: None };
         step.launch(spec, cgroup)
             .map_err(|source| SandboxError::helper("instruct the sandbox's helper", source))?;
         Ok(step)
@@ -204,10 +223,12 @@ impl RunningStep {
             }
             let [has_stdout, has_stderr, has_report] = self.wait().map_err(broken)?;
             if has_stdout {
-                read_some(&mut self.stdout, OutputStream::Stdout, output).map_err(broken)?;
+                read_some(&mut self.stdout, &mut self.buffer, OutputStream::Stdout, output)
+                    .map_err(broken)?;
             }
             if has_stderr {
-                read_some(&mut self.stderr, OutputStream::Stderr, output).map_err(broken)?;
+                read_some(&mut self.stderr, &mut self.buffer, OutputStream::Stderr, output)
+                    .map_err(broken)?;
             }
             if has_report {
                 let received = wire::receive::<Report>(&self.socket);
@@ -216,8 +237,8 @@ impl RunningStep {
         };
         // All writers are gone, so what is left is in the pipes. Waiting for their end would trust
         // a step not to have handed its end to somebody outside.
-        drain(&mut self.stdout, OutputStream::Stdout, output).map_err(broken)?;
-        drain(&mut self.stderr, OutputStream::Stderr, output).map_err(broken)?;
+        drain(&mut self.stdout, &mut self.buffer, OutputStream::Stdout, output).map_err(broken)?;
+        drain(&mut self.stderr, &mut self.buffer, OutputStream::Stderr, output).map_err(broken)?;
         match report {
             _ if self.killed_at.is_some() => Err(SandboxError::Cancelled),
             None => Err(SandboxError::Killed),
@@ -284,13 +305,13 @@ impl Drop for RunningStep {
 /// Reads once from a pipe with something in it, and forgets it at its end.
 fn read_some(
     pipe: &mut Option<impl io::Read>,
+    buffer: &mut [u8],
     stream: OutputStream,
     output: &mut dyn FnMut(OutputStream, &[u8]),
 ) -> io::Result<usize> {
     let Some(source) = pipe else { return Ok(0) };
-    let mut buffer = [0; READ_BYTES];
     loop {
-        match source.read(&mut buffer) {
+        match source.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) => {
                 *pipe = None;
@@ -308,6 +329,7 @@ fn read_some(
 /// Reads what is in a pipe, without waiting for more.
 fn drain(
     pipe: &mut Option<impl io::Read + AsFd>,
+    buffer: &mut [u8],
     stream: OutputStream,
     output: &mut dyn FnMut(OutputStream, &[u8]),
 ) -> io::Result<()> {
@@ -316,7 +338,7 @@ fn drain(
         rustix::fs::fcntl_setfl(source, flags | rustix::fs::OFlags::NONBLOCK)?;
     }
     loop {
-        match read_some(pipe, stream, output) {
+        match read_some(pipe, buffer, stream, output) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

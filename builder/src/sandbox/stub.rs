@@ -86,18 +86,16 @@ impl<'a> StubLayer<'a> {
         let mut prefix = PathBuf::new();
         for (index, name) in path.iter().enumerate() {
             prefix.push(name);
-            dir = match self.made.get(&prefix) {
-                Some(made) => made.try_clone()?,
-                None => {
-                    let made = make_dir(&dir, name, 0o755)?;
-                    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-                    if index < existing {
-                        self.copy_metadata(&prefix, &made)?;
-                    }
-                    self.made.insert(prefix.clone(), made.try_clone()?);
-                    made
-                }
-            };
+            if let Some(made) = self.made.get(&prefix) {
+                dir = made.try_clone()?;
+                continue;
+            }
+            dir = make_dir(&dir, name, 0o755)?;
+            rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
+            if index < existing {
+                self.copy_metadata(&prefix, &dir)?;
+            }
+            self.made.insert(prefix.clone(), dir.try_clone()?);
         }
         Ok(dir)
     }

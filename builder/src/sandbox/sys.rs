@@ -20,7 +20,7 @@ pub(super) fn fork() -> nix::Result<Option<Pid>> {
 }
 
 /// Changes the attributes of the mount at `mount`, of all below it too if `recursive`
-/// (mount_setattr(2)); `attributes` are set, none is cleared.
+/// (`mount_setattr(2)`); `attributes` are set, none is cleared.
 pub(super) fn set_mount_attributes(
     mount: BorrowedFd<'_>,
     attributes: MountAttrFlags,
@@ -47,7 +47,7 @@ pub(super) fn set_mount_attributes(
     Errno::result(result).map(drop)
 }
 
-/// Marks every descriptor from `first` up close-on-exec (close_range(2)): execve closes them.
+/// Marks every descriptor from `first` up close-on-exec (`close_range(2)`): execve closes them.
 pub(super) fn close_from_on_exec(first: libc::c_uint) -> nix::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: the call takes integers by value and closes nothing before execve does.
@@ -74,14 +74,14 @@ pub(super) fn join_new_session_keyring() -> nix::Result<()> {
 
 /// Brings the interface `lo` of this network namespace up (netdevice(7), `SIOCSIFFLAGS`).
 pub(super) fn bring_loopback_up(socket: impl AsFd) -> nix::Result<()> {
+    let flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING);
+    let flags = flags.map_err(|_| Errno::EINVAL)?;
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short,
-        },
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags },
     };
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
-        *to = from.cast_signed() as libc::c_char;
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: `request` is a whole `ifreq`, as SIOCSIFFLAGS reads, and outlives the call.

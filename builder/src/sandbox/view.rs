@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::error::{At as _, Fault};
 use super::mount::{overlay, path_of};
 
-/// Links followed on the way to one path at most (as the kernel, path_resolution(7)).
+/// Links followed on the way to one path at most (as the kernel, `path_resolution(7)`).
 const LINKS_MAX: usize = 40;
 
 /// A read-only view of the merged image.
