@@ -8,15 +8,26 @@
 pub mod blocking;
 mod config;
 mod error;
+mod layer;
 mod progress;
 mod request;
+mod rootfs;
 
 pub use config::{BuilderConfig, RegistryConfig};
 pub use error::{ErrorKind, causes};
+pub use layer::{
+    ApplyError, CompressError, DecompressError, GzipWriter, LayerStats, LimitedReader, Limits,
+    TarEntry, TarError, TarKind, TarReader, TarWriter, UnpackError, WriteError, ZstdWriter,
+    apply_layer, decompress, diff_id, gzip_writer, write_layer, zstd_writer,
+};
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
     SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
 };
 pub use request::{
     BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
+};
+pub use rootfs::{
+    DirEntry, ExportError, Follow, InodeId, Kind, LayeredRoot, Metadata, Node, Owner, Resolved,
+    RootError, Time, UpperError, UserError, export_dir, export_tar, resolve_owner, resolve_user,
 };
