@@ -13,6 +13,7 @@ mod layer;
 mod progress;
 mod registry;
 mod request;
+mod rootfs;
 mod sandbox;
 mod source;
 mod userns;
@@ -21,6 +22,12 @@ pub use config::{BuilderConfig, RegistryConfig};
 pub use error::{ErrorKind, causes};
 pub use export::{
     ArchiveDest, ArchiveKind, ExportError, ExportImage, LoadError, export, load, push,
+};
+pub use layer::{
+    ApplyError, CompressError, DecompressError, GzipWriter, LayerStats, LimitedReader,
+    Limits as ArchiveLimits, TarEntry, TarError, TarKind, TarReader, TarWriter, UnpackError,
+    WriteError, ZstdWriter, apply_layer, decompress, diff_id, gzip_writer, write_layer,
+    zstd_writer,
 };
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
@@ -31,6 +38,11 @@ pub use registry::{
 };
 pub use request::{
     BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
+};
+pub use rootfs::{
+    DirEntry, ExportError as TreeError, Follow, InodeId, Kind, LayeredRoot, Metadata, Node, Owner,
+    Resolved, RootError, Time, UpperError, UserError, export_dir, export_tar, resolve_owner,
+    resolve_user,
 };
 pub use sandbox::{
     Control, Exit, HELPER_ARG, Limits, MountSource, Network, OverlayDirs, PortForward, Sandbox,

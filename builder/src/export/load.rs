@@ -13,7 +13,7 @@ use frontend::{Platform, Reference, ReferenceError};
 use super::{load_docker, load_oci};
 use crate::blocking;
 use crate::error::ErrorKind;
-use crate::layer::{Kind, TarReader, decompress};
+use crate::layer::{Limits, TarKind, TarReader, decompress};
 use crate::registry::DocumentError;
 use crate::source::{
     Layer, LayerSource, MANIFEST_LIMIT, ResolvedImage, SourceError, name_image, note_layer,
@@ -22,7 +22,7 @@ use crate::source::{
 /// Largest file of an archive, bytes: more than any layer in use.
 const FILE_LIMIT: u64 = 64 << 30;
 /// Files of an archive. An image has at most some hundreds.
-const ENTRIES_LIMIT: usize = 100_000;
+const ENTRIES_LIMIT: u64 = 100_000;
 /// Links followed from one name: `docker save` of old makes chains of one.
 const LINKS_LIMIT: usize = 8;
 /// Files that old archives carry and nobody needs.
@@ -42,9 +42,6 @@ pub enum LoadError {
         "the archive is neither an OCI image layout nor a Docker archive: it has no `index.json` and no `manifest.json`"
     )]
     Kind,
-    /// More files than any image has.
-    #[error("the archive has more than {ENTRIES_LIMIT} entries")]
-    TooManyEntries,
     /// A file could not be kept, or has other bytes than its name says.
     #[error("could not take in `{path}`")]
     Ingest {
@@ -144,26 +141,22 @@ pub async fn load(
 
 /// Reads the archive once: documents into memory, all other files into the store.
 fn take_in(store: &Store, archive: Box<dyn Read + Send>) -> Result<Contents, LoadError> {
-    let tar = decompress(archive).map_err(LoadError::Decompress)?;
-    let mut reader = TarReader::new(tar);
+    let tar = decompress(archive, Limits::LAYER.bytes).map_err(LoadError::Decompress)?;
+    let limits = Limits { entries: ENTRIES_LIMIT, ..Limits::LAYER };
+    let mut reader = TarReader::new(tar, limits);
     let mut contents = Contents::default();
-    let mut entries = 0;
     while let Some(entry) = reader.next_entry().map_err(|error| LoadError::Tar(error.into()))? {
-        entries += 1;
-        if entries > ENTRIES_LIMIT {
-            return Err(LoadError::TooManyEntries);
-        }
         let Some(path) = clean(&entry.path) else { continue };
         let target = match entry.kind {
-            Kind::File => {
+            TarKind::File => {
                 take_file(store, &mut contents, path, &mut reader)?;
                 continue;
             }
-            Kind::HardLink => clean(&entry.link),
-            Kind::Symlink => {
+            TarKind::HardLink => clean(&entry.link),
+            TarKind::Symlink => {
                 std::str::from_utf8(&entry.link).ok().and_then(|target| beside(&path, target))
             }
-            Kind::Directory | Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => continue,
+            TarKind::Dir | TarKind::CharDevice | TarKind::BlockDevice | TarKind::Fifo => continue,
         };
         contents.links.extend(target.map(|target| (path, target)));
     }

@@ -1,9 +1,11 @@
 //! An image in the form that may leave the machine: every layer a compressed blob in the store.
 
+use std::num::NonZeroUsize;
+
 use cache::{Descriptor, LayerBlob, Store};
 
 use super::error::ExportError;
-use crate::layer::GzipWriter;
+use crate::layer::gzip_writer;
 use crate::progress::{Events, TransferPhase};
 use crate::registry::document::{
     self, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST,
@@ -79,7 +81,8 @@ fn compress(
     let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Exporting, total);
     let action = "keep a compressed layer";
     let writer = store.content().writer().map_err(SourceError::store(action))?;
-    let mut gzip = GzipWriter::new(writer);
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let mut gzip = gzip_writer(writer, threads);
     let tar_size =
         source.write_tar(layer.diff_id, Progress { inner: &mut gzip, count: 0, meter: &meter })?;
     let writer = gzip.finish().map_err(SourceError::store(action))?;

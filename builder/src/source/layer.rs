@@ -8,11 +8,9 @@ use cache::{Descriptor, DiffId, Digest, HashingReader, HashingWriter, LayerBlob,
 
 use super::error::SourceError;
 use super::image::Layer;
-use crate::layer::{decompress, write_layer};
+use crate::layer::{Limits, decompress, write_layer};
 use crate::registry::document::OCI_LAYER;
 
-/// Largest tar that a layer may unpack to, bytes: well above any in use.
-const TAR_LIMIT: u64 = 256 << 30;
 /// Copied at once, bytes.
 const BUFFER: usize = 256 << 10;
 
@@ -97,28 +95,13 @@ impl LayerSource {
 }
 
 /// Opens a blob as the tar that it holds, whatever it is compressed with.
-pub(super) fn open_tar(blob: &Descriptor, path: &Path) -> Result<Limited, SourceError> {
+pub(super) fn open_tar(
+    blob: &Descriptor,
+    path: &Path,
+) -> Result<Box<dyn Read + Send>, SourceError> {
     let file = File::open(path).map_err(SourceError::store("read a layer"))?;
-    let tar = decompress(Box::new(BufReader::with_capacity(BUFFER, file)))
-        .map_err(|source| SourceError::Decompress { digest: blob.digest, source })?;
-    Ok(Limited { inner: tar, left: TAR_LIMIT })
-}
-
-/// Fails where a tar goes on beyond all measure, as what unpacks from a few bytes can.
-pub(super) struct Limited {
-    inner: Box<dyn Read + Send>,
-    left: u64,
-}
-
-impl Read for Limited {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            let text = format!("it unpacks to more than the limit of {TAR_LIMIT} bytes");
-            io::Error::new(io::ErrorKind::FileTooLarge, text)
-        })?;
-        Ok(read)
-    }
+    decompress(BufReader::with_capacity(BUFFER, file), Limits::LAYER.bytes)
+        .map_err(|source| SourceError::Decompress { digest: blob.digest, source })
 }
 
 /// Compares what came out of blob `digest` with what should have.

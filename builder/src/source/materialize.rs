@@ -9,7 +9,7 @@ use super::layer::{self, LayerSource};
 use super::progress::MeteredReader;
 use super::{Meter, SourceError, Sources};
 use crate::blocking;
-use crate::layer::apply_layer;
+use crate::layer::{Limits, apply_layer};
 use crate::progress::{Events, TransferPhase};
 
 impl Sources {
@@ -136,7 +136,7 @@ fn apply_checked(
 ) -> Result<u64, SourceError> {
     let digest = blob.digest;
     let mut tar = HashingReader::new(tar);
-    apply_layer(&mut tar, upper, lowers)
+    apply_layer(&mut tar, upper, lowers, &Limits::LAYER)
         .map_err(|source| SourceError::Apply { digest, source: source.into() })?;
     // The digest is over everything, also over what follows the archive's end.
     io::copy(&mut tar, &mut io::sink())
