@@ -7,9 +7,11 @@
 
 pub mod blocking;
 mod config;
+mod context;
 mod error;
 mod export;
 mod layer;
+mod op;
 mod progress;
 mod registry;
 mod request;
@@ -19,6 +21,7 @@ mod source;
 mod userns;
 
 pub use config::{BuilderConfig, RegistryConfig};
+pub use context::{ContextError, Rules, Verdict, unpack_context};
 pub use error::{ErrorKind, causes};
 pub use export::{
     ArchiveDest, ArchiveKind, ExportError, ExportImage, LoadError, export, load, push,
@@ -28,6 +31,10 @@ pub use layer::{
     Limits as ArchiveLimits, TarEntry, TarError, TarKind, TarReader, TarWriter, UnpackError,
     WriteError, ZstdWriter, apply_layer, decompress, diff_id, gzip_writer, write_layer,
     zstd_writer,
+};
+pub use op::{
+    CopyError, CopyInput, CopyStats, MakeDirError, SelectError, Selection, copy, make_dir, select,
+    selection_digest,
 };
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,

@@ -305,10 +305,8 @@ fn plain_entry(block: &[u8; BLOCK], size: u64) -> Result<TarEntry, TarError> {
     let is_posix = &block[257..263] == b"ustar\0";
     let name = until_nul(&block[..100]);
     let prefix = until_nul(&block[345..500]);
-    let path = match is_posix && !prefix.is_empty() {
-        true => [prefix, b"/", name].concat(),
-        false => name.to_vec(),
-    };
+    let path =
+        if is_posix && !prefix.is_empty() { [prefix, b"/", name].concat() } else { name.to_vec() };
     let kind = kind_of(block[156], &path)?;
     let small = |range: std::ops::Range<usize>, field: &'static str| {
         let value = number(&block[range]).and_then(|value| u32::try_from(value).ok());

@@ -1,0 +1,19 @@
+//! File operations: COPY, ADD and WORKDIR on a snapshot.
+//!
+//! Invariants: a destination is resolved inside the target's root and a source inside its own;
+//! what is selected is settled by one walk, which the content key and the copy share; nothing of a
+//! path name ends as a deletion.
+
+mod chmod;
+mod copy;
+mod digest;
+mod mkdir;
+mod nearest;
+mod pattern;
+mod select;
+mod unpack;
+
+pub use copy::{CopyError, CopyStats, copy};
+pub use digest::selection_digest;
+pub use mkdir::{MakeDirError, make_dir};
+pub use select::{CopyInput, SelectError, Selection, select};
