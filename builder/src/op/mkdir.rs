@@ -7,7 +7,8 @@ use frontend::MakeDirOp;
 use crate::ErrorKind;
 use crate::layer::WHITEOUT;
 use crate::rootfs::{
-    Attributes, Follow, LayeredRoot, RootError, Upper, UpperError, components, display_path,
+    Attributes, Follow, LayeredRoot, RootError, Upper, UpperError, UserError, components,
+    display_path, resolve_user,
 };
 
 /// Why the directory cannot be made.
@@ -16,6 +17,9 @@ pub enum MakeDirError {
     /// The path cannot be resolved.
     #[error("could not resolve the directory")]
     Root(#[from] RootError),
+    /// The step's user, who is to own it, cannot be looked up.
+    #[error(transparent)]
+    Owner(#[from] UserError),
     /// It cannot be written.
     #[error(transparent)]
     Write(#[from] UpperError),
@@ -47,7 +51,7 @@ impl MakeDirError {
     }
 }
 
-/// Makes the directory and its missing parents (0755, root's) in the snapshot `upper` on top of
+/// Makes the directory and its missing parents (0755, the op's owner's) in the snapshot `upper` on top of
 /// `root`, through symlinks inside the root. Returns whether anything had to be made.
 ///
 /// # Errors
@@ -68,7 +72,9 @@ pub fn make_dir(op: &MakeDirOp, root: &LayeredRoot, upper: &Path) -> Result<bool
         Some(node) if node.metadata.is_dir() => Ok(false),
         Some(_) => Err(not_a_directory(&display_path(&resolved.path))),
         None => {
-            upper.dir(&resolved.path, &Attributes::implied_dir())?;
+            let user = resolve_user(root, &op.owner)?;
+            let owner = Some((user.uid, user.gid));
+            upper.dir(&resolved.path, &Attributes { owner, ..Attributes::implied_dir() })?;
             Ok(true)
         }
     }
