@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn long_patterns_end() {
-        let pattern = Pattern::rule(&"*a".repeat(2000)).unwrap();
-        assert!(!pattern.matches("a".repeat(4000).replace('a', "ab").as_bytes()));
+        let pattern = Pattern::rule(&"*a".repeat(300)).unwrap();
+        assert!(!pattern.matches("a".repeat(600).replace('a', "ab").as_bytes()));
     }
 }

@@ -1,0 +1,8 @@
+//! The crate's integration tests, in one binary.
+
+mod layer;
+mod layer_compress;
+mod layer_copy;
+mod layer_hostile;
+mod layer_root;
+mod layer_tree;
