@@ -9,7 +9,6 @@ mod copy;
 mod digest;
 mod mkdir;
 mod nearest;
-mod pattern;
 mod select;
 mod unpack;
 

@@ -6,10 +6,9 @@
 
 use std::path::PathBuf;
 
-use frontend::{CopyOp, CopySource};
+use frontend::{CopyOp, CopySource, IgnoreError, IgnoreRules, match_pattern};
 
 use super::nearest::nearest;
-use super::pattern::{Pattern, PatternError, RuleList, has_wildcard, unescape};
 use crate::context::{Rules, Verdict};
 use crate::layer::WHITEOUT;
 use crate::rootfs::{
@@ -66,9 +65,15 @@ pub enum SelectError {
         /// The name in the same directory that is most like it.
         nearest: Option<String>,
     },
-    /// A pattern that cannot be read.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
+    /// A source whose wildcards cannot be read, such as `a[`.
+    #[error("syntax error in pattern `{pattern}`")]
+    Pattern {
+        /// As written, cleaned.
+        pattern: String,
+    },
+    /// An `--exclude` that cannot be read.
+    #[error("syntax error in pattern `{}`", .0.pattern)]
+    Exclude(IgnoreError),
     /// A source's root cannot be read.
     #[error("could not read the source")]
     Root(#[from] RootError),
@@ -163,7 +168,7 @@ pub(crate) struct Entry {
 ///
 /// [`SelectError`].
 pub fn select(op: &CopyOp, inputs: &[CopyInput<'_>]) -> Result<Selection, SelectError> {
-    let excludes = RuleList::new(&op.exclude)?;
+    let excludes = IgnoreRules::from_patterns(&op.exclude).map_err(SelectError::Exclude)?;
     let mut items = Vec::new();
     for source in &op.sources {
         match source {
@@ -178,7 +183,7 @@ pub fn select(op: &CopyOp, inputs: &[CopyInput<'_>]) -> Result<Selection, Select
                     input,
                     index,
                     excludes: &excludes,
-                    include: include.as_deref().map(Pattern::rule).transpose()?,
+                    include: include.as_deref().map(only).transpose()?,
                 };
                 let matches = query.matches(&base, *wildcard)?;
                 let found: Vec<Match> = matches.into_iter().flatten().collect();
@@ -205,13 +210,42 @@ fn pivot(path: &str) -> (String, Option<String>) {
     }
 }
 
+/// Makes rules that leave out all but what `pattern` matches.
+fn only(pattern: &str) -> Result<IgnoreRules, SelectError> {
+    IgnoreRules::from_patterns(["**", &format!("!{pattern}")])
+        .map_err(|_| SelectError::Pattern { pattern: pattern.to_owned() })
+}
+
+/// Whether a source names several files: one of `*?[`, not behind a backslash.
+fn has_wildcard(text: &str) -> bool {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Takes the backslashes out of a source without wildcards, as a match would.
+fn unescape(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut plain = String::with_capacity(text.len());
+    while let Some(c) = chars.next() {
+        plain.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+    }
+    plain
+}
+
 /// One source being looked up.
 struct Query<'a> {
     input: &'a CopyInput<'a>,
     index: usize,
-    excludes: &'a RuleList,
-    /// `--parents`: what is kept below the base.
-    include: Option<Pattern>,
+    excludes: &'a IgnoreRules,
+    /// `--parents`: leaves out what is not kept of the base.
+    include: Option<IgnoreRules>,
 }
 
 impl Query<'_> {
@@ -230,15 +264,18 @@ impl Query<'_> {
     fn glob(&self, path: &str) -> Result<Vec<Vec<u8>>, SelectError> {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         let literal = names.iter().take_while(|name| !has_wildcard(name)).count();
-        let patterns: Result<Vec<_>, _> =
-            names[literal..].iter().map(|name| Pattern::glob(name)).collect();
+        for name in &names[literal..] {
+            if match_pattern(name, "").is_err() {
+                return Err(SelectError::Pattern { pattern: path.to_owned() });
+            }
+        }
         let start = unescape(&names[..literal].join("/"));
         let start = self.input.root().resolve(start, Follow::Last)?;
         let mut found = Vec::new();
         if self.is_reachable(&start.path)
             && let Some(dir) = self.input.root().dir(&start.path)?
         {
-            self.expand(&dir, &start.path, &patterns?, &mut found)?;
+            self.expand(&dir, &start.path, &names[literal..], &mut found)?;
         }
         Ok(found)
     }
@@ -247,12 +284,13 @@ impl Query<'_> {
         &self,
         dir: &MergedDir,
         path: &[u8],
-        patterns: &[Pattern],
+        patterns: &[&str],
         found: &mut Vec<Vec<u8>>,
     ) -> Result<(), SelectError> {
         let Some((first, rest)) = patterns.split_first() else { return Ok(()) };
         for DirEntry { name, node } in entries(dir, path)? {
-            if !first.matches(&name) {
+            // The caller has seen that the patterns are well-formed.
+            if !match_pattern(first, &name).unwrap_or(false) {
                 continue;
             }
             let path = join(path, &name);
@@ -296,7 +334,7 @@ impl Query<'_> {
             if verdict != Verdict::Keep {
                 return Err(self.not_found(path, true)?);
             }
-            if self.excludes.matches(&name, &[]).0 {
+            if self.excludes.is_excluded(&name, false) {
                 return Ok(None);
             }
         }
@@ -320,7 +358,7 @@ impl Query<'_> {
         let dir = self.input.root().dir(path)?;
         let mut walk = Walk { query: self, pending: Vec::new(), entries: Vec::new() };
         if let Some(dir) = dir {
-            walk.content(&dir, Place { path: b"", source: path, inside: false, excluded: &[] }, 0)?;
+            walk.content(&dir, b"", path, 0)?;
         }
         Ok(walk.entries)
     }
@@ -392,30 +430,20 @@ struct Walk<'a> {
     entries: Vec<Entry>,
 }
 
-/// A directory on the way.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    path: &'a [u8],
-    source: &'a [u8],
-    /// A pattern of `--parents` matched it or a directory above.
-    inside: bool,
-    /// What each `--exclude` said to it.
-    excluded: &'a [bool],
-}
-
 impl Walk<'_> {
     fn content(
         &mut self,
         dir: &MergedDir,
-        place: Place<'_>,
+        path: &[u8],
+        source: &[u8],
         depth: usize,
     ) -> Result<(), SelectError> {
         if depth > MAX_DEPTH {
-            return Err(SelectError::TooDeep { path: display_path(place.source) });
+            return Err(SelectError::TooDeep { path: display_path(source) });
         }
-        for DirEntry { name, node } in entries(dir, place.source)? {
-            let path = join(place.path, &name);
-            let source = join(place.source, &name);
+        for DirEntry { name, node } in entries(dir, source)? {
+            let path = join(path, &name);
+            let source = join(source, &name);
             let is_dir = node.metadata.is_dir();
             let verdict = self.query.input.verdict(&source, is_dir);
             // No layer can hold a socket.
@@ -423,8 +451,8 @@ impl Walk<'_> {
                 continue;
             }
             let include = self.query.include.as_ref();
-            let inside = place.inside || include.is_none_or(|include| include.matches(&path));
-            let (is_excluded, excluded) = self.query.excludes.matches(&path, place.excluded);
+            let inside = include.is_none_or(|include| !include.is_excluded(&path, is_dir));
+            let is_excluded = self.query.excludes.is_excluded(&path, is_dir);
             let is_selected = verdict == Verdict::Keep && inside && !is_excluded;
             let pending = self.pending.len();
             if is_selected {
@@ -436,9 +464,8 @@ impl Walk<'_> {
                 continue;
             }
             if !is_selected {
-                let hopeless = is_excluded && !self.query.excludes.has_exceptions();
-                let may_match =
-                    inside || include.is_none_or(|include| include.may_match_below(&path));
+                let hopeless = is_excluded && !self.query.excludes.may_descend(&path);
+                let may_match = include.is_none_or(|include| include.may_descend(&path));
                 if hopeless || !may_match {
                     continue;
                 }
@@ -447,8 +474,7 @@ impl Walk<'_> {
                 self.pending.push(entry);
             }
             if let Some(dir) = open_dir(dir, &name, &source)? {
-                let below = Place { path: &path, source: &source, inside, excluded: &excluded };
-                self.content(&dir, below, depth + 1)?;
+                self.content(&dir, &path, &source, depth + 1)?;
             }
             self.pending.truncate(pending);
         }

@@ -1,10 +1,14 @@
 //! Layers written and applied: round trips, other programs, deletions.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use builder::{LayerStats, Limits, apply_layer, diff_id, export_dir, export_tar, write_layer};
+use builder::{
+    ArchiveLimits as Limits, LayerStats, apply_layer, diff_id, export_dir, export_tar, write_layer,
+};
 use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 
@@ -211,10 +215,13 @@ pub(crate) fn archive(entries: &[(&str, &str)]) -> Vec<u8> {
     tar
 }
 
+/// What it shows, the layer's entries, and what is then in the snapshot.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[test]
 fn layers_onto_parents() {
     #[rustfmt::skip]
-    let cases: [(&str, &[(&str, &str)], &[&str]); 11] = [
+    let cases: [Case; 11] = [
         ("an implied directory is like the lower's", &[("private/x", "new")],
          &["0700 9:9 private/", "0644 0:0 private/x = new"]),
         ("an implied directory of nobody's", &[("fresh/x", "new")],
@@ -319,6 +326,44 @@ fn holes_survive_an_export() {
     assert_eq!(metadata.len(), 64 << 20);
     assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
     assert_eq!(fs::read(&copy).unwrap(), fs::read(dir.path().join("sparse")).unwrap());
+}
+
+/// What a layer becomes where only one user is mapped; run by the test after it.
+#[test]
+#[ignore = "runs inside of the user namespace that `one_mapped_user_unpacks_what_it_can` makes"]
+fn inside_of_a_user_namespace() {
+    let dir = tempdir().unwrap();
+    let lower = dir.path().join("lower");
+    let upper = dir.path().join("upper");
+    fs::create_dir(&lower).unwrap();
+    fs::create_dir(&upper).unwrap();
+    make(&lower, &["old = 1"]);
+    let entries = [("d", "char 1:3"), ("f", "file"), (".wh.old", ""), ("l", "links f")];
+    let mut tar = archive(&entries);
+    // The file's owner becomes 1000, as in most images.
+    tar[512 + 108..512 + 116].copy_from_slice(b"0001750\0");
+    let sum: u32 = tar[512..1024]
+        .iter()
+        .enumerate()
+        .map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { u32::from(byte) })
+        .sum();
+    tar[512 + 148..512 + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let parents = [lower.clone()];
+    let stats = apply_layer(&tar[..], &upper, &parents, &Limits::LAYER).unwrap();
+    assert_eq!((stats.skipped_devices, stats.unmapped_owners), (1, 1));
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    export_dir(&[upper, lower], &out).unwrap();
+    assert_eq!(list(&out), ["0644 0:0 f = file", "0644 0:0 l = file (f)"]);
+}
+
+#[test]
+fn one_mapped_user_unpacks_what_it_can() {
+    let program = std::env::current_exe().unwrap();
+    let test = "layer::inside_of_a_user_namespace";
+    let args = ["-r", program.to_str().unwrap(), "--exact", test, "--ignored"];
+    let output = String::from_utf8(run("unshare", &args, b"")).unwrap();
+    assert!(output.contains("1 passed"), "{output}");
 }
 
 /// A random object below a directory of the tree.

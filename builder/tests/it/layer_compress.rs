@@ -1,5 +1,7 @@
 //! Compression: the same bytes whoever computes them, and readable by everybody.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 

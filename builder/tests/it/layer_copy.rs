@@ -1,13 +1,15 @@
 //! COPY, ADD and WORKDIR, rule by rule.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use builder::{
-    CopyInput, LayeredRoot, MakeDirError, Rules, Verdict, copy, make_dir, select, selection_digest,
+    CopyInput, LayeredRoot, MakeDirError, Rules, copy, make_dir, select, selection_digest,
 };
-use frontend::{CopyMode, CopyOp, CopySource, MakeDirOp, Unpack};
+use frontend::{CopyMode, CopyOp, CopySource, IgnoreRules, MakeDirOp, Unpack};
 use tempfile::{TempDir, tempdir};
 
 use super::layer::archive;
@@ -85,11 +87,8 @@ impl Bench {
         let root = part("root", ROOT);
         let passwd = "root:x:0:0::/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\n";
         fs::write(root.join("etc/passwd"), passwd).unwrap();
-        let rules = Rules::new(|path, _| match path {
-            b"secret" => Verdict::Prune,
-            b"ignored" | b"ignored/x" => Verdict::Skip,
-            _ => Verdict::Keep,
-        });
+        let rules = IgnoreRules::parse("secret\nignored\n!ignored/kept\n").unwrap();
+        let rules = Rules::from(rules);
         Self {
             context: LayeredRoot::open_plain(context).unwrap(),
             rules,
@@ -376,6 +375,9 @@ fn a_context_may_not_hold_devices_or_deletions() {
     );
 }
 
+/// What is done to the context, and how.
+type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+
 #[test]
 fn the_key_is_the_content() {
     let line = "COPY src app.js /d/";
@@ -387,7 +389,7 @@ fn the_key_is_the_content() {
     };
     assert_eq!(key(), key(), "the place and the inodes do not enter");
     #[rustfmt::skip]
-    let same: [(&str, &dyn Fn(&Path)); 5] = [
+    let same: [Change; 5] = [
         ("times",              &|context| set_times(context, 5)),
         ("owners",             &|context| std::os::unix::fs::chown(context.join("app.js"), Some(9), Some(9)).unwrap()),
         ("files beside",       &|context| fs::write(context.join("other"), "x").unwrap()),
@@ -398,7 +400,7 @@ fn the_key_is_the_content() {
         assert_eq!(with(change), key(), "{name} must not enter");
     }
     #[rustfmt::skip]
-    let other: [(&str, &dyn Fn(&Path)); 8] = [
+    let other: [Change; 8] = [
         ("content",       &|context| fs::write(context.join("src/a.js"), "A").unwrap()),
         ("a mode",        &|context| make(context, &["0640 src/a.js = a"])),
         ("a directory's mode", &|context| make(context, &["0700 src/lib/"])),
@@ -455,13 +457,18 @@ fn directories_for_workdir() {
     ];
     for (path, want, tree) in cases {
         let bench = Bench::new();
-        let op = MakeDirOp { path: path.to_owned() };
+        let op = MakeDirOp { path: path.to_owned(), owner: String::new() };
         let got = make_dir(&op, &bench.root, &bench.upper).map_err(|error| error.to_string());
         assert_eq!(got, want.map_err(str::to_owned), "{path}");
         assert_eq!(list(&bench.upper), tree, "{path}");
     }
     let bench = Bench::new();
-    let op = MakeDirOp { path: "/a/.wh.b".to_owned() };
+    let op = MakeDirOp { path: "/srv/mine".to_owned(), owner: "node".to_owned() };
+    make_dir(&op, &bench.root, &bench.upper).unwrap();
+    assert_eq!(list(&bench.upper), ["0711 5:5 srv/", "0755 1000:1001 srv/mine/"]);
+    let op = MakeDirOp { path: "/mine".to_owned(), owner: "nobody".to_owned() };
+    assert!(matches!(make_dir(&op, &bench.root, &bench.upper), Err(MakeDirError::Owner(_))));
+    let op = MakeDirOp { path: "/a/.wh.b".to_owned(), owner: String::new() };
     let error = make_dir(&op, &bench.root, &bench.upper).unwrap_err();
     assert!(matches!(error, MakeDirError::Reserved { .. }));
 }

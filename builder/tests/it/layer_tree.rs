@@ -1,5 +1,7 @@
 //! Trees for the tests of layers: made from a description, read back as one.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

@@ -6,3 +6,6 @@ mod layer_copy;
 mod layer_hostile;
 mod layer_root;
 mod layer_tree;
+mod registry;
+mod registry_faults;
+mod registry_support;
