@@ -9,6 +9,7 @@ mod copy;
 mod digest;
 mod mkdir;
 mod nearest;
+mod query;
 mod select;
 mod unpack;
 
