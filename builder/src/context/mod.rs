@@ -1,12 +1,16 @@
 //! Build contexts: what of a directory counts, and directories made of a client's archive.
 
+mod root;
 mod tar;
 
 use std::fmt;
 
 use frontend::IgnoreRules;
 
+pub use root::FileRootError;
 pub use tar::{ContextError, unpack_context};
+
+pub(crate) use root::FileRoot;
 
 /// What ignore rules say about one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,12 @@
 mod chmod;
 mod copy;
 mod digest;
+mod error;
 mod mkdir;
 mod nearest;
+mod perform;
 mod query;
+mod run;
 mod select;
 mod unpack;
 
@@ -17,3 +20,7 @@ pub use copy::{CopyError, CopyStats, copy};
 pub use digest::selection_digest;
 pub use mkdir::{MakeDirError, make_dir};
 pub use select::{CopyInput, SelectError, Selection, select};
+
+pub(crate) use error::OpError;
+pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, seal, selection};
+pub(crate) use run::{RunSettings, Step, run};
