@@ -20,7 +20,7 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
-const STEPS: [(&str, Step); 26] = [
+const STEPS: [(&str, Step); 27] = [
     ("join the cgroup", namespace::join_cgroup),
     ("new namespaces", namespace::enter_namespaces),
     ("private mounts", root::make_mounts_private),
@@ -43,6 +43,7 @@ const STEPS: [(&str, Step); 26] = [
     ("working directory", identity::enter_directory),
     ("wait for the network", namespace::wait_for_network),
     ("capability bounding set", identity::drop_bounding_set),
+    ("seccomp filter", identity::filter_system_calls),
     ("user and groups", identity::become_user),
     ("capabilities", identity::drop_capabilities),
     ("close descriptors", identity::close_descriptors),

@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::child::Child;
 use super::error::{At as _, Fault};
-use super::sys;
+use super::{seccomp, sys};
 use crate::userns;
 
 /// What root keeps: Docker's default set, mask `a80425fb`.
@@ -110,6 +110,12 @@ pub(super) fn drop_bounding_set(_: &mut Child) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Filters system calls from here on. It comes before the privilege to do so is dropped, since
+/// `no_new_privs`, the other way, would break set-user-ID programs such as `sudo`.
+pub(super) fn filter_system_calls(_: &mut Child) -> Result<(), Fault> {
+    Ok(sys::set_filter(&seccomp::compile())?)
 }
 
 /// Takes on the command's user and groups.

@@ -23,6 +23,7 @@ mod namespace;
 mod network;
 mod root;
 mod run;
+mod seccomp;
 mod source;
 mod spec;
 mod stub;
