@@ -163,6 +163,18 @@ impl<W: Write> HashingWriter<W> {
         Self { inner, hasher: Sha256::new(), written: 0 }
     }
 
+    /// Returns the number of bytes written so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Returns the digest of all bytes written so far, and their number.
+    #[must_use]
+    pub fn digest(&self) -> (Digest, u64) {
+        (Digest(self.hasher.clone().finalize().into()), self.written)
+    }
+
     /// Returns the inner writer, the digest of all bytes written and their number.
     pub fn finish(self) -> (W, Digest, u64) {
         (self.inner, Digest(self.hasher.finalize().into()), self.written)

@@ -1,5 +1,8 @@
-//! The crate's integration tests: one binary, real files, the real kernel.
+//! The crate's integration tests, in one binary.
 
+mod registry;
+mod registry_faults;
+mod registry_support;
 mod sandbox;
 mod sandbox_ca;
 mod sandbox_isolation;
