@@ -150,7 +150,7 @@ impl Running {
             return Ok(Some(Report::Failed { step: "private network".to_owned(), fault }));
         }
         if let Some(dirs) = spec.scratch.as_ref().filter(|_| !spec.ca_certs.is_empty()) {
-            ca_bundle::clean_layer(&self.notes, &dirs.upper, &spec.ca_certs)?;
+            ca_bundle::clean_layer(&self.notes, &dirs.upper)?;
         }
         Ok(Some(report))
     }

@@ -152,7 +152,7 @@ pub(super) fn find_mount_points(child: &mut Child) -> Result<(), Fault> {
     let ca = ca.transpose()?;
     let stub = stubs.finish()?;
     if let Some(ca) = &ca {
-        ca_bundle::write_notes(&ca.shadowed, &child.notes)?;
+        ca.write_notes(&child.notes)?;
     }
 
     child.places = Some(Places { proc, dev, sys, etc, mounts });

@@ -2,6 +2,8 @@
 //!
 //! As root the tests run as root, otherwise in a user namespace: every property holds for both.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,7 @@
 //! Extra certificate authorities: seen by the command by every usual way, and never in the layer.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
@@ -55,11 +57,23 @@ fn bundles_hold_both_and_the_layer_nothing() {
 }
 
 #[test]
-fn an_image_without_authorities_sees_the_extra_ones_only() {
+fn an_image_without_authorities_sees_the_extra_ones_and_this_machines() {
     let image = Image::busybox();
-    let outcome = run_with_ca(&image, &format!("cat /{DEBIAN}; cat $CURL_CA_BUNDLE"));
-    assert_eq!(outcome.stdout, format!("{EXTRA}\n{EXTRA}\n"));
+    let script = format!("cmp /{DEBIAN} $CURL_CA_BUNDLE; cat $CURL_CA_BUNDLE");
+    let outcome = run_with_ca(&image, &script);
+    let host = fs::read_to_string(format!("/{DEBIAN}")).unwrap_or_default();
+    let want = format!("{EXTRA}\n{host}");
+    assert_eq!(outcome.stdout.len(), want.len());
+    assert_eq!(outcome.stdout, want);
     assert_eq!(image.changes(), [""; 0]);
+}
+
+#[test]
+fn wget_and_apt_are_told_by_files() {
+    let image = Image::busybox();
+    let outcome =
+        run_with_ca(&image, "cat $WGETRC $APT_CONFIG | grep -c /dev/rbuild/ca-certificates.crt");
+    assert_eq!(outcome.text(), "2");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! How a step ends: by itself, by a signal, by order, or because its builder was killed.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

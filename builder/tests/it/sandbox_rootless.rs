@@ -2,6 +2,8 @@
 //!
 //! The user exists only in a private mount namespace, over whose `/etc` small files are bound.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -47,6 +49,7 @@ fn run_as_user(image: &Image, spec: &SandboxSpec, has_range: bool) -> Outcome {
 }
 
 /// Whether this test can change users; says so if not.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn can_change_user() -> bool {
     if !is_root() {
         println!("Skipped: needs root to become another user");
