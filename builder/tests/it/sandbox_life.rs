@@ -20,6 +20,13 @@ fn processes(marker: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(marker)).count()
 }
 
+/// Cgroups for processes that `program` has made and that are still there.
+fn cgroups(program: u32) -> usize {
+    let prefix = format!("rbuild-{program}-");
+    let entries = fs::read_dir("/sys/fs/cgroup/pids").into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).count()
+}
+
 /// A word that no other test's processes have among their arguments.
 fn marker(number: u32) -> String {
     format!("31{}{number}", std::process::id())
@@ -115,6 +122,7 @@ fn cancelling_ends_everything_within_a_second() {
 fn killing_the_builder_leaves_nothing() {
     let marker = marker(3);
     let mode = if is_root() { "run" } else { "rootless" };
+    let mut killed = Vec::new();
     // At different moments: while the sandbox is made, and while the command runs.
     for delay in [0, 1, 2, 4, 8, 16, 32, 400] {
         let image = Image::busybox();
@@ -126,6 +134,7 @@ fn killing_the_builder_leaves_nothing() {
         sleep(Duration::from_millis(delay));
         child.kill().unwrap();
         child.wait().unwrap();
+        killed.push(child.id());
         let deadline = Instant::now() + Duration::from_secs(3);
         while processes(&marker) > 0 && Instant::now() < deadline {
             sleep(Duration::from_millis(5));
@@ -135,6 +144,9 @@ fn killing_the_builder_leaves_nothing() {
         let dir = image.dir.path().to_str().unwrap();
         assert!(!mounts.contains(dir), "killed after {delay} ms: {mounts}");
     }
+    // An empty cgroup survives, until the next builder starts.
+    assert_eq!(run(&Image::busybox().script("true")).code, Some(0));
+    assert_eq!(killed.into_iter().map(cgroups).sum::<usize>(), 0);
 }
 
 #[test]
@@ -148,16 +160,14 @@ fn a_fork_bomb_is_bounded() {
     let script = "i=0; while [ $i -lt 60 ]; do (sleep 5 &) 2>/dev/null || break; i=$((i+1)); done; ls -d /proc/[0-9]* | wc -l";
     let mut spec = image.script(script);
     spec.limits.pids = Some(20);
-    let outcome = run(&spec);
+    let mut command = Command::new(PROGRAM);
+    command.arg("run");
+    let child = start(command, &spec);
+    let program = child.id();
+    let outcome = finish(child);
     let count: u32 = outcome.stdout.trim().parse().unwrap_or(0);
     assert!(count <= 20, "{outcome:?}");
-    let left = fs::read_dir(pids).unwrap().flatten().filter(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let maker =
-            name.strip_prefix("rbuild-").and_then(|name| name.split('-').next().map(str::to_owned));
-        maker.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists())
-    });
-    assert_eq!(left.count(), 0, "cgroups of builders that are gone");
+    assert_eq!(cgroups(program), 0, "none is left");
 }
 
 #[test]
