@@ -12,7 +12,7 @@ use super::error::Fault;
 use super::root::{Layers, Places};
 use super::source::Prepared;
 use super::spec::SandboxSpec;
-use super::wire::{self, Report};
+use super::wire;
 use super::{dev, etc, exec, identity, kernel_fs, namespace, root};
 
 /// One thing done on the way to the command.
@@ -115,9 +115,7 @@ impl Child {
     pub(super) fn run(mut self, control: impl AsFd) -> ExitCode {
         for (step, run) in STEPS {
             if let Err(fault) = run(&mut self) {
-                let report = Report::Failed { step: step.to_owned(), fault };
-                // If the builder is gone, so is the reader of this message.
-                let _ = wire::send(&control, &report, &[]);
+                wire::send_failure(&control, step, fault);
                 break;
             }
         }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// One command and the world made for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// Directories in overlay form (see overlayfs' "upper"), topmost first. Empty is a bare root.
     pub lowers: Vec<PathBuf>,
@@ -71,6 +71,22 @@ impl SandboxSpec {
             limits: Limits::default(),
             port_forwards: Vec::new(),
         }
+    }
+}
+
+/// Shows no environment: a secret must not reach a log by way of `{:?}`.
+impl fmt::Debug for SandboxSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SandboxSpec")
+            .field("lowers", &self.lowers)
+            .field("scratch", &self.scratch)
+            .field("args", &self.args)
+            .field("cwd", &self.cwd)
+            .field("uid", &self.uid)
+            .field("gid", &self.gid)
+            .field("mounts", &self.mounts)
+            .field("network", &self.network)
+            .finish_non_exhaustive()
     }
 }
 

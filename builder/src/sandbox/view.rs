@@ -244,4 +244,38 @@ mod tests {
             assert_eq!(read.is_some(), want, "{name}");
         }
     }
+
+    proptest::proptest! {
+        /// Where the kernel finds something beneath the root, so do we, and the same thing.
+        #[test]
+        fn the_kernel_agrees(
+            links in proptest::collection::vec(("[ab](/[ab]){0,2}", "/?(([ab]|\\.\\.)/){0,3}[ab.]"), 0..5),
+            dirs in proptest::collection::vec("[ab](/[ab]){0,3}", 0..5),
+            path in "(/([ab]|\\.\\.)){1,5}",
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, target) in links {
+                let link = dir.path().join(name);
+                // Some of the random names are taken, or lead through a link: left out.
+                let _ = std::fs::create_dir_all(link.parent().unwrap());
+                let _ = symlink(target, link);
+            }
+            for name in dirs {
+                let _ = std::fs::create_dir_all(dir.path().join(name));
+            }
+            let root = super::super::mount::open_dir(dir.path()).unwrap();
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let kernels = rustix::fs::openat2(&root, &path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+            let view = ImageView::open(&[root.as_fd()]).unwrap();
+            let located = view.locate(&path);
+            if let Ok(kernels) = kernels {
+                let located = located.unwrap();
+                let ours = view.open_place(&located.path).unwrap();
+                let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+                proptest::prop_assert_eq!(inode(&ours), inode(&kernels));
+                proptest::prop_assert!(located.kind.is_some());
+                proptest::prop_assert_eq!(located.existing, located.path.components().count());
+            }
+        }
+    }
 }

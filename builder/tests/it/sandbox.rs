@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -95,8 +95,28 @@ impl Image {
     /// Makes the work directory usable again: `volatile` overlays may be mounted but once.
     pub(crate) fn renew(&self) {
         let work = self.dir.path().join("work");
+        open_up(&work);
         fs::remove_dir_all(&work).unwrap();
         fs::create_dir(&work).unwrap();
+    }
+}
+
+/// Makes directories accessible that overlayfs closes to everybody.
+fn open_up(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).unwrap();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            open_up(&entry.path());
+        }
+    }
+}
+
+/// An ordinary user could not remove the directory otherwise.
+impl Drop for Image {
+    fn drop(&mut self) {
+        if let Ok(work) = fs::canonicalize(self.dir.path().join("work")) {
+            open_up(&work);
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What tests re-execute as the sandbox's helper, and run as another user or to be killed.
 //!
 //! `sandbox-program run|rootless [cancel|SIGNAL MILLISECONDS]` reads a spec as JSON from standard
-//! input, runs it (cancelling or sending the signal after that time) and writes what came of it.
+//! input or the file `$SANDBOX_SPEC`, runs it (cancelling or sending the signal after that time) and writes what came of it.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -39,9 +39,13 @@ fn main() -> ExitCode {
 
 /// Runs the spec on standard input.
 fn run(request: Option<(&str, &str)>) -> Value {
-    let mut text = String::new();
-    let spec = io::stdin().read_to_string(&mut text).map_err(serde_json::Error::io);
-    let spec: SandboxSpec = match spec.and_then(|_| serde_json::from_str(&text)) {
+    // A step that inherits standard input has its spec in a file.
+    let text = match std::env::var_os("SANDBOX_SPEC") {
+        Some(file) => std::fs::read_to_string(file),
+        None => io::read_to_string(io::stdin()),
+    };
+    let spec = text.map_err(serde_json::Error::io).and_then(|text| serde_json::from_str(&text));
+    let spec: SandboxSpec = match spec {
         Ok(spec) => spec,
         Err(error) => return json!({ "error": [error.to_string()] }),
     };
