@@ -26,7 +26,7 @@ impl Drop for Temporary {
 
 /// Has `write` fill a new file and puts it in the place of `path`, durably. Something else than a
 /// regular file (a pipe, a terminal) is written to as it is.
-pub(super) fn replace(
+pub(crate) fn replace(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {

@@ -32,6 +32,9 @@ pub enum ExportError {
         /// Why.
         source: io::Error,
     },
+    /// The root filesystem could not be written out.
+    #[error("could not write the root filesystem")]
+    Tree(#[from] crate::rootfs::ExportError),
     /// A part of the image is no longer in the store, or no longer what it was.
     #[error("blob `{digest}` of the store is missing or damaged")]
     Damaged {
@@ -59,6 +62,7 @@ impl ExportError {
             Self::Registry(error) => error.kind(),
             Self::File { .. }
             | Self::Archive { .. }
+            | Self::Tree(_)
             | Self::Damaged { .. }
             | Self::LayerSize { .. } => ErrorKind::Host,
         }

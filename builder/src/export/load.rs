@@ -13,7 +13,7 @@ use frontend::{Platform, Reference, ReferenceError};
 use super::{load_docker, load_oci};
 use crate::blocking;
 use crate::error::ErrorKind;
-use crate::layer::{Limits, TarKind, TarReader, decompress};
+use crate::layer::{Limits, TarError, TarKind, TarReader, decompress};
 use crate::registry::DocumentError;
 use crate::source::{
     Layer, LayerSource, MANIFEST_LIMIT, ResolvedImage, SourceError, name_image, note_layer,
@@ -33,7 +33,7 @@ const IGNORED: [&str; 3] = ["VERSION", "json", "repositories"];
 pub enum LoadError {
     /// Not a tar, or a damaged one.
     #[error("the archive could not be read")]
-    Tar(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Tar(#[from] TarError),
     /// Not compressed as it seems to be.
     #[error("the archive could not be decompressed")]
     Decompress(#[source] io::Error),
@@ -145,7 +145,7 @@ fn take_in(store: &Store, archive: Box<dyn Read + Send>) -> Result<Contents, Loa
     let limits = Limits { entries: ENTRIES_LIMIT, ..Limits::LAYER };
     let mut reader = TarReader::new(tar, limits);
     let mut contents = Contents::default();
-    while let Some(entry) = reader.next_entry().map_err(|error| LoadError::Tar(error.into()))? {
+    while let Some(entry) = reader.next_entry()? {
         let Some(path) = clean(&entry.path) else { continue };
         let target = match entry.kind {
             TarKind::File => {

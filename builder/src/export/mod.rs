@@ -24,6 +24,7 @@ use crate::blocking;
 use crate::progress::Events;
 use crate::source::{ResolvedImage, Sources};
 
+pub(crate) use atomic::replace;
 pub use error::ExportError;
 pub use load::{LoadError, load};
 pub use push::push;

@@ -60,7 +60,7 @@ pub fn apply_layer(
         root_entry: true,
     };
     let below = LayeredRoot::open(parents).map_err(UnpackError::from)?;
-    let upper = Upper::open(upper, &below).map_err(UnpackError::from)?.keep_dir_times();
+    let upper = Upper::open(upper, &below).map_err(UnpackError::from)?.keep_lower_times();
     let (_, stats) = unpack(TarReader::new(tar, *limits), upper, policy, limits.depth)?;
     Ok(stats)
 }

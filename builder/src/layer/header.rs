@@ -37,8 +37,8 @@ fn octal(field: &[u8]) -> Option<i64> {
     let is_blank = |byte: &u8| *byte == b' ' || *byte == 0;
     let start = field.iter().position(|byte| !is_blank(byte)).unwrap_or(field.len());
     let digits = &field[start..];
-    let end = digits.iter().position(|byte| is_blank(byte)).unwrap_or(digits.len());
-    if !digits[end..].iter().all(|byte| is_blank(byte)) {
+    let end = digits.iter().position(&is_blank).unwrap_or(digits.len());
+    if !digits[end..].iter().all(is_blank) {
         return None;
     }
     digits[..end].iter().try_fold(0_i64, |value, &digit| match digit {
@@ -182,7 +182,7 @@ fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 }
 
 /// Splits PAX records, strictly: decimal length, a space, `KEY=VALUE`, a newline at the end.
-pub(crate) fn records(mut bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, TarError> {
+pub(crate) fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, TarError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let (record, rest) = next_record(bytes).ok_or(TarError::Pax)?;
@@ -192,6 +192,7 @@ pub(crate) fn records(mut bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, TarError>
     Ok(records)
 }
 
+/// Key and value.
 type Record<'a> = (&'a [u8], &'a [u8]);
 
 fn next_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {

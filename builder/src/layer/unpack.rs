@@ -236,10 +236,10 @@ impl<R: Read> Unpack<R> {
 
     /// Opens the directory that the path leads to inside the tree, made if need be.
     fn open_parent(&mut self, parent: &[u8]) -> Result<OpenDir, UnpackError> {
-        if let Some((path, at)) = &self.parent {
-            if path == parent {
-                return Ok(at.clone());
-            }
+        if let Some((path, at)) = &self.parent
+            && path == parent
+        {
+            return Ok(at.clone());
         }
         let resolved = self.upper.merged().resolve(parent, Follow::Last)?;
         let at = self.upper.dir(&resolved.path, &self.implied)?;
@@ -282,7 +282,7 @@ impl<R: Read> Unpack<R> {
     fn file(&mut self, entry: &TarEntry, at: &OpenDir, name: &[u8]) -> Result<(), UnpackError> {
         self.replace(at, name)?;
         let path = join(&at.path, name);
-        let mut file = self.upper.create_file(at, name)?;
+        let mut file = at.create_file(name)?;
         loop {
             let read = self.tar.read(&mut self.buffer).map_err(TarError::Io)?;
             if read == 0 {
@@ -341,7 +341,7 @@ impl<R: Read> Unpack<R> {
             self.copy_up(&from, target_name, &node)?;
         }
         self.replace(at, name)?;
-        Ok(self.upper.hard_link((&from, target_name), at, name)?)
+        Ok(at.hard_link(name, &from, target_name)?)
     }
 
     /// Makes in the upper what only the lowers have, for a second name to be given to it.
@@ -353,7 +353,7 @@ impl<R: Read> Unpack<R> {
             Kind::File | Kind::Dir => {
                 let (from, found) = at.open_file(name, node)?;
                 let xattrs = fd_xattrs(&from).map_err(failed)?;
-                let to = self.upper.create_file(at, name)?;
+                let to = at.create_file(name)?;
                 copy_content(&from, &to, &found).map_err(failed)?;
                 self.upper.describe_file(&to, &path, &Attributes::of(metadata, xattrs))?;
             }

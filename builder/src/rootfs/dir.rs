@@ -90,7 +90,7 @@ impl Dir {
         // A descriptor of its own, since the position in a directory belongs to the open file.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(&self.fd, c".", flags, Mode::empty())?;
-        let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
         let mut entries = Vec::new();
         let mut listing = RawDir::new(fd, &mut buffer);
         while let Some(entry) = listing.next() {

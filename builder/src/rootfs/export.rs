@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::content::copy_content;
-use super::upper::{Attributes, OpenDir, Upper, UpperError};
+use super::open_dir::OpenDir;
+use super::upper::{Attributes, Upper, UpperError};
 use super::{InodeId, Kind, LayeredRoot, MergedDir, Node, RootError, display_path, join};
 use crate::layer::{LayerStats, TarEntry, TarError, TarWriter};
 
@@ -40,7 +41,7 @@ pub enum ExportError {
 /// [`ExportError`].
 pub fn export_dir(lowers: &[PathBuf], dest: &Path) -> Result<LayerStats, ExportError> {
     let root = LayeredRoot::open(lowers)?;
-    let upper = Upper::open_plain(dest)?.keep_dir_times();
+    let upper = Upper::open_plain(dest)?;
     let mut export = DirExport { upper, links: HashMap::new(), stats: LayerStats::default() };
     walk(root.top(), b"", 0, &mut export)?;
     export.upper.finish()?;
@@ -161,7 +162,7 @@ impl Export for DirExport {
             if let Some(first) = self.links.get(&key) {
                 let (first_dir, first_name) = super::split_last(first);
                 let from = self.upper.dir(first_dir, &Attributes::implied_dir())?;
-                return Ok(self.upper.hard_link((&from, first_name), &at, name)?);
+                return Ok(at.hard_link(name, &from, first_name)?);
             }
             self.links.insert(key, object.path.clone());
         }
@@ -199,7 +200,7 @@ impl DirExport {
             Kind::File | Kind::Dir => {
                 let opened = object.dir.open_file(object.name, object.node);
                 let (from, found) = opened.map_err(|error| RootError::io(&object.path, error))?;
-                let file = self.upper.create_file(at, name)?;
+                let file = at.create_file(name)?;
                 self.stats.bytes += copy_content(&from, &file, &found)
                     .map_err(|error: io::Error| RootError::io(&object.path, error))?;
                 self.upper.describe_file(&file, &object.path, attributes)?;

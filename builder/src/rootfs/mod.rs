@@ -9,6 +9,7 @@ mod dir;
 mod export;
 mod merged;
 mod metadata;
+mod open_dir;
 mod resolve;
 mod upper;
 mod users;
@@ -27,8 +28,9 @@ pub use users::{Owner, UserError, resolve_owner, resolve_user};
 pub(crate) use content::copy_content;
 pub(crate) use dir::{Dir, Xattrs, fd_metadata, fd_xattrs, is_portable};
 pub(crate) use merged::MergedDir;
+pub(crate) use open_dir::OpenDir;
 pub use upper::UpperError;
-pub(crate) use upper::{Attributes, OpenDir, Upper};
+pub(crate) use upper::{Attributes, Upper};
 
 /// Why something in a root cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use super::merged::{DirEntry, LayeredRoot, MergedDir, Node};
 use super::metadata::{Kind, Metadata};
 use super::{RootError, components, display_path, join};
 
-/// Symlinks followed in one resolution before it is called a loop (path_resolution(7)).
+/// Symlinks followed in one resolution before it is called a loop (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
 /// What becomes of a symlink in the last component.

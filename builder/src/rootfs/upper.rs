@@ -12,19 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat,
-    openat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
+    chownat, fchmod, fchown, fsetxattr, futimens, makedev, mkdirat, mknodat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::dir::{Dir, OPAQUE, Xattrs};
-use super::merged::{LayeredRoot, MergedDir, Node};
+use super::merged::LayeredRoot;
 use super::metadata::{Kind, Metadata, Time};
+use super::open_dir::OpenDir;
 use super::{RootError, components, display_path, join};
-
-/// Directories nested deeper than this are not removed but refused; `PATH_MAX` allows no more.
-const MAX_DEPTH: usize = 2048;
 
 /// What a new object is given beside its name and content.
 #[derive(Clone, Debug, Default)]
@@ -75,40 +72,12 @@ pub enum UpperError {
     },
 }
 
-fn failed<E: Into<io::Error>>(action: &'static str, path: &[u8]) -> impl Fn(E) -> UpperError {
+pub(super) fn failed<E: Into<io::Error>>(
+    action: &'static str,
+    path: &[u8],
+) -> impl Fn(E) -> UpperError {
     let path = display_path(path);
     move |source| UpperError::Io { action, path: path.clone(), source: source.into() }
-}
-
-/// A directory open for writing, with all that is in sight at its path.
-#[derive(Clone, Debug)]
-pub(crate) struct OpenDir {
-    pub(crate) path: Vec<u8>,
-    dir: Arc<Dir>,
-    merged: MergedDir,
-}
-
-impl OpenDir {
-    /// Finds what is in sight under `name`, in the upper or below.
-    pub(crate) fn lookup(&self, name: &[u8]) -> Result<Option<Node>, UpperError> {
-        let found = self.merged.lookup(name);
-        Ok(found.map_err(|error| RootError::io(&join(&self.path, name), error))?)
-    }
-
-    /// Opens the regular file `name`; `node` is what [`Self::lookup`] found.
-    pub(crate) fn open_file(
-        &self,
-        name: &[u8],
-        node: &Node,
-    ) -> Result<(File, Metadata), UpperError> {
-        let opened = self.merged.open_file(name, node);
-        Ok(opened.map_err(|error| RootError::io(&join(&self.path, name), error))?)
-    }
-
-    /// Finds what the upper itself holds under `name`, a whiteout included.
-    pub(crate) fn in_upper(&self, name: &[u8]) -> Result<Option<Metadata>, UpperError> {
-        self.dir.metadata_of(name).map_err(failed("look at", &join(&self.path, name)))
-    }
 }
 
 /// A snapshot being written.
@@ -118,9 +87,10 @@ pub(crate) struct Upper {
     merged: LayeredRoot,
     /// The directory last asked for: the next name most often lies in the same one.
     last: Option<OpenDir>,
-    /// Times to set once nothing more is created; `None` leaves directories with the time of
-    /// their last change.
-    dir_times: Option<Vec<(Vec<u8>, Time)>>,
+    /// Times to set once nothing more is created in the directories.
+    dir_times: Vec<(Vec<u8>, Time)>,
+    /// Whether directories made after the lowers' example keep the lowers' time.
+    keeps_lower_times: bool,
     /// Owners that this user namespace cannot express; root stands in for them.
     unmapped_owners: u64,
 }
@@ -139,20 +109,33 @@ impl Upper {
     }
 
     fn on(top: Arc<Dir>, merged: LayeredRoot) -> Self {
-        Self { top, merged, last: None, dir_times: None, unmapped_owners: 0 }
+        Self {
+            top,
+            merged,
+            last: None,
+            dir_times: Vec::new(),
+            keeps_lower_times: false,
+            unmapped_owners: 0,
+        }
     }
 
-    /// Has [`Self::finish`] give every directory the time it was described with, or the lower's.
-    pub(crate) fn keep_dir_times(mut self) -> Self {
-        self.dir_times = Some(Vec::new());
+    /// Has directories that are only passed through keep the lowers' time. Otherwise they show
+    /// that something in them changed, which programs with caches of directories rely on.
+    pub(crate) fn keep_lower_times(mut self) -> Self {
+        self.keeps_lower_times = true;
         self
     }
 
     /// Takes the directory `at` as a root of its own.
     pub(crate) fn below(&self, at: OpenDir) -> Self {
-        let mut upper = Self::on(at.dir, LayeredRoot::below(at.merged));
-        upper.dir_times = self.dir_times.as_ref().map(|_| Vec::new());
-        upper
+        let mut below = Self::on(at.dir, LayeredRoot::below(at.merged));
+        below.keeps_lower_times = self.keeps_lower_times;
+        below
+    }
+
+    /// Forgets what is known of the directories, after somebody else has written to them.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
     }
 
     /// Returns what is in sight: the upper and all below it.
@@ -203,7 +186,7 @@ impl Upper {
             Some(node) if !node.metadata.is_dir() => {
                 Err(UpperError::NotADirectory { path: display_path(&path) })
             }
-            Some(_) if at.in_upper(name)?.is_some() => open_below(at, name, path),
+            Some(_) if at.in_upper(name)?.is_some() => at.open(name),
             Some(_) => self.copy_up_dir(at, name),
             None => self.make_dir(at, name, new),
         }
@@ -217,8 +200,12 @@ impl Upper {
         });
         let (metadata, xattrs) = lower.map_err(failed("read", &path))?;
         mkdirat(&at.dir, name, Mode::RWXU).map_err(failed("create", &path))?;
-        let made = open_below(at, name, path)?;
-        self.describe_dir(&made, &Attributes::of(&metadata, xattrs))?;
+        let made = at.open(name)?;
+        let mut attributes = Attributes::of(&metadata, xattrs);
+        if !self.keeps_lower_times {
+            attributes.mtime = None;
+        }
+        self.describe_dir(&made, &attributes)?;
         Ok(made)
     }
 
@@ -232,36 +219,32 @@ impl Upper {
         let covers = self.clear(at, name)?;
         let path = join(&at.path, name);
         mkdirat(&at.dir, name, Mode::RWXU).map_err(failed("create", &path))?;
-        let mut made = open_below(at, name, path)?;
+        let mut made = at.open(name)?;
         if covers {
             self.set_opaque(&made)?;
-            made = open_below(at, name, made.path)?;
+            made = at.open(name)?;
         }
         self.describe_dir(&made, attributes)?;
         Ok(made)
     }
 
-    /// Gives the directory `at` mode, owner, attributes and time.
+    /// Gives the directory `at` mode, owner and attributes, and its time in [`Self::finish`].
     pub(crate) fn describe_dir(
         &mut self,
         at: &OpenDir,
         attributes: &Attributes,
     ) -> Result<(), UpperError> {
         self.describe(&at.dir.as_fd(), &at.path, attributes)?;
-        if let (Some(times), Some(mtime)) = (&mut self.dir_times, attributes.mtime) {
-            times.push((at.path.clone(), mtime));
+        if let Some(mtime) = attributes.mtime {
+            self.set_dir_time(at, mtime);
         }
         Ok(())
     }
 
-    /// Sets the time of the directory `at`, which everything created in it later changes again.
-    pub(crate) fn touch_dir(&mut self, at: &OpenDir, mtime: Time) -> Result<(), UpperError> {
-        futimens(&at.dir, &timestamps(mtime)).map_err(failed("set the time of", &at.path))
-    }
-
-    /// Changes the mode of the directory `at` and nothing else.
-    pub(crate) fn chmod_dir(&mut self, at: &OpenDir, mode: u32) -> Result<(), UpperError> {
-        fchmod(&at.dir, Mode::from_raw_mode(mode)).map_err(failed("change the mode of", &at.path))
+    /// Has [`Self::finish`] set the time of the directory `at`, since everything created in it
+    /// until then changes it again.
+    pub(crate) fn set_dir_time(&mut self, at: &OpenDir, mtime: Time) {
+        self.dir_times.push((at.path.clone(), mtime));
     }
 
     /// Hides everything that the lowers have in the directory `at`.
@@ -276,7 +259,7 @@ impl Upper {
         let path = join(&at.path, name);
         match at.in_upper(name)? {
             Some(metadata) if metadata.is_dir() => {
-                let dir = open_below(at, name, path)?;
+                let dir = at.open(name)?;
                 self.set_opaque(&dir)
             }
             Some(_) => Ok(()),
@@ -288,23 +271,12 @@ impl Upper {
     /// Removes what the upper holds under `name`, directories with their content, and returns
     /// whether that hid the lowers'. What only the lowers hold stays in sight.
     pub(crate) fn clear(&mut self, at: &OpenDir, name: &[u8]) -> Result<bool, UpperError> {
-        let path = join(&at.path, name);
         let Some(metadata) = at.in_upper(name)? else { return Ok(false) };
         if metadata.is_dir() {
             self.last = None;
-            remove_dir(&at.dir, name, 0).map_err(failed("remove", &path))?;
-        } else {
-            unlinkat(&at.dir, name, AtFlags::empty()).map_err(failed("remove", &path))?;
         }
+        at.remove(name, &metadata)?;
         Ok(true)
-    }
-
-    /// Creates the empty file `name`, 0600 until it is described.
-    pub(crate) fn create_file(&mut self, at: &OpenDir, name: &[u8]) -> Result<File, UpperError> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&at.dir, name, flags, Mode::RUSR | Mode::WUSR);
-        file.map(File::from).map_err(failed("create", &join(&at.path, name)))
     }
 
     /// Gives a file, once written, mode, owner, attributes and time.
@@ -413,20 +385,9 @@ impl Upper {
             .map_err(failed("set the time of", &path))
     }
 
-    /// Gives the object `from_name` of the upper a second name.
-    pub(crate) fn hard_link(
-        &mut self,
-        (from, from_name): (&OpenDir, &[u8]),
-        at: &OpenDir,
-        name: &[u8],
-    ) -> Result<(), UpperError> {
-        linkat(&from.dir, from_name, &at.dir, name, AtFlags::empty())
-            .map_err(failed("link", &join(&at.path, name)))
-    }
-
-    /// Sets the directories' times, the deepest last described first.
+    /// Sets the times of the directories described; the last description counts.
     pub(crate) fn finish(&mut self) -> Result<(), UpperError> {
-        for (path, mtime) in self.dir_times.take().unwrap_or_default() {
+        for (path, mtime) in std::mem::take(&mut self.dir_times) {
             // Later entries may have replaced the directory by something else.
             let Ok(dir) = self.top.open_dir(&path) else { continue };
             futimens(&dir, &timestamps(mtime)).map_err(failed("set the time of", &path))?;
@@ -445,32 +406,6 @@ fn open_top(path: &Path) -> Result<Dir, UpperError> {
 
 fn is_below(path: &[u8], dir: &[u8]) -> bool {
     dir.is_empty() || path[dir.len()..].starts_with(b"/")
-}
-
-/// Opens `name`, which the upper has, together with what the lowers have of it.
-fn open_below(at: &OpenDir, name: &[u8], path: Vec<u8>) -> Result<OpenDir, UpperError> {
-    let opened = at.dir.open_dir(name).and_then(|dir| {
-        let merged = at.merged.open_dir(name)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok((Arc::new(dir), merged))
-    });
-    let (dir, merged) = opened.map_err(failed("open", &path))?;
-    Ok(OpenDir { path, dir, merged })
-}
-
-fn remove_dir(parent: &Dir, name: &[u8], depth: usize) -> io::Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let dir = parent.open_dir(name)?;
-    for (child, file_type) in dir.entries()? {
-        if file_type == FileType::Directory {
-            remove_dir(&dir, &child, depth + 1)?;
-        } else {
-            unlinkat(&dir, &*child, AtFlags::empty())?;
-        }
-    }
-    unlinkat(parent, name, AtFlags::REMOVEDIR)?;
-    Ok(())
 }
 
 fn timestamps(mtime: Time) -> Timestamps {

@@ -9,7 +9,8 @@ use super::child::Child;
 use super::error::Fault;
 
 /// Where commands are looked for when the environment has no `PATH` (Docker's default).
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a shell reports for a command that is not found, and for one that cannot be executed.
 const NOT_FOUND: i32 = 127;

@@ -33,6 +33,7 @@ mod view;
 mod wire;
 
 pub use error::SandboxError;
+pub(crate) use exec::DEFAULT_PATH;
 pub use helper::helper_main;
 pub use run::{Control, Exit, HELPER_ARG, Sandbox};
 pub use spec::{

@@ -84,9 +84,11 @@ impl Sources {
         let record = blocking::run(move || store.layers().get(&diff_id)).await;
         let record = record.map_err(SourceError::store("read a layer's record"))?;
         let noted = record.iter().flat_map(|record| &record.sources);
-        let noted = noted.filter_map(|text| Repository::parse(text));
-        let mut repositories: Vec<Repository> = asked.cloned().into_iter().collect();
-        repositories.extend(noted.filter(|noted| Some(noted) != asked));
+        let mut repositories: Vec<_> = noted.filter_map(|text| Repository::parse(text)).collect();
+        // The image's own repository is a guess: one that was built here may be nowhere else.
+        if repositories.is_empty() {
+            repositories.extend(asked.cloned());
+        }
         let mut failed = SourceError::Lost { diff_id };
         for wanted in forms(layer, record.as_ref()) {
             match self.fetch_blob(&repositories, &wanted, &|bytes| meter.moved(bytes)).await {

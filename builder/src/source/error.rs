@@ -5,6 +5,7 @@ use std::io;
 use cache::{Descriptor, DiffId, Digest};
 
 use crate::error::ErrorKind;
+use crate::layer::ApplyError;
 use crate::registry::{DocumentError, RegistryError};
 
 /// Why an image could not be had.
@@ -95,7 +96,7 @@ pub enum SourceError {
         /// The blob.
         digest: Digest,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<ApplyError>,
     },
     /// The uncompressed layer is not the one that the config names.
     #[error("layer `{digest}` unpacks to `{found}` where the config says `{expected}`")]
@@ -159,6 +160,7 @@ impl SourceError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Registry(error) => error.kind(),
+            Self::Apply { source, .. } => source.kind(),
             Self::Store { .. }
             | Self::Write { .. }
             | Self::Regenerate { .. }
@@ -175,7 +177,6 @@ impl SourceError {
             | Self::LayerCount { .. }
             | Self::DiffIdForm { .. }
             | Self::Decompress { .. }
-            | Self::Apply { .. }
             | Self::DiffId { .. } => ErrorKind::Remote,
         }
     }

@@ -137,7 +137,7 @@ fn apply_checked(
     let digest = blob.digest;
     let mut tar = HashingReader::new(tar);
     apply_layer(&mut tar, upper, lowers, &Limits::LAYER)
-        .map_err(|source| SourceError::Apply { digest, source: source.into() })?;
+        .map_err(|source| SourceError::Apply { digest, source: Box::new(source) })?;
     // The digest is over everything, also over what follows the archive's end.
     io::copy(&mut tar, &mut io::sink())
         .map_err(|source| SourceError::Decompress { digest, source })?;

@@ -283,7 +283,7 @@ impl TinyImage {
             let digest = Digest::of(config);
             format!(r#""digest":"{digest}","size":{}"#, config.len())
         };
-        let config = text(&self.config).replace("[", &format!(r#"["{layer}","#)).into_bytes();
+        let config = text(&self.config).replace('[', &format!(r#"["{layer}","#)).into_bytes();
         let manifest = text(&self.manifest).replace(&described(&self.config), &described(&config));
         (self.config, self.manifest) = (config, manifest.into_bytes());
         self

@@ -1,0 +1,456 @@
+//! What may be typed. The help texts are part of the product: keep them true.
+
+#![expect(clippy::doc_markdown, reason = "the doc comments here are the help that terminals show")]
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use builder::{OutputKind, OutputSpec};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use frontend::Platform;
+
+use crate::address::Address;
+use crate::config::NetworkMode;
+use crate::fault::EXIT_CODES;
+use crate::progress::Mode;
+
+/// Builds container images from Dockerfiles, without a daemon, as a service, or as its client
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild",
+    version,
+    after_help = EXIT_CODES,
+    override_usage = "rbuild [OPTIONS] COMMAND\n       rbuild [OPTIONS] [BUILD OPTIONS] PATH | -",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command, before or after it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Directory of images and cache [env: RBUILD_STORE] [default: /var/lib/rbuild for root, else
+    /// ~/.local/share/rbuild]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Service to be a client of: unix://PATH or tcp://HOST:PORT [env: RBUILD_HOST]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) host: Option<String>,
+    /// Mirror to try before a registry, such as docker.io=http://127.0.0.1:5000 (repeatable)
+    #[arg(long, global = true, value_name = "HOST=URL", value_parser = mirror)]
+    pub(crate) registry_mirror: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Build(Box<BuildArgs>),
+    Serve(ServeArgs),
+    Images(ImagesArgs),
+    History(HistoryArgs),
+    Inspect(InspectArgs),
+    Pull(PullArgs),
+    Push(PushArgs),
+    Tag(TagArgs),
+    Rmi(RemoveArgs),
+    Save(SaveArgs),
+    Load(LoadArgs),
+    Run(RunArgs),
+    Du(UsageArgs),
+    Prune(PruneArgs),
+    /// Look after the store
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+    /// Show the version, and the service's with --host
+    Version,
+}
+
+impl Command {
+    /// Tells whether the command works on the store when it is done by this process.
+    pub(crate) const fn uses_store(&self) -> bool {
+        !matches!(self, Self::Version)
+    }
+}
+
+/// Build an image; `rbuild -t x .` is short for `rbuild build -t x .`
+///
+/// PATH is a directory, or `-` for standard input: a tar of the context (plain, gzip, bzip2, xz,
+/// zstd), or a Dockerfile. Progress goes to standard error.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct BuildArgs {
+    /// Context directory, or `-`
+    #[arg(value_name = "PATH")]
+    pub(crate) context: PathBuf,
+    /// Name of the result (repeatable)
+    #[arg(short, long, value_name = "NAME:TAG")]
+    pub(crate) tag: Vec<String>,
+    /// Dockerfile, `-` for standard input; looked for here, then in the context [default:
+    /// Dockerfile or Containerfile in the context]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Write the result beside the store: type=oci|docker|local|tar,dest=PATH, a directory, or `-`
+    /// for a tar on standard output (repeatable)
+    #[arg(short, long, value_name = "SPEC", value_parser = output)]
+    pub(crate) output: Vec<OutputSpec>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Value of an ARG; without a value, this environment's (repeatable)
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = named_value)]
+    pub(crate) build_arg: Vec<(String, Option<String>)>,
+    /// Label of the image (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named_value)]
+    pub(crate) label: Vec<(String, Option<String>)>,
+    /// Platform to build for, such as linux/arm64 [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    pub(crate) platform: Option<Platform>,
+    /// Network of RUN steps
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) network: Option<NetworkMode>,
+    /// Entry of /etc/hosts in RUN steps (repeatable)
+    #[arg(long, value_name = "HOST:ADDRESS", value_parser = crate::server::parse_extra_host)]
+    pub(crate) add_host: Vec<(String, String)>,
+    /// Directory, or docker-image://NAME, for COPY --from=NAME and FROM NAME (repeatable)
+    #[arg(long, value_name = "NAME=SOURCE", value_parser = pair)]
+    pub(crate) build_context: Vec<(String, String)>,
+    /// PEM file of a certificate authority that RUN steps trust; leaves no trace in the image
+    /// (repeatable) [env: RBUILD_CA_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Vec<PathBuf>,
+    /// Look nothing up in the cache
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask registries for newer base images
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Steps executing at once [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// How progress is shown
+    #[arg(long, value_enum, value_name = "MODE", default_value_t)]
+    pub(crate) progress: Mode,
+    /// Print the image ID alone: --progress quiet
+    #[arg(short, long, conflicts_with = "progress")]
+    pub(crate) quiet: bool,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names of the result to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+}
+
+/// Answer Docker clients and `rbuild --host`
+///
+/// Listens on a socket file that its owner and group may use, or on a port of the loopback
+/// interface. SIGTERM lets running builds finish for ten seconds.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// unix://PATH or tcp://127.0.0.1:PORT [default: unix:///run/rbuild/rbuild.sock for root, else
+    /// unix://$XDG_RUNTIME_DIR/rbuild/rbuild.sock]
+    #[arg(long, value_name = "URL")]
+    pub(crate) listen: Option<Address>,
+    /// PEM file of a certificate authority that RUN steps trust (repeatable) [env: RBUILD_CA_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Vec<PathBuf>,
+    /// Steps of one build executing at once [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+}
+
+/// How lists are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    /// Aligned columns
+    #[default]
+    Table,
+    /// One JSON object a line
+    Json,
+}
+
+/// List images
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Only images of this repository, or this name and tag
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// Only IDs
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Whole IDs
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show digests
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+}
+
+/// Show how an image came about
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// Name or ID
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Only IDs
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Whole instructions and IDs
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+}
+
+/// Show images in full, as a JSON array
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Names or IDs
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// Fetch an image from its registry
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// Name, by default with tag latest
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Platform to fetch, such as linux/arm64 [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    pub(crate) platform: Option<Platform>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Send an image to a registry
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Name of an image in the store
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Name to push it to [default: its own]
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: Option<String>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Give an image a further name
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Name or ID
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// New name
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+}
+
+/// Remove names, and images with their last name
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Names or IDs
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    /// Remove an image by its ID though it has several names
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// The form of an archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArchiveFormat {
+    /// What `docker load` reads
+    #[default]
+    Docker,
+    /// An OCI image layout
+    Oci,
+}
+
+impl From<ArchiveFormat> for builder::ArchiveKind {
+    fn from(format: ArchiveFormat) -> Self {
+        match format {
+            ArchiveFormat::Docker => Self::Docker,
+            ArchiveFormat::Oci => Self::Oci,
+        }
+    }
+}
+
+/// Write images to an archive
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// Names or IDs
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// What to write
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ArchiveFormat,
+}
+
+/// Take in the images of an archive: an OCI image layout, or one of `docker save`
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// File to read [default: standard input]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Run an image's command in a sandbox, to try the image out
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Name or ID
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Command and arguments, in place of the image's CMD
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+    /// Keep nothing of what the command wrote; always so, and accepted for habit's sake
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Lead a port of this machine's loopback to one of the command's (repeatable)
+    #[arg(short, long, value_name = "HOST:CONTAINER", value_parser = ports)]
+    pub(crate) publish: Vec<(u16, u16)>,
+    /// Environment variable; without a value, this environment's (repeatable)
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = named_value)]
+    pub(crate) env: Vec<(String, Option<String>)>,
+    /// Network of the command
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub(crate) network: Option<NetworkMode>,
+    /// PEM file of a certificate authority that the command trusts (repeatable)
+    /// [env: RBUILD_CA_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_cert: Vec<PathBuf>,
+}
+
+/// Show what the store holds, in bytes on disk
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+}
+
+/// Delete what no image needs
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// The cache of past builds too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only say what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    Check(CheckArgs),
+}
+
+/// Read the whole store and tell what is damaged; exits 4 if anything is
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Remove what is damaged, so that it is made or fetched again
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+fn mirror(text: &str) -> Result<(String, String), String> {
+    let (host, url) = pair(text).map_err(|_| "expected HOST=URL".to_owned())?;
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return Err(format!("`{url}` begins with neither http:// nor https://"));
+    }
+    Ok((host, url))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form of a value parser")]
+fn split_value(text: &str) -> Result<(String, Option<String>), String> {
+    Ok(match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text.to_owned(), None),
+    })
+}
+
+fn named_value(text: &str) -> Result<(String, Option<String>), String> {
+    let (name, value) = split_value(text)?;
+    if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name, value)) }
+}
+
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port > 0);
+    let pair = text.split_once(':').and_then(|(host, inside)| Some((port(host)?, port(inside)?)));
+    pair.ok_or_else(|| "expected HOST:CONTAINER, two ports such as 8081:3000".to_owned())
+}
+
+/// Parses `type=T,dest=D`, a directory, or `-` (docker buildx, "--output").
+fn output(text: &str) -> Result<OutputSpec, String> {
+    if text == "-" {
+        return Ok(OutputSpec { kind: OutputKind::Tar, dest: None });
+    }
+    if !text.contains('=') {
+        return Ok(OutputSpec { kind: OutputKind::Local, dest: Some(text.into()) });
+    }
+    let (mut kind, mut dest) = (None, None);
+    for field in text.split(',') {
+        let (name, value) =
+            field.split_once('=').ok_or_else(|| format!("`{field}` has no value"))?;
+        match name {
+            "type" => kind = Some(output_kind(value)?),
+            "dest" if !value.is_empty() => dest = Some(value),
+            "dest" => return Err("`dest` is empty".to_owned()),
+            _ => return Err(format!("there is no option `{name}`; the options are type and dest")),
+        }
+    }
+    let kind = kind.ok_or("`type` is missing: oci, docker, local or tar")?;
+    match (kind, dest) {
+        (_, None) => Err("`dest` is missing: a path, or `-` for standard output".to_owned()),
+        (OutputKind::Local, Some("-")) => {
+            Err("a directory cannot go to standard output".to_owned())
+        }
+        (kind, Some("-")) => Ok(OutputSpec { kind, dest: None }),
+        (kind, Some(dest)) => Ok(OutputSpec { kind, dest: Some(dest.into()) }),
+    }
+}
+
+fn output_kind(text: &str) -> Result<OutputKind, String> {
+    match text {
+        "oci" => Ok(OutputKind::Oci),
+        "docker" => Ok(OutputKind::Docker),
+        "local" => Ok(OutputKind::Local),
+        "tar" => Ok(OutputKind::Tar),
+        _ => Err(format!("there is no type `{text}`; the types are oci, docker, local and tar")),
+    }
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

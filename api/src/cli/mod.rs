@@ -1,0 +1,168 @@
+//! The command line: what was typed, then what it means, then doing it.
+
+mod args;
+mod build;
+mod certs;
+mod context;
+mod engine;
+mod image;
+mod run;
+mod serve;
+mod shorthand;
+mod store;
+mod transfer;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use builder::{Builder, ErrorKind, IdMapping};
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::client::Client;
+use crate::config::{Environment, Flags, Settings};
+use crate::fault::{self, Fault};
+use args::{Cli, Command, StoreCommand};
+use engine::Engine;
+
+/// Runs the command line of this process.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(shorthand::expand(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where even this cannot be written, the exit code still tells.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { fault::USAGE } else { 0 });
+        }
+    };
+    start_log();
+    let is_run = matches!(cli.command, Command::Run(_));
+    match start(cli) {
+        Ok(code) => code,
+        Err(fault) => {
+            drop(write!(io::stderr(), "{fault}"));
+            ExitCode::from(if is_run { fault::RUN_FAILED } else { fault::exit_code(fault.kind) })
+        }
+    }
+}
+
+/// Warnings and worse go to standard error; `RBUILD_LOG` asks for more (`debug`, `api=trace`).
+fn start_log() {
+    let filter = EnvFilter::try_from_env("RBUILD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .without_time()
+        .with_ansi(crate::progress::wants_color())
+        .init();
+}
+
+fn start(cli: Cli) -> Result<ExitCode, Fault> {
+    let environment = Environment::of_process();
+    let settings = Settings::resolve(&flags(&cli), &environment)?;
+    let is_local = settings.host.is_none();
+    if is_local && cli.command.uses_store() && !environment.is_root {
+        enter_user_namespace()?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::of(ErrorKind::Host, &error))?;
+    let result = runtime.block_on(execute(cli, settings, environment));
+    // A read of standard input that nobody waits for any more cannot be ended; it must not keep
+    // the process alive.
+    runtime.shutdown_background();
+    result
+}
+
+/// Becomes root of a namespace of our own: the store and its sandboxes need to own files and make
+/// mounts. Must happen while the process has one thread.
+fn enter_user_namespace() -> Result<(), Fault> {
+    match builder::enter_user_namespace() {
+        Ok(IdMapping::Ranges) => Ok(()),
+        Ok(IdMapping::Single { reason }) => {
+            tracing::info!(%reason, "only one user id is mapped");
+            Ok(())
+        }
+        Err(error) => Err(Fault::of(ErrorKind::Host, &error)),
+    }
+}
+
+fn flags(cli: &Cli) -> Flags {
+    let global = &cli.global;
+    let (ca_certs, network, jobs) = match &cli.command {
+        Command::Build(args) => (args.ca_cert.clone(), args.network, args.jobs),
+        Command::Run(args) => (args.ca_cert.clone(), args.network, None),
+        Command::Serve(args) => (args.ca_cert.clone(), None, args.jobs),
+        _ => (Vec::new(), None, None),
+    };
+    Flags {
+        store: global.store.clone(),
+        host: global.host.clone(),
+        mirrors: global.registry_mirror.clone(),
+        ca_certs,
+        network,
+        jobs,
+    }
+}
+
+async fn execute(
+    cli: Cli,
+    settings: Settings,
+    environment: Environment,
+) -> Result<ExitCode, Fault> {
+    match cli.command {
+        Command::Build(args) => return build::build(args, settings, &environment).await,
+        Command::Serve(args) => serve::serve(args, settings, &environment).await,
+        Command::Run(args) => return run::run(args, settings).await,
+        Command::Images(args) => image::images(args, &Engine::open(&settings).await?).await,
+        Command::History(args) => image::history(args, &Engine::open(&settings).await?).await,
+        Command::Inspect(args) => image::inspect(args, &Engine::open(&settings).await?).await,
+        Command::Tag(args) => image::tag(args, &Engine::open(&settings).await?).await,
+        Command::Rmi(args) => image::remove(args, &Engine::open(&settings).await?).await,
+        Command::Pull(args) => transfer::pull(args, &Engine::open(&settings).await?).await,
+        Command::Push(args) => transfer::push(args, &Engine::open(&settings).await?).await,
+        Command::Save(args) => transfer::save(args, &Engine::open(&settings).await?).await,
+        Command::Load(args) => transfer::load(args, &Engine::open(&settings).await?).await,
+        Command::Du(args) => store::usage(args, settings).await,
+        Command::Prune(args) => store::prune(args, settings).await,
+        Command::Store { command: StoreCommand::Check(args) } => {
+            return store::check(args, settings).await;
+        }
+        Command::Version => version(&settings).await,
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+async fn version(settings: &Settings) -> Result<(), Fault> {
+    let mut text = format!("rbuild {}\n", env!("CARGO_PKG_VERSION"));
+    if let Some(address) = &settings.host {
+        let remote = Client::new(address.clone()).version().await?;
+        let field =
+            |name: &str| crate::format::printable(remote[name].as_str().unwrap_or("unknown"));
+        let (server, api) = (field("Version"), field("ApiVersion"));
+        let line = format!("service at {address}: {server}, Docker API {api}\n");
+        text += &line;
+    }
+    print(&text)
+}
+
+/// Opens the builder of this process, for commands that cannot be done elsewhere.
+async fn open_local(settings: Settings, command: &str) -> Result<Builder, Fault> {
+    if let Some(address) = settings.host {
+        let what = format!("`rbuild {command}` works on this machine only, not at {address}");
+        return Err(Fault::user(what).with_help("leave out --host and RBUILD_HOST"));
+    }
+    Ok(builder::blocking::run(move || Builder::open(settings.builder)).await?)
+}
+
+/// Writes a result to standard output. A reader that left has seen what it wanted.
+fn print(text: &str) -> Result<(), Fault> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fault::of(ErrorKind::Host, &error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,180 @@
+//! `pull`, `push`, `save`, `load`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _, Read, Write};
+use std::path::{Path, PathBuf};
+
+use builder::{Events, ImageError};
+
+use super::args::{ArchiveFormat, LoadArgs, PullArgs, PushArgs, SaveArgs};
+use super::engine::Engine;
+use super::print;
+use crate::client::Client;
+use crate::fault::Fault;
+use crate::format::printable;
+use crate::progress::{self, Mode};
+
+/// `rbuild pull`.
+pub(super) async fn pull(args: PullArgs, engine: &Engine) -> Result<(), Fault> {
+    let show = shower(args.quiet);
+    match engine {
+        Engine::Remote(client) => {
+            client.pull(&args.name, args.platform.as_ref(), show).await?;
+            print(&format!("{}\n", args.name))
+        }
+        Engine::Local(builder) => {
+            let none = BTreeMap::new();
+            let work = async |events: &Events| {
+                builder.pull(&args.name, args.platform, &none, events).await
+            };
+            let pulled = with_progress(args.quiet, work).await?;
+            let what = if pulled.up_to_date { "Up to date" } else { "Pulled" };
+            show(&format!("{what}: {} at {}", pulled.reference, pulled.digest));
+            print(&format!("{}\n", pulled.reference))
+        }
+    }
+}
+
+/// `rbuild push`.
+pub(super) async fn push(args: PushArgs, engine: &Engine) -> Result<(), Fault> {
+    let show = shower(args.quiet);
+    match engine {
+        Engine::Remote(_) if args.destination.is_some() => {
+            let fault = Fault::user("DESTINATION cannot be used with --host");
+            Err(fault.with_help("give the image that name first, with `rbuild tag`"))
+        }
+        Engine::Remote(client) => client.push(&args.name, show).await,
+        Engine::Local(builder) => {
+            let none = BTreeMap::new();
+            let work = async |events: &Events| {
+                builder.push(&args.name, args.destination.as_deref(), &none, events).await
+            };
+            let pushed = with_progress(args.quiet, work).await?;
+            show(&format!("Pushed: {}", pushed.reference));
+            print(&format!("{}\n", pushed.digest))
+        }
+    }
+}
+
+/// `rbuild save`.
+pub(super) async fn save(args: SaveArgs, engine: &Engine) -> Result<(), Fault> {
+    let dest = args.output.filter(|path| path != Path::new("-"));
+    if dest.is_none() && io::stdout().is_terminal() {
+        let fault = Fault::user("standard output is a terminal, which cannot take an archive");
+        return Err(fault.with_help("name a file with -o"));
+    }
+    match engine {
+        Engine::Remote(_) if args.format != ArchiveFormat::Docker => {
+            Err(Fault::user("--format oci cannot be used with --host"))
+        }
+        Engine::Remote(client) => save_remote(client, &args.names, dest.as_deref()).await,
+        Engine::Local(builder) => {
+            let kind = args.format.into();
+            let work = async |events: &Events| match dest {
+                Some(path) => builder.save_file(&args.names, kind, path, events).await,
+                None => builder.save(&args.names, kind, Box::new(io::stdout()), events).await,
+            };
+            with_progress(false, work).await
+        }
+    }
+}
+
+/// Fetches an archive for `docker load` from a service, to `dest` or standard output. A file
+/// appears whole or not at all.
+pub(super) async fn save_remote(
+    client: &Client,
+    names: &[String],
+    dest: Option<&Path>,
+) -> Result<(), Fault> {
+    let Some(dest) = dest else { return client.save(names, Box::new(io::stdout())).await };
+    let (file, temporary) = Temporary::beside(dest)?;
+    client.save(names, Box::new(file)).await?;
+    temporary.rename()
+}
+
+/// `rbuild load`.
+pub(super) async fn load(args: LoadArgs, engine: &Engine) -> Result<(), Fault> {
+    let archive: Box<dyn Read + Send> = match &args.input {
+        Some(path) if path != Path::new("-") => {
+            Box::new(File::open(path).map_err(|error| Fault::file("read", path, &error))?)
+        }
+        _ if io::stdin().is_terminal() => {
+            let fault = Fault::user("standard input is a terminal, which holds no archive");
+            return Err(fault.with_help("name a file with -i"));
+        }
+        _ => Box::new(io::stdin()),
+    };
+    let mut lines = Vec::new();
+    match engine {
+        Engine::Remote(client) => {
+            client.load(archive, |line| lines.push(line.trim_end().to_owned())).await?;
+        }
+        Engine::Local(builder) => {
+            let names = builder.load(archive).await?;
+            lines.extend(names.iter().map(|name| format!("Loaded image: {}", printable(name))));
+        }
+    }
+    if args.quiet {
+        return Ok(());
+    }
+    lines.push(String::new());
+    print(&lines.join("\n"))
+}
+
+/// Does `work` and shows its events meanwhile.
+async fn with_progress<T>(
+    quiet: bool,
+    work: impl AsyncFnOnce(&Events) -> Result<T, ImageError>,
+) -> Result<T, Fault> {
+    let (events, seen) = Events::channel();
+    let work = async {
+        let result = work(&events).await;
+        drop(events);
+        result
+    };
+    if quiet {
+        drop(seen);
+        return Ok(work.await?);
+    }
+    let (result, ()) = tokio::join!(work, progress::show(Mode::Auto, seen));
+    Ok(result?)
+}
+
+/// Writes lines for people to standard error, unless `quiet`.
+fn shower(quiet: bool) -> impl Fn(&str) {
+    move |line| {
+        if !quiet {
+            // Nobody may be listening.
+            drop(writeln!(io::stderr(), "{}", line.trim_end()));
+        }
+    }
+}
+
+/// A file that is not there yet; dropped before [`Temporary::rename`], it never will be.
+struct Temporary {
+    path: PathBuf,
+    dest: PathBuf,
+}
+
+impl Temporary {
+    fn beside(dest: &Path) -> Result<(File, Self), Fault> {
+        let mut name = dest.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let path = dest.with_file_name(name);
+        let file = File::options().write(true).create_new(true).open(&path);
+        let file = file.map_err(|error| Fault::file("write", dest, &error))?;
+        Ok((file, Self { path, dest: dest.to_owned() }))
+    }
+
+    fn rename(self) -> Result<(), Fault> {
+        fs::rename(&self.path, &self.dest).map_err(|error| Fault::file("write", &self.dest, &error))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone already after the renaming.
+        drop(fs::remove_file(&self.path));
+    }
+}

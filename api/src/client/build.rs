@@ -1,0 +1,112 @@
+//! A build by a service: the context goes there, the events come back.
+
+use std::io::{self, Write as _};
+
+use axum::http::Method;
+use builder::{BuildRequest, ErrorKind, Event, Events, Failure, Finished, blocking};
+use tokio_util::sync::CancellationToken;
+
+use super::context::{self, RemoteContext};
+use super::{Client, Payload};
+use crate::config::NetworkMode;
+use crate::fault::Fault;
+use crate::pipe;
+use crate::server::BuildQuery;
+
+/// How a build ended, as far as its events tell.
+pub(crate) type Ended = Result<Finished, Box<Failure>>;
+
+impl Client {
+    /// Builds `request` at the service; `network` is what the user chose, if anything. Its events
+    /// are the service's own.
+    ///
+    /// # Errors
+    ///
+    /// What this machine cannot read or the service cannot do; and [`ErrorKind::Cancelled`].
+    pub(crate) async fn build(
+        &self,
+        request: BuildRequest,
+        network: Option<NetworkMode>,
+        events: Events,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, Fault> {
+        refuse_unsupported(&request)?;
+        let mut query = BuildQuery {
+            tags: request.tags,
+            build_args: request.build_args.into_iter().map(|(k, v)| (k, Some(v))).collect(),
+            labels: request.labels,
+            target: request.target,
+            platform: request.platform,
+            network,
+            extra_hosts: request.extra_hosts,
+            no_cache: request.no_cache,
+            pull: request.pull,
+            ..BuildQuery::default()
+        };
+        let (input, dockerfile) = (request.context, request.dockerfile);
+        let opened = blocking::run(move || RemoteContext::open(input, dockerfile)).await?;
+        query.dockerfile = opened.dockerfile().map(str::to_owned);
+        let path = format!("/v1/builds?{}", query.encode());
+        let work = self.exchange(&path, opened, events);
+        cancel
+            .run_until_cancelled(work)
+            .await
+            .unwrap_or_else(|| Err(Fault::new(ErrorKind::Cancelled, "the build was cancelled")))
+    }
+
+    async fn exchange(
+        &self,
+        path: &str,
+        opened: RemoteContext,
+        events: Events,
+    ) -> Result<Ended, Fault> {
+        let (mut writer, end, chunks) = pipe::writer();
+        let send = async move {
+            let sent = blocking::run(move || {
+                context::write_tar(opened, &mut writer)?;
+                writer.flush().map_err(context::ContextError::Send)
+            });
+            match sent.await {
+                // The service has answered before it read everything; what it says counts.
+                Ok(()) | Err(context::ContextError::Send(_)) => None,
+                Err(error) => {
+                    let fault = Fault::of(ErrorKind::User, &error);
+                    end.fail(io::Error::other(error)).await;
+                    Some(fault)
+                }
+            }
+        };
+        let (fault, ended) = tokio::join!(send, self.follow_build(path, chunks, events));
+        fault.map_or(ended, Err)
+    }
+
+    async fn follow_build(
+        &self,
+        path: &str,
+        chunks: tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>,
+        events: Events,
+    ) -> Result<Ended, Fault> {
+        let mut answer = self.send(Method::POST, path, Payload::Tar(chunks)).await?;
+        let mut rest = Vec::new();
+        while let Some(event) = answer.line::<Event>(&mut rest).await? {
+            let ended = match &event {
+                Event::Finished(finished) => Some(Ok(finished.clone())),
+                Event::Failed(failure) => Some(Err(Box::new(failure.clone()))),
+                _ => None,
+            };
+            events.send(event).await;
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+        Err(Fault::new(ErrorKind::Remote, "the service ended the stream before the build was over"))
+    }
+}
+
+/// Refuses what cannot be asked of a service.
+fn refuse_unsupported(request: &BuildRequest) -> Result<(), Fault> {
+    if request.named_contexts.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::user("--build-context cannot be used with --host: only the main context is sent"))
+}

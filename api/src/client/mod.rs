@@ -1,0 +1,208 @@
+//! The client of a service: the same commands, done elsewhere.
+
+mod build;
+mod context;
+mod image;
+
+use std::io;
+use std::time::Duration;
+
+use axum::http::{Method, Request, StatusCode, header};
+use builder::ErrorKind;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+
+use crate::address::Address;
+use crate::fault::Fault;
+use crate::pipe;
+use crate::server::kind_of;
+
+/// Connecting takes no longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer that is read whole.
+const DOCUMENT_LIMIT: usize = 64 << 20;
+
+/// Bytes of one line of a stream: the longest one holds a Dockerfile.
+const LINE_LIMIT: usize = 16 << 20;
+
+/// A service that requests can be sent to. Each request has a connection of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    address: Address,
+}
+
+/// What is sent with a request.
+#[derive(Debug)]
+enum Payload {
+    Nothing,
+    /// A tar as it is made; an error in it breaks the request off.
+    Tar(mpsc::Receiver<io::Result<Bytes>>),
+}
+
+/// An answer whose body is still coming. Dropping it drops the connection.
+#[derive(Debug)]
+struct Answer {
+    body: Incoming,
+    connection: Connection,
+}
+
+/// Ends the connection's task when dropped.
+#[derive(Debug)]
+struct Connection(tokio::task::JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Client {
+    /// A client of the service at `address`; connects with the first request.
+    pub(crate) fn new(address: Address) -> Self {
+        Self { address }
+    }
+
+    /// Sends a request and returns the answer if it is a good one.
+    async fn send(&self, method: Method, path: &str, payload: Payload) -> Result<Answer, Fault> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(&error))?;
+        let connection = Connection(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended early");
+            }
+        }));
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.host_header())
+            .header(header::USER_AGENT, concat!("rbuild/", env!("CARGO_PKG_VERSION")));
+        let request = match payload {
+            Payload::Nothing => {
+                request.body(Empty::new().map_err(|never| match never {}).boxed_unsync())
+            }
+            Payload::Tar(chunks) => {
+                request.header(header::CONTENT_TYPE, "application/x-tar").body(tar_body(chunks))
+            }
+        };
+        let request = request.map_err(|error| Fault::of(ErrorKind::Bug, &error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.lost(&error))?;
+        let (head, body) = response.into_parts();
+        if head.status.is_success() {
+            return Ok(Answer { body, connection });
+        }
+        Err(refusal(head.status, body).await)
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, Fault> {
+        let connecting = async {
+            Ok::<Box<dyn Stream>, io::Error>(match &self.address {
+                Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                Address::Tcp { host, port } => {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    stream.set_nodelay(true)?;
+                    Box::new(stream)
+                }
+            })
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        let error = match connected {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} seconds", CONNECT_TIMEOUT.as_secs()),
+        };
+        let what = format!("could not reach rbuild at {}", self.address);
+        let fault = Fault::new(ErrorKind::Remote, what);
+        let fault = Fault { causes: [fault.causes, vec![error]].concat(), ..fault };
+        Err(fault.with_help("is `rbuild serve` running there?"))
+    }
+
+    fn host_header(&self) -> String {
+        match &self.address {
+            Address::Unix(_) => "localhost".to_owned(),
+            Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Address::Tcp { host, port } => format!("{host}:{port}"),
+        }
+    }
+
+    fn lost(&self, error: &hyper::Error) -> Fault {
+        let mut causes = vec![format!("the connection to {} was lost", self.address)];
+        causes.extend(builder::causes(error));
+        Fault { causes, ..Fault::new(ErrorKind::Remote, "") }
+    }
+
+    /// Sends a request without a body and parses the answer.
+    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Fault> {
+        let answer = self.send(method, path, Payload::Nothing).await?;
+        let body = Limited::new(answer.body, DOCUMENT_LIMIT).collect().await;
+        let body = body.map_err(|error| Fault::of(ErrorKind::Remote, error.as_ref()))?;
+        serde_json::from_slice(&body.to_bytes()).map_err(|error| not_understood(&error))
+    }
+}
+
+impl Answer {
+    /// Returns the next line of a stream of JSON, parsed; `None` at its end. `rest` holds what is
+    /// read beyond it.
+    async fn line<T: DeserializeOwned>(&mut self, rest: &mut Vec<u8>) -> Result<Option<T>, Fault> {
+        loop {
+            if let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let parsed = serde_json::from_slice(&line);
+                return parsed.map(Some).map_err(|error| not_understood(&error));
+            }
+            if rest.len() > LINE_LIMIT {
+                let what = format!("the service sent a line longer than {LINE_LIMIT} bytes");
+                return Err(Fault::new(ErrorKind::Remote, what));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Fault::of(ErrorKind::Remote, &error)),
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        rest.extend_from_slice(&bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+fn tar_body(chunks: mpsc::Receiver<io::Result<Bytes>>) -> UnsyncBoxBody<Bytes, io::Error> {
+    let frames = pipe::stream(chunks).map(|chunk| chunk.map(Frame::data));
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// Reads what a service says when it does not do what it was asked to.
+async fn refusal(status: StatusCode, body: Incoming) -> Fault {
+    #[derive(serde::Deserialize)]
+    struct Message {
+        message: String,
+    }
+    let body = Limited::new(body, DOCUMENT_LIMIT).collect().await;
+    let bytes = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let message = serde_json::from_slice(&bytes).map(|Message { message }| message);
+    let message = message.unwrap_or_else(|_| format!("the service answered {status}"));
+    Fault::new(kind_of(status), crate::format::printable(&message))
+}
+
+fn not_understood(error: &serde_json::Error) -> Fault {
+    let mut fault = Fault::new(ErrorKind::Remote, "the service's answer was not understood");
+    fault.causes.push(error.to_string());
+    fault.with_help("is it an rbuild of the same version?")
+}

@@ -1,0 +1,312 @@
+//! The live view of a terminal: what ended scrolls up, what runs is redrawn below it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use builder::{Event, OutputStream, StepOutcome, Transfer, TransferPhase};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::lines::LineBuffer;
+use super::{Seen, View, phase_word, summary};
+use crate::format::{self, printable};
+use crate::report;
+
+/// Lines of output shown below a running step.
+const LOG_ROWS: usize = 4;
+
+/// Redraws a second at most.
+const REDRAW_HERTZ: u8 = 10;
+
+/// A view that redraws itself.
+#[derive(Debug)]
+pub(super) struct Live {
+    rows: MultiProgress,
+    color: bool,
+    seen: Seen,
+    running: BTreeMap<usize, RunningStep>,
+    transfers: BTreeMap<String, ProgressBar>,
+}
+
+#[derive(Debug)]
+struct RunningStep {
+    head: ProgressBar,
+    log: VecDeque<ProgressBar>,
+    /// Incomplete lines of standard output and of standard error.
+    partial: [LineBuffer; 2],
+}
+
+impl Live {
+    pub(super) fn on_stderr(color: bool) -> Self {
+        Self::new(ProgressDrawTarget::stderr_with_hz(REDRAW_HERTZ), color)
+    }
+
+    fn new(target: ProgressDrawTarget, color: bool) -> Self {
+        Self {
+            rows: MultiProgress::with_draw_target(target),
+            color,
+            seen: Seen::default(),
+            running: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn start(&mut self, step: usize) {
+        let (label, instruction) = self.seen.step(step);
+        let head = self.rows.add(ProgressBar::new_spinner());
+        head.set_style(style("{spinner} {prefix} {wide_msg} {elapsed}"));
+        head.set_prefix(label);
+        head.set_message(instruction);
+        head.enable_steady_tick(Duration::from_millis(200));
+        let log = VecDeque::new();
+        self.running.insert(step, RunningStep { head, log, partial: Default::default() });
+    }
+
+    fn output(&mut self, step: usize, stream: OutputStream, bytes: &[u8]) {
+        let Some(running) = self.running.get_mut(&step) else { return };
+        let mut lines = VecDeque::new();
+        running.partial[usize::from(stream == OutputStream::Stderr)].push(bytes, |line| {
+            lines.push_back(printable(line));
+            if lines.len() > LOG_ROWS {
+                lines.pop_front();
+            }
+        });
+        for line in lines {
+            let row = if running.log.len() < LOG_ROWS {
+                let after = running.log.back().unwrap_or(&running.head);
+                let row = self.rows.insert_after(after, ProgressBar::new_spinner());
+                row.set_style(style("    {wide_msg}"));
+                running.log.push_back(row.clone());
+                row
+            } else {
+                // Rows stay where they are; their texts move up.
+                for index in 1..running.log.len() {
+                    running.log[index - 1].set_message(running.log[index].message());
+                }
+                running.log[LOG_ROWS - 1].clone()
+            };
+            row.set_message(line);
+        }
+    }
+
+    fn end(&mut self, step: usize) {
+        if let Some(running) = self.running.remove(&step) {
+            for row in running.log.iter().chain([&running.head]) {
+                row.finish_and_clear();
+                self.rows.remove(row);
+            }
+        }
+    }
+
+    fn finished(&mut self, step: usize, outcome: &StepOutcome, millis: u64) -> String {
+        self.end(step);
+        let (label, instruction) = self.seen.step(step);
+        let label = self.paint("36", &label);
+        match outcome {
+            StepOutcome::Cached => format!("{label} {instruction}  {}", self.paint("32", "CACHED")),
+            StepOutcome::Executed { .. } if !self.seen.has_work(step) => {
+                format!("{label} {instruction}")
+            }
+            StepOutcome::Executed { reason } => {
+                let time = self.paint("1", &format::millis(millis));
+                let reason = reason
+                    .as_ref()
+                    .map(|reason| self.paint("2", &format!("  ({})", printable(reason))));
+                format!("{label} {instruction}  {time}{}", reason.unwrap_or_default())
+            }
+        }
+    }
+
+    fn transfer(&mut self, transfer: &Transfer) {
+        let Some(word) = phase_word(transfer) else {
+            if let Some(bar) = self.transfers.remove(&transfer.id) {
+                bar.finish_and_clear();
+                self.rows.remove(&bar);
+            }
+            return;
+        };
+        let bar = self.transfers.entry(transfer.id.clone()).or_insert_with(|| {
+            let bar = self.rows.add(ProgressBar::no_length());
+            bar.set_prefix(printable(&transfer.id));
+            bar
+        });
+        // Unpacking has no total that could be known; the download's would mislead.
+        match transfer.total.filter(|_| transfer.phase != TransferPhase::Extracting) {
+            Some(total) => {
+                bar.set_style(
+                    style("  {prefix} {msg} {bar:24} {decimal_bytes}/{decimal_total_bytes}")
+                        .progress_chars("=> "),
+                );
+                bar.set_length(total);
+            }
+            None => bar.set_style(style("  {prefix} {msg} {decimal_bytes}")),
+        }
+        bar.set_message(word);
+        bar.set_position(transfer.current);
+    }
+
+    /// Takes all that is redrawn off the screen.
+    fn clear(&mut self) {
+        for step in self.running.keys().copied().collect::<Vec<_>>() {
+            self.end(step);
+        }
+        for (_, bar) in std::mem::take(&mut self.transfers) {
+            bar.finish_and_clear();
+            self.rows.remove(&bar);
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates of this file are well formed")
+}
+
+impl View for Live {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.seen.note(event);
+        let text = match event {
+            Event::Source(_) | Event::Planned { .. } => return Ok(()),
+            Event::Note { text } => self.paint("2", &printable(text)),
+            Event::Warning(remark) => report::diagnostic(remark, self.seen.quotable(), self.color),
+            Event::StepStarted { step } => {
+                self.start(*step);
+                return Ok(());
+            }
+            Event::StepOutput { step, stream, data } => {
+                self.output(*step, *stream, &data.bytes());
+                return Ok(());
+            }
+            Event::StepFinished { step, outcome, millis, .. } => {
+                self.finished(*step, outcome, *millis)
+            }
+            Event::StepFailed { step, millis } => {
+                self.end(*step);
+                let (label, instruction) = self.seen.step(*step);
+                let failed = self.paint("31", "FAILED");
+                format!("{label} {instruction}  {failed} after {}\n", format::millis(*millis))
+            }
+            Event::Transfer(transfer) => {
+                self.transfer(transfer);
+                return Ok(());
+            }
+            Event::Finished(finished) => {
+                self.clear();
+                summary(finished)
+            }
+            Event::Failed(failure) => {
+                self.clear();
+                report::failure(failure, self.seen.quotable(), self.color)
+            }
+        };
+        self.rows.println(text.strip_suffix('\n').unwrap_or(&text))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+    use crate::progress::samples;
+
+    /// Eighty columns that keep every line ever written to them.
+    #[derive(Clone, Debug, Default)]
+    struct Tape(Arc<Mutex<String>>);
+
+    impl Tape {
+        fn put(&self, text: &str) {
+            self.0.lock().unwrap().push_str(text);
+        }
+    }
+
+    impl TermLike for Tape {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.put(text);
+            self.put("\n");
+            Ok(())
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.put(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn run(events: &[Event]) -> String {
+        let tape = Tape::default();
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(tape.clone()), 255);
+        let mut view = Live::new(target, false);
+        for event in events {
+            view.event(event).unwrap();
+            // Redraws are limited in time; this one wants to see them all.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(view);
+        tape.0.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn what_runs_is_shown_while_it_runs() {
+        let tape = run(&samples::good());
+        for want in [
+            "[3/4] RUN npm install",
+            "    two",
+            "    100%",
+            "4f4fb700ef54 downloading",
+            "23.00 MB/46.00 MB",
+        ] {
+            assert!(tape.contains(want), "{want} is not in:\n{tape}");
+        }
+        assert!(!tape.contains("\x1b[32m"), "output of steps drives the terminal:\n{tape}");
+    }
+
+    #[test]
+    fn what_ended_stays() {
+        let tape = run(&samples::good());
+        for want in [
+            "[1/4] FROM node:14  CACHED",
+            "[2/4] COPY . .  0.1s  (COPY .: 1 file changed (a.js))",
+            "[3/4] RUN npm install  1m 01s",
+            "[4/4] ENTRYPOINT npm start",
+            "Built app-node:1 (0123456789ab) in 1m 02s, 1 of 3 steps cached",
+        ] {
+            assert!(tape.contains(want), "{want} is not in:\n{tape}");
+        }
+        let tape = run(&samples::bad());
+        for want in ["FAILED after 1.2s", "  npm ERR! code E404", "3 | RUN npm install"] {
+            assert!(tape.contains(want), "{want} is not in:\n{tape}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `POST /build` and `POST /v1/builds`: a tar in, a stream of what happens out.
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use builder::{BuildRequest, ContextInput, Event, Events};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Call;
+use super::classic::Classic;
+use super::error::ApiError;
+use super::query::BuildQuery;
+use super::{auth, guard};
+use crate::pipe;
+
+/// Bytes of context accepted from a client.
+const CONTEXT_LIMIT: u64 = 64 << 30;
+
+/// A build under way. Dropping it cancels the build.
+struct Running {
+    number: u64,
+    events: mpsc::Receiver<Event>,
+    _cancel_on_drop: DropGuard,
+}
+
+/// Answers in the form of Docker's classic builder. What fails before there is anything to show
+/// (a bad Dockerfile, an unknown base) is answered by a status.
+pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiError> {
+    let (query, request) = request(call)?;
+    let quiet = query.quiet;
+    let mut running = start(call, body, request)?;
+    let mut classic = Classic::new(running.number, quiet);
+    let mut first = String::new();
+    // A quiet build has nothing to show before its end; a silent connection would be cut by some.
+    while first.is_empty() && !quiet {
+        match running.events.recv().await {
+            Some(Event::Failed(failure)) => {
+                let message = classic.message(&failure);
+                return Err(ApiError::Build { kind: failure.kind, message });
+            }
+            Some(event) => first = classic.push(&event),
+            None => break,
+        }
+    }
+    let rest = stream::unfold(Some((running, classic, false)), |state| async move {
+        let (mut running, mut classic, mut is_over) = state?;
+        if is_over {
+            return None;
+        }
+        let event = running.events.recv().await;
+        is_over = matches!(event, None | Some(Event::Finished(_) | Event::Failed(_)));
+        let text = match event {
+            Some(event) => classic.push(&event),
+            None => classic.broken_off(),
+        };
+        Some((text, Some((running, classic, is_over))))
+    });
+    let first = stream::once(std::future::ready(first));
+    Ok(answer("application/json", futures_util::StreamExt::chain(first, rest)))
+}
+
+/// Answers each event as one line of JSON.
+pub(super) fn native(call: &Call, body: Body) -> Result<Response, ApiError> {
+    let (_, request) = request(call)?;
+    let running = start(call, body, request)?;
+    let lines = stream::unfold(running, |mut running| async move {
+        let event = running.events.recv().await?;
+        let line = serde_json::to_string(&event).expect("events are JSON") + "\n";
+        Some((line, running))
+    });
+    Ok(answer("application/x-ndjson", lines))
+}
+
+fn answer(
+    media_type: &'static str,
+    texts: impl stream::Stream<Item = String> + Send + 'static,
+) -> Response {
+    let chunks = futures_util::StreamExt::filter_map(texts, |text| {
+        std::future::ready((!text.is_empty()).then(|| Ok::<_, std::io::Error>(Bytes::from(text))))
+    });
+    ([(CONTENT_TYPE, media_type)], Body::from_stream(chunks)).into_response()
+}
+
+/// A request whose context is still to come.
+type Prepared = Box<dyn FnOnce(ContextInput) -> BuildRequest + Send>;
+
+/// Judges everything but the body.
+fn request(call: &Call) -> Result<(BuildQuery, Prepared), ApiError> {
+    guard::check_tar(&call.headers)?;
+    let query = BuildQuery::parse(&call.query)?;
+    let credentials = auth::for_build(&call.headers)?;
+    let defaults = call.service.0.defaults.clone();
+    let prepared = query.clone();
+    Ok((query, Box::new(move |context| prepared.into_request(context, credentials, &defaults))))
+}
+
+/// Starts the build; its task lives on until everything is cleaned up, also when the client went
+/// away.
+fn start(call: &Call, body: Body, prepared: Prepared) -> Result<Running, ApiError> {
+    let service = &call.service;
+    let permit = service.0.builds.clone().try_acquire_owned().map_err(|_| ApiError::Busy)?;
+    let (reader, feed) = pipe::reader(body.into_data_stream(), CONTEXT_LIMIT);
+    let request = prepared(ContextInput::Tar(Box::new(reader)));
+    let (events, receiver) = Events::channel();
+    let cancel = service.0.stop.child_token();
+    let cancel_on_drop = CancellationToken::clone(&cancel).drop_guard();
+    let builder = service.builder().clone();
+    service.spawn(async move {
+        let _permit = permit;
+        // How it ended is in the events.
+        let build = async { drop(builder.build(request, events, cancel).await) };
+        let mut build = std::pin::pin!(build);
+        tokio::select! {
+            () = &mut build => {}
+            () = feed => build.await,
+        }
+    });
+    Ok(Running { number: service.next_build(), events: receiver, _cancel_on_drop: cancel_on_drop })
+}

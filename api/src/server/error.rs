@@ -1,0 +1,110 @@
+//! The one error type of the service's handlers: a status and Docker's `{"message": ..}`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use builder::{ErrorKind, ImageError};
+use serde_json::json;
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// A parameter's value cannot be used.
+    #[error("invalid parameter `{name}`: {reason}")]
+    Parameter {
+        /// As in the query or the headers.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A parameter that Docker knows and this service cannot honour: refused, never ignored.
+    #[error("parameter `{name}` is not supported by rbuild{}", .instead.map(|i| format!(": {i}")).unwrap_or_default())]
+    Unsupported {
+        /// As in the query.
+        name: String,
+        /// What to do in its place.
+        instead: Option<&'static str>,
+    },
+    /// No such path.
+    #[error("page not found")]
+    NoRoute,
+    /// The path is there, for other methods.
+    #[error("method not allowed")]
+    Method,
+    /// An API version that is not spoken here.
+    #[error("{0}")]
+    Version(String),
+    /// Something asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request comes from a web page, or under a name that is not this machine's.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The body is of another type than the path wants.
+    #[error("{0}")]
+    MediaType(String),
+    /// As much as may run at once is running.
+    #[error("too many builds are running, try again later")]
+    Busy,
+    /// Something about an image.
+    #[error("{}", builder::causes(.0).join(": "))]
+    Image(#[from] ImageError),
+    /// A build that ended before it showed anything.
+    #[error("{message}")]
+    Build {
+        /// Who must act.
+        kind: ErrorKind,
+        /// All causes.
+        message: String,
+    },
+}
+
+impl ApiError {
+    /// A value of `name` that cannot be used.
+    pub(crate) fn parameter(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Parameter { name: name.into(), reason: reason.into() }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Parameter { .. } | Self::Unsupported { .. } | Self::Version(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NoRoute | Self::NotFound(_) | Self::Image(ImageError::NotFound { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Image(error) => status_of(error.kind()),
+            Self::Build { kind, .. } => status_of(*kind),
+        }
+    }
+}
+
+/// Returns the status of a class of failure.
+const fn status_of(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::User => StatusCode::BAD_REQUEST,
+        ErrorKind::Remote => StatusCode::BAD_GATEWAY,
+        ErrorKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Host | ErrorKind::Bug => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Returns the class of failure that a status stands for, as a client sees it.
+pub(crate) fn kind_of(status: StatusCode) -> ErrorKind {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => ErrorKind::Remote,
+        status if status.is_client_error() => ErrorKind::User,
+        _ => ErrorKind::Host,
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "message": self.to_string() }));
+        (self.status(), body).into_response()
+    }
+}

@@ -1,0 +1,219 @@
+//! Sockets, connections, and the end of the service.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use builder::ErrorKind;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::guard::Exposure;
+use super::{Service, router};
+use crate::address::{Address, is_loopback};
+use crate::fault::Fault;
+
+/// Mode of the socket file: its owner and its group may build.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Connections at once; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Bytes of a request's head. Credentials for many registries come in one header.
+const HEAD_LIMIT: usize = 256 << 10;
+
+/// A head that takes longer to arrive is given up.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What runs when the service is asked to end may take this long before it is cancelled.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What was cancelled may take this long to clean up.
+const CLEAN_UP: Duration = Duration::from_secs(15);
+
+/// A bound socket.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// A socket file, removed at the end.
+    Unix(UnixListener, SocketFile),
+    /// A port of the loopback interface.
+    Tcp(TcpListener),
+}
+
+/// Removes the socket's file when dropped.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // At the end of the process there is nobody left to act on a failure.
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+impl Listener {
+    /// Binds `address`. A socket file that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// A TCP address that other machines could reach, a socket in use, a directory that cannot be
+    /// written.
+    pub(crate) async fn bind(address: &Address) -> Result<Self, Fault> {
+        match address {
+            Address::Unix(path) => Self::bind_unix(path).await,
+            Address::Tcp { host, port } => Self::bind_tcp(host, *port).await,
+        }
+    }
+
+    async fn bind_unix(path: &Path) -> Result<Self, Fault> {
+        let fault = |error: &io::Error| Fault::file("listen on", path, error);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| fault(&error))?;
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                let what = format!("`{}` is there already and is no socket", path.display());
+                return Err(Fault::user(what));
+            }
+            Ok(_) if tokio::net::UnixStream::connect(path).await.is_ok() => {
+                let what = format!("another service listens on `{}`", path.display());
+                return Err(Fault::user(what).with_help("stop it, or choose another with --listen"));
+            }
+            Ok(_) => std::fs::remove_file(path).map_err(|error| fault(&error))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fault(&error)),
+        }
+        // Between bind and chmod nobody else may connect.
+        let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(umask);
+        let listener = bound.map_err(|error| fault(&error))?;
+        let file = SocketFile(path.to_owned());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))
+            .map_err(|error| fault(&error))?;
+        Ok(Self::Unix(listener, file))
+    }
+
+    async fn bind_tcp(host: &str, port: u16) -> Result<Self, Fault> {
+        let refuse = || {
+            let what = format!("refusing to listen on `{host}`: who reaches this port may build");
+            Fault::user(what).with_help("use a loopback address such as tcp://127.0.0.1:2375")
+        };
+        if !is_loopback(host) {
+            return Err(refuse());
+        }
+        let listener = TcpListener::bind((host, port)).await.map_err(|error| {
+            let what = format!("could not listen on `{host}` port {port}");
+            Fault { causes: vec![what, error.to_string()], ..Fault::new(ErrorKind::Host, "") }
+        })?;
+        // A name of this machine's may have been given another address.
+        match listener.local_addr() {
+            Ok(local) if local.ip().is_loopback() => Ok(Self::Tcp(listener)),
+            _ => Err(refuse()),
+        }
+    }
+
+    /// Returns where it listens, the port filled in.
+    pub(crate) fn address(&self) -> Address {
+        match self {
+            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+            Self::Tcp(listener) => {
+                let local = listener.local_addr();
+                local.map_or(Address::Tcp { host: String::new(), port: 0 }, |local| Address::Tcp {
+                    host: local.ip().to_string(),
+                    port: local.port(),
+                })
+            }
+        }
+    }
+
+    /// Tells how peers reach it.
+    pub(crate) const fn exposure(&self) -> Exposure {
+        match self {
+            Self::Unix(..) => Exposure::Socket,
+            Self::Tcp(_) => Exposure::Loopback,
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Unix(listener, _) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Answers connections until `shutdown`; then lets what runs finish for a while, cancels the rest,
+/// and waits until all of it has cleaned up.
+pub(crate) async fn serve(listener: Listener, service: Service, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let answers = TowerToHyperService::new(router(service.clone()));
+    while let Some(slot) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await {
+        let Ok(slot) = slot else { break };
+        let stream = match shutdown.run_until_cancelled(listener.accept()).await {
+            None => break,
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "could not accept a connection");
+                // Out of descriptors, most likely: the next try would fail at once.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_LIMIT)
+            .serve_connection(TokioIo::new(stream), answers.clone());
+        let shutdown = shutdown.clone();
+        connections.spawn(async move {
+            let _slot = slot;
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    end(&service, &connections).await;
+}
+
+async fn end(service: &Service, connections: &TaskTracker) {
+    let tasks = &service.0.tasks;
+    connections.close();
+    tasks.close();
+    let all = || async {
+        tasks.wait().await;
+        connections.wait().await;
+    };
+    if tokio::time::timeout(GRACE, all()).await.is_ok() {
+        return;
+    }
+    service.0.stop.cancel();
+    if tokio::time::timeout(CLEAN_UP, all()).await.is_err() {
+        tracing::error!("builds did not end within {} s of their cancelling", CLEAN_UP.as_secs());
+    }
+}

@@ -1,0 +1,340 @@
+//! The query of `POST /build`, both ways: the service reads it, the client writes it.
+//!
+//! Every parameter that Docker knows works or is refused by name; none is parsed and ignored. A
+//! value that asks for nothing (`0`, `null`, `[]`, empty) is what clients send for "not set".
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use builder::{BuildRequest, ContextInput, Credentials, DockerfileInput};
+use frontend::{Platform, RunNetwork};
+
+use super::error::ApiError;
+use crate::config::NetworkMode;
+
+/// A query, decoded.
+pub(crate) type Pairs = Vec<(String, String)>;
+
+/// Decodes a query string.
+pub(crate) fn pairs(query: Option<&str>) -> Pairs {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+}
+
+/// What `POST /build` is asked to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BuildQuery {
+    pub(crate) tags: Vec<String>,
+    /// Path inside the context.
+    pub(crate) dockerfile: Option<String>,
+    /// Values of `--build-arg`; `None` is an argument named without a value.
+    pub(crate) build_args: BTreeMap<String, Option<String>>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) target: Option<String>,
+    pub(crate) platform: Option<Platform>,
+    /// `None` leaves it to the service's settings.
+    pub(crate) network: Option<NetworkMode>,
+    pub(crate) extra_hosts: Vec<(String, String)>,
+    pub(crate) no_cache: bool,
+    pub(crate) pull: bool,
+    /// Answer with nothing but the image ID.
+    pub(crate) quiet: bool,
+}
+
+/// What the service adds to every build.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BuildDefaults {
+    /// PEM, for RUN steps.
+    pub(crate) ca_certs: Vec<u8>,
+    /// The network of builds that choose none.
+    pub(crate) network: RunNetwork,
+}
+
+impl BuildQuery {
+    /// Reads the parameters of `/build` (Docker Engine API 1.47, "Build an image").
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Parameter`] for values that cannot be used and names that nobody knows,
+    /// [`ApiError::Unsupported`] for what Docker has and this service has not.
+    pub(crate) fn parse(pairs: &[(String, String)]) -> Result<Self, ApiError> {
+        let mut query = Self::default();
+        for (name, value) in pairs {
+            query.set(name, value)?;
+        }
+        Ok(query)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
+        match name {
+            "t" => self.tags.extend(non_empty(value)),
+            "dockerfile" => self.dockerfile = non_empty(value),
+            "buildargs" => self.build_args = json_map(name, value)?,
+            "labels" => self.labels = json_map(name, value)?,
+            "target" => self.target = non_empty(value),
+            "platform" => self.platform = platform(name, value)?,
+            "networkmode" => self.network = network(value)?,
+            "extrahosts" => self.extra_hosts.extend(extra_host(value)?),
+            "nocache" => self.no_cache = boolean(value),
+            "pull" => self.pull = boolean(value),
+            "q" => self.quiet = boolean(value),
+            // Nothing intermediate is ever left behind, so both answers to these are kept.
+            "rm" | "forcerm" => {}
+            "version" => match value {
+                "" | "1" => {}
+                _ => return unsupported(name, Some("only the classic builder's 1 is spoken")),
+            },
+            "isolation" if value == "default" => {}
+            "squash" | "memory" | "memswap" | "cpushares" | "cpusetcpus" | "cpusetmems"
+            | "cpuperiod" | "cpuquota" | "shmsize" | "cgroupparent" | "ulimits" | "cachefrom"
+            | "isolation" | "securityopt" | "remote" | "session" | "buildid" | "outputs" => {
+                if asks_for_something(value) {
+                    return unsupported(name, instead_of(name));
+                }
+            }
+            _ => return Err(ApiError::parameter(name, "there is no such parameter")),
+        }
+        Ok(())
+    }
+
+    /// Makes the request of a build whose context is `context`.
+    pub(crate) fn into_request(
+        self,
+        context: ContextInput,
+        credentials: BTreeMap<String, Credentials>,
+        defaults: &BuildDefaults,
+    ) -> BuildRequest {
+        // An argument without a value is one that the client has none for: as if not given.
+        let given = |(name, value): (String, Option<String>)| Some((name, value?));
+        BuildRequest {
+            context,
+            named_contexts: BTreeMap::new(),
+            dockerfile: DockerfileInput::InContext(self.dockerfile),
+            tags: self.tags,
+            target: self.target,
+            build_args: self.build_args.into_iter().filter_map(given).collect(),
+            labels: self.labels,
+            platform: self.platform,
+            network: self.network.map_or(defaults.network, RunNetwork::from),
+            extra_hosts: self.extra_hosts,
+            no_cache: self.no_cache,
+            pull: self.pull,
+            outputs: Vec::new(),
+            ca_certs: defaults.ca_certs.clone(),
+            credentials,
+        }
+    }
+
+    /// Writes the query string that [`BuildQuery::parse`] reads back as this.
+    pub(crate) fn encode(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for tag in &self.tags {
+            query.append_pair("t", tag);
+        }
+        for (name, address) in &self.extra_hosts {
+            query.append_pair("extrahosts", &format!("{name}:{address}"));
+        }
+        if !self.build_args.is_empty() {
+            query.append_pair("buildargs", &json(&self.build_args));
+        }
+        if !self.labels.is_empty() {
+            query.append_pair("labels", &json(&self.labels));
+        }
+        let platform = self.platform.as_ref().map(ToString::to_string);
+        let texts = [
+            ("dockerfile", self.dockerfile.as_deref()),
+            ("target", self.target.as_deref()),
+            ("platform", platform.as_deref()),
+            ("networkmode", self.network.map(NetworkMode::word)),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                query.append_pair(name, text);
+            }
+        }
+        for (name, is_set) in [("nocache", self.no_cache), ("pull", self.pull), ("q", self.quiet)] {
+            if is_set {
+                query.append_pair(name, "1");
+            }
+        }
+        query.finish()
+    }
+}
+
+fn json(map: &impl serde::Serialize) -> String {
+    serde_json::to_string(map).expect("maps of texts are JSON")
+}
+
+fn unsupported<T>(name: &str, instead: Option<&'static str>) -> Result<T, ApiError> {
+    Err(ApiError::Unsupported { name: name.to_owned(), instead })
+}
+
+fn instead_of(name: &str) -> Option<&'static str> {
+    match name {
+        "cachefrom" => Some("the store's own cache is always used"),
+        "remote" => Some("send the context as a tar"),
+        "session" | "outputs" => Some("they belong to BuildKit's protocol"),
+        _ => None,
+    }
+}
+
+/// Reads a flag as Docker's daemon does.
+pub(crate) fn boolean(value: &str) -> bool {
+    !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "no" | "false" | "none")
+}
+
+fn asks_for_something(value: &str) -> bool {
+    boolean(value) && !matches!(value.trim(), "null" | "[]" | "{}")
+}
+
+fn non_empty(value: &str) -> Option<String> {
+    (!value.is_empty()).then(|| value.to_owned())
+}
+
+fn json_map<V>(name: &str, value: &str) -> Result<BTreeMap<String, V>, ApiError>
+where
+    V: serde::de::DeserializeOwned,
+{
+    if value.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let map: Option<BTreeMap<String, V>> = serde_json::from_str(value)
+        .map_err(|error| ApiError::parameter(name, error.to_string()))?;
+    Ok(map.unwrap_or_default())
+}
+
+/// Reads a platform as Docker writes it in `/build` and `/images/create`: plain text.
+pub(crate) fn platform(name: &str, value: &str) -> Result<Option<Platform>, ApiError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let platform = Platform::parse(value);
+    platform.map(Some).map_err(|error| ApiError::parameter(name, error.to_string()))
+}
+
+fn network(value: &str) -> Result<Option<NetworkMode>, ApiError> {
+    match value {
+        "" => Ok(None),
+        // Docker's name of its own default.
+        "default" | "bridge" => Ok(Some(NetworkMode::Default)),
+        "none" => Ok(Some(NetworkMode::None)),
+        "host" => Ok(Some(NetworkMode::Host)),
+        _ => Err(ApiError::parameter(
+            "networkmode",
+            format!("`{value}` is not default, none or host"),
+        )),
+    }
+}
+
+fn extra_host(value: &str) -> Result<Option<(String, String)>, ApiError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    parse_extra_host(value).map(Some).map_err(|reason| ApiError::parameter("extrahosts", reason))
+}
+
+/// Parses `name:address` or `name=address`; the address may be in brackets.
+///
+/// # Errors
+///
+/// A sentence.
+pub(crate) fn parse_extra_host(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').or_else(|| text.split_once(':'));
+    let (name, address) = pair.ok_or_else(|| format!("`{text}` is not HOST:ADDRESS"))?;
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{name}` is not a host name"));
+    }
+    if address == "host-gateway" {
+        return Err("`host-gateway` is not supported: steps cannot reach the host".to_owned());
+    }
+    let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+    let parsed: IpAddr = bare.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
+    Ok((name.to_owned(), parsed.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<BuildQuery, ApiError> {
+        BuildQuery::parse(&pairs(Some(query)))
+    }
+
+    #[test]
+    fn what_docker_sends_is_understood() {
+        let args = |pairs: &[(&str, Option<&str>)]| {
+            pairs.iter().map(|&(k, v)| (k.into(), v.map(Into::into))).collect()
+        };
+        let none = BuildQuery::default;
+        #[rustfmt::skip]
+        let cases = [
+            ("nothing set",  "dockerfile=Dockerfile&version=1", BuildQuery { dockerfile: Some("Dockerfile".into()), ..none() }),
+            ("tags",         "t=a&t=b%3A1",                     BuildQuery { tags: vec!["a".into(), "b:1".into()], ..none() }),
+            ("arguments",    "buildargs=%7B%22Q%22%3A%221%22%2C%22V%22%3Anull%7D",
+                                                                BuildQuery { build_args: args(&[("Q", Some("1")), ("V", None)]), ..none() }),
+            ("null maps",    "buildargs=null&labels=",          none()),
+            ("labels",       "labels=%7B%22k%22%3A%22v+w%22%7D", BuildQuery { labels: [("k".into(), "v w".into())].into(), ..none() }),
+            ("hosts",        "extrahosts=a:1.2.3.4&extrahosts=b:::1", BuildQuery {
+                extra_hosts: vec![("a".into(), "1.2.3.4".into()), ("b".into(), "::1".into())], ..none() }),
+            ("network",      "networkmode=none",                BuildQuery { network: Some(NetworkMode::None), ..none() }),
+            ("bridge",       "networkmode=bridge",              BuildQuery { network: Some(NetworkMode::Default), ..none() }),
+            ("platform",     "platform=linux/arm64",            BuildQuery { platform: Some(Platform::parse("linux/arm64").unwrap()), ..none() }),
+            ("target",       "target=base&nocache=1&pull=true&q=1", BuildQuery {
+                target: Some("base".into()), no_cache: true, pull: true, quiet: true, ..none() }),
+            ("false flags",  "nocache=0&pull=false&q=",         none()),
+            ("clean-up",     "rm=0&forcerm=1",                  none()),
+            ("unset limits", "memory=0&memswap=0&cpusetcpus=&shmsize=0&ulimits=null&cachefrom=%5B%5D&squash=0&remote=&isolation=default", none()),
+        ];
+        for (name, query, want) in cases {
+            assert_eq!(parse(query).unwrap(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        #[rustfmt::skip]
+        let cases = [
+            ("unknown",       "colour=red",             "invalid parameter `colour`: there is no such parameter"),
+            ("memory",        "memory=524288000",       "parameter `memory` is not supported by rbuild"),
+            ("ulimits",       "ulimits=%5B%7B%7D%5D",   "parameter `ulimits` is not supported by rbuild"),
+            ("cache",         "cachefrom=%5B%22a%22%5D", "parameter `cachefrom` is not supported by rbuild: the store's own cache is always used"),
+            ("remote",        "remote=https://x/y.git", "parameter `remote` is not supported by rbuild: send the context as a tar"),
+            ("buildkit",      "version=2",              "parameter `version` is not supported by rbuild: only the classic builder's 1 is spoken"),
+            ("squash",        "squash=1",               "parameter `squash` is not supported by rbuild"),
+            ("container net", "networkmode=container:x", "invalid parameter `networkmode`: `container:x` is not default, none or host"),
+            ("bad platform",  "platform=a/b/c/d",       "invalid parameter `platform`: `a/b/c/d` is not a platform: expected os[/architecture[/variant]], such as linux/amd64"),
+            ("host gateway",  "extrahosts=h:host-gateway", "invalid parameter `extrahosts`: `host-gateway` is not supported: steps cannot reach the host"),
+            ("bad host",      "extrahosts=h:x",         "invalid parameter `extrahosts`: `x` is not an IP address"),
+            ("bad json",      "labels=%7B",             "invalid parameter `labels`: EOF while parsing an object at line 1 column 1"),
+        ];
+        for (name, query, want) in cases {
+            assert_eq!(parse(query).unwrap_err().to_string(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_client_writes_is_read_back() {
+        let query = BuildQuery {
+            tags: vec!["reg.local:5000/a b/c:1".into(), "ü".into()],
+            dockerfile: Some("a&b=c".into()),
+            build_args: [("K".into(), Some("v\n&".into())), ("N".into(), None)].into(),
+            labels: [("l".into(), "\"".into())].into(),
+            target: Some("x".into()),
+            platform: Some(Platform::parse("linux/arm/v6").unwrap()),
+            network: Some(NetworkMode::Host),
+            extra_hosts: vec![("h".into(), "::1".into())],
+            no_cache: true,
+            pull: true,
+            quiet: true,
+        };
+        assert_eq!(parse(&query.encode()).unwrap(), query);
+        assert_eq!(BuildQuery::default().encode(), "");
+    }
+
+    #[test]
+    fn arguments_without_a_value_are_left_out() {
+        let query = parse("buildargs=%7B%22Q%22%3A%221%22%2C%22V%22%3Anull%7D").unwrap();
+        let request =
+            query.into_request(ContextInput::Empty, BTreeMap::new(), &BuildDefaults::default());
+        assert_eq!(request.build_args, [("Q".to_owned(), "1".to_owned())].into());
+    }
+}

@@ -1,0 +1,207 @@
+//! From method and path to what is asked for. Image names contain slashes, and every path may
+//! begin with a version, so the table is a function.
+
+use axum::http::Method;
+use percent_encoding::percent_decode_str;
+
+use super::error::ApiError;
+
+/// The newest version of Docker's Engine API that is spoken.
+pub(crate) const API_VERSION: (u32, u32) = (1, 47);
+
+/// The oldest one.
+pub(crate) const MIN_API_VERSION: (u32, u32) = (1, 24);
+
+/// What is asked for. Names are decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// `GET` and `HEAD /_ping`
+    Ping,
+    /// `GET /version`
+    Version,
+    /// `GET /info`
+    Info,
+    /// `GET /system/df`
+    DiskUsage,
+    /// `POST /build`
+    Build,
+    /// `POST /v1/builds`: the same, answering our own events
+    NativeBuild,
+    /// `GET /images/json`
+    Images,
+    /// `GET /images/get`
+    SaveImages,
+    /// `POST /images/load`
+    LoadImages,
+    /// `POST /images/create`
+    Pull,
+    /// `GET /images/{name}/json`
+    Image(String),
+    /// `GET /images/{name}/history`
+    History(String),
+    /// `GET /images/{name}/get`
+    SaveImage(String),
+    /// `POST /images/{name}/tag`
+    Tag(String),
+    /// `POST /images/{name}/push`
+    Push(String),
+    /// `DELETE /images/{name}`
+    RemoveImage(String),
+    /// `GET /containers/json`
+    Containers,
+    /// `GET /containers/{name}/json`
+    Container(String),
+}
+
+impl Route {
+    /// Finds the route of `path`, versioned or not.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Version`], [`ApiError::NoRoute`], [`ApiError::Method`], or
+    /// [`ApiError::Parameter`] for a name that is not UTF-8.
+    pub(crate) fn parse(method: &Method, path: &str) -> Result<Self, ApiError> {
+        let path = strip_version(path)?;
+        let parts = path.strip_prefix('/').ok_or(ApiError::NoRoute)?;
+        let (want, route) = match parts {
+            "_ping" if method == Method::HEAD => (Method::HEAD, Self::Ping),
+            "_ping" => (Method::GET, Self::Ping),
+            "version" => (Method::GET, Self::Version),
+            "info" => (Method::GET, Self::Info),
+            "system/df" => (Method::GET, Self::DiskUsage),
+            "build" => (Method::POST, Self::Build),
+            "v1/builds" => (Method::POST, Self::NativeBuild),
+            "images/json" => (Method::GET, Self::Images),
+            "images/get" => (Method::GET, Self::SaveImages),
+            "images/load" => (Method::POST, Self::LoadImages),
+            "images/create" => (Method::POST, Self::Pull),
+            "containers/json" => (Method::GET, Self::Containers),
+            other => named(method, other)?,
+        };
+        if *method == want { Ok(route) } else { Err(ApiError::Method) }
+    }
+}
+
+fn named(method: &Method, parts: &str) -> Result<(Method, Route), ApiError> {
+    if let Some(name) = parts.strip_prefix("containers/").and_then(|p| p.strip_suffix("/json")) {
+        return Ok((Method::GET, Route::Container(decode(name)?)));
+    }
+    let rest = parts.strip_prefix("images/").filter(|rest| !rest.is_empty());
+    let rest = rest.ok_or(ApiError::NoRoute)?;
+    if method == Method::DELETE {
+        return Ok((Method::DELETE, Route::RemoveImage(decode(rest)?)));
+    }
+    let (name, verb) = rest.rsplit_once('/').ok_or(ApiError::NoRoute)?;
+    let name = decode(name)?;
+    if name.is_empty() {
+        return Err(ApiError::NoRoute);
+    }
+    match verb {
+        "json" => Ok((Method::GET, Route::Image(name))),
+        "history" => Ok((Method::GET, Route::History(name))),
+        "get" => Ok((Method::GET, Route::SaveImage(name))),
+        "tag" => Ok((Method::POST, Route::Tag(name))),
+        "push" => Ok((Method::POST, Route::Push(name))),
+        _ => Err(ApiError::NoRoute),
+    }
+}
+
+fn decode(name: &str) -> Result<String, ApiError> {
+    let name = percent_decode_str(name).decode_utf8();
+    name.map(String::from).map_err(|_| ApiError::parameter("name", "it is not UTF-8"))
+}
+
+/// Takes `/v1.47` off the front. `/v1/...` is our own API, which has no minor version.
+fn strip_version(path: &str) -> Result<&str, ApiError> {
+    let Some((version, _)) = path.strip_prefix("/v").and_then(|rest| rest.split_once('/')) else {
+        return Ok(path);
+    };
+    let Some((major, minor)) = version.split_once('.') else { return Ok(path) };
+    let (Ok(major), Ok(minor)) = (major.parse::<u32>(), minor.parse::<u32>()) else {
+        return Err(ApiError::NoRoute);
+    };
+    let asked = (major, minor);
+    if asked > API_VERSION {
+        let (max_major, max_minor) = API_VERSION;
+        return Err(ApiError::Version(format!(
+            "client version {version} is too new. Maximum supported API version is {max_major}.{max_minor}"
+        )));
+    }
+    if asked < MIN_API_VERSION {
+        let (min_major, min_minor) = MIN_API_VERSION;
+        return Err(ApiError::Version(format!(
+            "client version {version} is too old. Minimum supported API version is {min_major}.{min_minor}"
+        )));
+    }
+    Ok(&path["/v".len() + version.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_routed() {
+        let name = |name: &str| name.to_owned();
+        #[rustfmt::skip]
+        let cases = [
+            ("GET",    "/_ping",                                 Route::Ping),
+            ("HEAD",   "/_ping",                                 Route::Ping),
+            ("HEAD",   "/v1.47/_ping",                           Route::Ping),
+            ("GET",    "/v1.24/version",                         Route::Version),
+            ("GET",    "/info",                                  Route::Info),
+            ("POST",   "/build",                                 Route::Build),
+            ("POST",   "/v1.41/build",                           Route::Build),
+            ("POST",   "/v1/builds",                             Route::NativeBuild),
+            ("GET",    "/images/json",                           Route::Images),
+            ("GET",    "/v1.47/images/a/json",                   Route::Image(name("a"))),
+            ("GET",    "/images/reg.local:5000/a/b:1/json",      Route::Image(name("reg.local:5000/a/b:1"))),
+            ("GET",    "/images/a%2Fb/json",                     Route::Image(name("a/b"))),
+            ("GET",    "/images/a/b/history",                    Route::History(name("a/b"))),
+            ("POST",   "/images/a/b:1/tag",                      Route::Tag(name("a/b:1"))),
+            ("POST",   "/images/a/b/push",                       Route::Push(name("a/b"))),
+            ("DELETE", "/images/a/b:1",                          Route::RemoveImage(name("a/b:1"))),
+            ("DELETE", "/images/a/json",                         Route::RemoveImage(name("a/json"))),
+            ("GET",    "/images/get",                            Route::SaveImages),
+            ("GET",    "/images/a/b/get",                        Route::SaveImage(name("a/b"))),
+            ("POST",   "/images/load",                           Route::LoadImages),
+            ("POST",   "/images/create",                         Route::Pull),
+            ("GET",    "/containers/json",                       Route::Containers),
+            ("GET",    "/containers/x/json",                     Route::Container(name("x"))),
+            ("GET",    "/system/df",                             Route::DiskUsage),
+        ];
+        for (method, path, want) in cases {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(Route::parse(&method, path).unwrap(), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_refused() {
+        #[rustfmt::skip]
+        let cases = [
+            ("GET",    "/",                       "page not found"),
+            ("GET",    "",                        "page not found"),
+            ("GET",    "/images",                 "page not found"),
+            ("GET",    "/images/",                "page not found"),
+            ("GET",    "/images//json",           "page not found"),
+            ("GET",    "/images/a",               "page not found"),
+            ("DELETE", "/images/",                "page not found"),
+            ("POST",   "/session",                "page not found"),
+            ("GET",    "/v1.x/_ping",             "page not found"),
+            ("GET",    "/v1.47",                  "page not found"),
+            ("GET",    "/build",                  "method not allowed"),
+            ("POST",   "/images/json",            "method not allowed"),
+            ("PUT",    "/images/a/json",          "method not allowed"),
+            ("POST",   "/_ping",                  "method not allowed"),
+            ("GET",    "/images/%ff/json",        "invalid parameter `name`: it is not UTF-8"),
+            ("GET",    "/v1.99/info",             "client version 1.99 is too new. Maximum supported API version is 1.47"),
+            ("GET",    "/v1.12/info",             "client version 1.12 is too old. Minimum supported API version is 1.24"),
+        ];
+        for (method, path, want) in cases {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let error = Route::parse(&method, path).unwrap_err();
+            assert_eq!(error.to_string(), want, "{method} {path}");
+        }
+    }
+}

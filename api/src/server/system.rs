@@ -1,0 +1,101 @@
+//! What the service tells of itself.
+
+use axum::Json;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use builder::blocking;
+use serde_json::json;
+
+use super::Call;
+use super::error::ApiError;
+use super::route::{API_VERSION, MIN_API_VERSION};
+use crate::wire::ImageItem;
+
+/// `/_ping`: what Docker's clients decide their dialect by.
+pub(super) fn ping() -> Response {
+    let (major, minor) = API_VERSION;
+    let headers = [
+        ("Api-Version", format!("{major}.{minor}")),
+        // 2 would promise BuildKit's protocol.
+        ("Builder-Version", "1".to_owned()),
+        ("Docker-Experimental", "false".to_owned()),
+        ("Ostype", "linux".to_owned()),
+        ("Server", concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned()),
+        (CACHE_CONTROL.as_str(), "no-cache, no-store, must-revalidate".to_owned()),
+        (CONTENT_TYPE.as_str(), "text/plain; charset=utf-8".to_owned()),
+    ];
+    (headers, "OK").into_response()
+}
+
+/// `GET /version`.
+pub(super) fn version() -> Response {
+    let text = |(major, minor): (u32, u32)| format!("{major}.{minor}");
+    let version = env!("CARGO_PKG_VERSION");
+    let uname = rustix::system::uname();
+    Json(json!({
+        "Platform": { "Name": "rbuild" },
+        "Components": [{ "Name": "Engine", "Version": version, "Details": {
+            "ApiVersion": text(API_VERSION),
+            "MinAPIVersion": text(MIN_API_VERSION),
+            "Arch": frontend::Platform::host().architecture,
+            "Os": "linux",
+            "KernelVersion": uname.release().to_string_lossy(),
+            "Experimental": "false",
+        }}],
+        "Version": version,
+        "ApiVersion": text(API_VERSION),
+        "MinAPIVersion": text(MIN_API_VERSION),
+        "Os": "linux",
+        "Arch": frontend::Platform::host().architecture,
+        "KernelVersion": uname.release().to_string_lossy(),
+    }))
+    .into_response()
+}
+
+/// `GET /info`.
+pub(super) async fn info(call: &Call) -> Result<Response, ApiError> {
+    let builder = call.service.builder().clone();
+    let images = blocking::run(move || builder.images()).await?;
+    let uname = rustix::system::uname();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = rustix::system::sysinfo();
+    Ok(Json(json!({
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Name": uname.nodename().to_string_lossy(),
+        "OperatingSystem": "Linux",
+        "OSType": "linux",
+        "Architecture": uname.machine().to_string_lossy(),
+        "KernelVersion": uname.release().to_string_lossy(),
+        "NCPU": cores,
+        "MemTotal": u64::from(memory.mem_unit).saturating_mul(memory.totalram),
+        "DockerRootDir": call.service.0.root.to_string_lossy(),
+        "Driver": "overlay",
+        "Images": images.len(),
+        "Containers": 0,
+        "ContainersRunning": 0,
+        "ContainersPaused": 0,
+        "ContainersStopped": 0,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "SecurityOptions": [],
+        "Warnings": [],
+        "ExperimentalBuild": false,
+    }))
+    .into_response())
+}
+
+/// `GET /system/df`.
+pub(super) async fn disk_usage(call: &Call) -> Result<Response, ApiError> {
+    let builder = call.service.builder().clone();
+    let images = blocking::run(move || builder.images()).await?;
+    let images: Vec<ImageItem> = images.into_iter().map(ImageItem::from).collect();
+    let layers: u64 = images.iter().map(|image| image.size).sum();
+    Ok(Json(json!({
+        "LayersSize": layers,
+        "Images": images,
+        "Containers": [],
+        "Volumes": [],
+        "BuildCache": [],
+        "BuilderSize": 0,
+    }))
+    .into_response())
+}

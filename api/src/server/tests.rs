@@ -1,0 +1,117 @@
+//! The router without a socket: what is refused, and what is answered by an empty store.
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use builder::{BuilderConfig, RegistryConfig};
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::*;
+
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn message(&self) -> String {
+        let value: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        value["message"].as_str().unwrap_or(&self.body).to_owned()
+    }
+}
+
+async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_>) -> Answer {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let config = BuilderConfig {
+        root: root.clone(),
+        parallel_steps: std::num::NonZeroUsize::MIN,
+        step_timeout: None,
+        registries: RegistryConfig::default(),
+    };
+    let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();
+    let router = router(Service::new(builder, root, BuildDefaults::default(), exposure));
+    let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    Answer { status: head.status, headers: head.headers, body }
+}
+
+async fn ask(method: &str, uri: &str, headers: Headers<'_>) -> Answer {
+    ask_at(Exposure::Socket, method, uri, headers).await
+}
+
+#[tokio::test]
+async fn ping_has_what_dockers_clients_look_for() {
+    for method in ["GET", "HEAD"] {
+        let answer = ask(method, "/_ping", &[]).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        for (name, want) in [
+            ("api-version", "1.47"),
+            ("ostype", "linux"),
+            ("docker-experimental", "false"),
+            ("builder-version", "1"),
+        ] {
+            assert_eq!(answer.headers[name], want, "{method} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_before_their_body() {
+    let tar = ("content-type", "application/x-tar");
+    #[rustfmt::skip]
+    let cases: [(&str, &str, Headers<'_>, u16, &str); 15] = [
+        ("POST",   "/build",                  &[],    415, "the body must be a tar"),
+        ("POST",   "/build",                  &[("content-type", "text/plain")], 415, "the body must be a tar"),
+        ("POST",   "/build?colour=red",       &[tar], 400, "invalid parameter `colour`"),
+        ("POST",   "/build?squash=1",         &[tar], 400, "`squash` is not supported"),
+        ("POST",   "/v1/builds?memory=5",     &[tar], 400, "`memory` is not supported"),
+        ("POST",   "/build",                  &[tar, ("x-registry-config", "%")], 400, "X-Registry-Config"),
+        ("POST",   "/build",                  &[tar, ("origin", "http://evil.example")], 403, "origin"),
+        ("GET",    "/images/json?filters=%7B%22x%22%3A%5B%5D%7D", &[], 400, "filters.x"),
+        ("GET",    "/images/json?manifests=1", &[],   400, "`manifests` is not supported"),
+        ("GET",    "/images/a/b:1/json",      &[],    404, "a/b:1"),
+        ("GET",    "/images/get",             &[],    400, "`names`"),
+        ("POST",   "/images/a/tag",           &[],    400, "`repo`"),
+        ("POST",   "/images/create?fromSrc=-", &[],   400, "`fromSrc` is not supported"),
+        ("POST",   "/images/a/push",          &[],    400, "pushing all tags is not supported"),
+        ("GET",    "/containers/x/json",      &[],    404, "No such container: x"),
+    ];
+    for (method, uri, headers, status, want) in cases {
+        let answer = ask(method, uri, headers).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {uri}: {}", answer.body);
+        assert!(answer.message().contains(want), "{method} {uri}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_port_answers_to_names_of_this_machine_only() {
+    for (host, status) in [("localhost:2375", 200), ("[::1]:1", 200), ("evil.example:2375", 403)] {
+        let answer = ask_at(Exposure::Loopback, "GET", "/_ping", &[("host", host)]).await;
+        assert_eq!(answer.status.as_u16(), status, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_store_is_described() {
+    let json = async |uri: &str| {
+        let answer = ask("GET", uri, &[]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{uri}: {}", answer.body);
+        serde_json::from_str::<Value>(&answer.body).unwrap()
+    };
+    assert_eq!(json("/v1.41/images/json?all=1").await, serde_json::json!([]));
+    assert_eq!(json("/containers/json").await, serde_json::json!([]));
+    assert_eq!(json("/version").await["ApiVersion"], "1.47");
+    assert_eq!(json("/info").await["Images"], 0);
+    assert_eq!(json("/system/df").await["Images"], serde_json::json!([]));
+}

@@ -1,0 +1,74 @@
+//! Help, exit codes and messages.
+
+use std::fs;
+use std::path::Path;
+
+use super::{command, rbuild, text};
+
+#[test]
+fn help_is_as_agreed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, args) in [("help", &["--help"][..]), ("help-build", &["build", "--help"])] {
+        let output = rbuild(dir.path(), args);
+        assert_eq!(output.status.code(), Some(0), "{name}");
+        let got = text(&output.stdout);
+        let golden =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(format!("{name}.txt"));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&golden, &got).unwrap();
+        }
+        let want = fs::read_to_string(&golden).unwrap_or_default();
+        assert_eq!(got, want, "{} differs; UPDATE=1 rewrites it", golden.display());
+    }
+}
+
+#[test]
+fn exit_codes_and_messages_tell_who_must_act() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "no certificate").unwrap();
+    #[rustfmt::skip]
+    let cases: [(&[&str], i32, &str); 14] = [
+        (&[],                                         2, "Usage"),
+        (&["--squash", "."],                          2, "unexpected argument '--squash'"),
+        (&["-t", "x"],                                2, "PATH"),
+        (&["-t", "x", "nowhere"],                     1, "error: the context directory `nowhere` does not exist"),
+        (&["build", "file"],                          1, "error: the context `file` is not a directory"),
+        (&["-f", "nowhere", "."],                     1, "error: the Dockerfile `nowhere` does not exist"),
+        (&["--ca-cert", "file", "."],                 1, "holds no certificate in PEM form"),
+        (&["--ca-cert", "nowhere", "."],              1, "caused by: No such file"),
+        (&["-"],                                      1, "standard input is empty"),
+        (&["inspect", "nothing:here"],                1, "nothing:here"),
+        (&["run", "--network", "no"],                 2, "possible values: default, none, host"),
+        (&["--host", "unix:///nowhere.sock", "images"], 3, "is `rbuild serve` running there?"),
+        (&["--host", "unix:///nowhere.sock", "prune"], 1, "works on this machine only"),
+        (&["serve", "--listen", "tcp://0.0.0.0:0"],   1, "who reaches this port may build"),
+    ];
+    for (args, code, want) in cases {
+        let output = rbuild(dir.path(), args);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
+        assert!(errors.contains(want), "{args:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_told_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rbuild.toml");
+    fs::write(&file, "[build]\njobz = 1\n").unwrap();
+    let output = command(dir.path(), &["images"]).env("RBUILD_CONFIG", &file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("rbuild.toml:2:1: unknown field `jobz`"), "{errors}");
+}
+
+#[test]
+fn an_empty_store_has_no_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = rbuild(dir.path(), &["images"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "REPOSITORY   TAG   IMAGE ID   CREATED   SIZE\n");
+    assert_eq!(text(&rbuild(dir.path(), &["inspect", "x"]).stdout), "[]\n");
+    let version = text(&rbuild(dir.path(), &["version"]).stdout);
+    assert_eq!(version, format!("rbuild {}\n", env!("CARGO_PKG_VERSION")));
+}

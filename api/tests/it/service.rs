@@ -1,0 +1,123 @@
+//! A service of this program, and clients of it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{command, rbuild, text};
+
+/// A running service; killed if a test forgets to end it.
+struct Service {
+    child: Child,
+    address: String,
+}
+
+impl Service {
+    fn start(dir: &Path, listen: &str) -> Self {
+        let mut child = command(dir, &["serve", "--listen", listen])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("rbuild starts");
+        let mut line = String::new();
+        let stderr = child.stderr.take().expect("standard error is piped");
+        BufReader::new(stderr).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("rbuild listens on ").expect(&line).to_owned();
+        Self { child, address }
+    }
+
+    /// Asks it to end, and returns its exit code and how long it took.
+    fn end(mut self) -> (Option<i32>, Duration) {
+        let since = Instant::now();
+        let id = i32::try_from(self.child.id()).unwrap();
+        let id = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        (self.child.wait().unwrap().code(), since.elapsed())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Ended already, most of the time.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn a_socket_is_for_owner_and_group_and_goes_with_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("run/rbuild.sock");
+    let listen = format!("unix://{}", socket.display());
+    let service = Service::start(dir.path(), &listen);
+    assert_eq!(service.address, listen);
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+
+    let second = rbuild(dir.path(), &["serve", "--listen", &listen]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains("another service listens"), "{second:?}");
+
+    let images = rbuild(dir.path(), &["--host", &listen, "images", "-q"]);
+    assert_eq!((images.status.code(), images.stdout), (Some(0), Vec::new()));
+    let version = text(&rbuild(dir.path(), &["version", "--host", &listen]).stdout);
+    assert!(version.contains("Docker API 1.47"), "{version}");
+    let missing = rbuild(dir.path(), &["--host", &listen, "history", "a/b:1"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("a/b:1"), "{missing:?}");
+
+    let (code, took) = service.end();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_socket_left_behind_is_replaced_and_another_file_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let service = Service::start(dir.path(), &format!("unix://{}", socket.display()));
+    drop(service);
+    let file = dir.path().join("precious");
+    std::fs::write(&file, "x").unwrap();
+    let output = rbuild(dir.path(), &["serve", "--listen", &format!("unix://{}", file.display())]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "x");
+}
+
+#[test]
+fn a_port_is_filled_in_and_pages_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path(), "tcp://127.0.0.1:0");
+    let authority = service.address.strip_prefix("tcp://").unwrap();
+    let ask = |host: &str, more: &str| {
+        let mut stream = TcpStream::connect(authority).unwrap();
+        write!(stream, "GET /_ping HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(ask(authority, "").starts_with("HTTP/1.1 200"), "{}", ask(authority, ""));
+    assert!(ask("evil.example", "").starts_with("HTTP/1.1 403"));
+    assert!(ask(authority, "Origin: http://evil.example\r\n").starts_with("HTTP/1.1 403"));
+    let images = rbuild(dir.path(), &["images", "--host", &service.address]);
+    assert_eq!(images.status.code(), Some(0), "{images:?}");
+    assert_eq!(service.end().0, Some(0));
+}
+
+#[test]
+fn an_idle_connection_does_not_hold_the_end_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let service = Service::start(dir.path(), &format!("unix://{}", socket.display()));
+    let _idle = UnixStream::connect(&socket).unwrap();
+    let mut half = UnixStream::connect(&socket).unwrap();
+    half.write_all(b"GET /_ping HT").unwrap();
+    let (code, took) = service.end();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
