@@ -17,10 +17,11 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::beneath::open_exact;
 use super::error::{At as _, Fault};
 use super::mount::{make_file, open_dir, path_of};
 use super::spec::base64_bytes;
@@ -203,9 +204,7 @@ pub(super) fn clean_layer(notes: &OwnedFd, upper: &Path) -> Result<(), Fault> {
 }
 
 fn clean_file(upper: &OwnedFd, file: &Shadowed, block: &[u8]) -> Result<(), Fault> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let place = match rustix::fs::openat2(upper, &file.path, flags, Mode::empty(), resolve) {
+    let place = match open_exact(upper, &file.path) {
         // Untouched, or something else has taken the place of a directory on the way.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
         place => place?,

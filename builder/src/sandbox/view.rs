@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::beneath::open_exact;
 use super::error::{At as _, Fault};
 use super::mount::{overlay, path_of};
 
@@ -49,11 +50,7 @@ impl ImageView {
 
     /// Opens what is at `path`, itself free of links, as a place; a link is not followed.
     pub(super) fn open_place(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        let root = self.root.as_ref().ok_or(Errno::NOENT)?;
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+        open_exact(self.root.as_ref().ok_or(Errno::NOENT)?, path)
     }
 
     /// Follows every link of `path`, an absolute one, beneath the root.
@@ -160,6 +157,9 @@ fn parts(path: &Path) -> impl Iterator<Item = OsString> + '_ {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use rustix::fs::OFlags;
+
+    use super::super::beneath::open_followed;
     use super::*;
 
     /// An image with the links that images have, and some that attackers make.
@@ -264,8 +264,7 @@ mod tests {
                 let _ = std::fs::create_dir_all(dir.path().join(name));
             }
             let root = super::super::mount::open_dir(dir.path()).unwrap();
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let kernels = rustix::fs::openat2(&root, &path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+            let kernels = open_followed(&root, Path::new(&path), OFlags::empty());
             let view = ImageView::open(&[root.as_fd()]).unwrap();
             let located = view.locate(&path);
             if let Ok(kernels) = kernels {
