@@ -16,6 +16,11 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -y -q --no-install-recommends "${missing[@]}" ca-certificates libc6-dev
 fi
 
+# Where no udev runs, the kernel's own mode keeps ordinary users from making a network.
+if [ -c /dev/net/tun ] && [ ! -w /dev/net/tun ]; then
+  "${sudo[@]}" chmod 0666 /dev/net/tun
+fi
+
 cargo build --release --locked
 PATH=${CARGO_TARGET_DIR:-$PWD/target}/release:$PATH
 

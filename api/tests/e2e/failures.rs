@@ -1,7 +1,7 @@
 //! Bad input: each case a clear error, an exit code of its class, and nothing damaged.
 
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::embedded::image_id;
@@ -53,7 +53,7 @@ fn ctrl_c_in_a_run_ends_everything() {
     let mut build = rbuild(bases(), &["-t", "x", "--no-cache"]);
     build.arg(dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = build.process_group(0).spawn().unwrap();
-    wait_until(|| sleeper_is_there());
+    wait_until(sleeper_is_there);
     run(&mut command("kill", &["-INT", &child.id().to_string()])).ok();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
@@ -101,7 +101,7 @@ fn a_full_disk_is_told_and_damages_nothing() {
 }
 
 fn pgrep(pattern: &str) -> bool {
-    Command::new("pgrep").args(["-fx", pattern]).stdout(Stdio::null()).status().unwrap().success()
+    run(&mut command("pgrep", &["-fx", pattern])).code == Some(0)
 }
 
 fn sleeper_is_there() -> bool {

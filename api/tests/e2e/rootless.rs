@@ -68,7 +68,7 @@ impl Home {
         build(&[]).ok().says("[5/5] ENTRYPOINT npm start");
         build(&[]).ok().says("CACHED");
         let archive = self.dir.join("app.tar");
-        run(&mut self.rbuild(&["save", "app-node:1", "-o", archive.to_str().unwrap()])).ok();
+        run(self.rbuild(&["save", "app-node:1", "-o"]).arg(&archive)).ok();
         let target = format!("oci-archive:{}", archive.display());
         run(&mut command("skopeo", &["inspect", &target])).ok().says("npm");
     }

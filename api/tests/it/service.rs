@@ -24,7 +24,7 @@ impl Service {
             .expect("rbuild starts");
         let mut line = String::new();
         let stderr = child.stderr.take().expect("standard error is piped");
-        BufReader::new(stderr).read_line(&mut line).unwrap();
+        BufReader::new(stderr).read_line(&mut line).expect("the service says where it listens");
         let address = line.trim().strip_prefix("rbuild listens on ").expect(&line).to_owned();
         Self { child, address }
     }
@@ -32,10 +32,11 @@ impl Service {
     /// Asks it to end, and returns its exit code and how long it took.
     fn end(mut self) -> (Option<i32>, Duration) {
         let since = Instant::now();
-        let id = i32::try_from(self.child.id()).unwrap();
-        let id = rustix::process::Pid::from_raw(id).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        (self.child.wait().unwrap().code(), since.elapsed())
+        let id = i32::try_from(self.child.id()).expect("process ids are positive");
+        let id = rustix::process::Pid::from_raw(id).expect("a child is no process 0");
+        rustix::process::kill_process(id, rustix::process::Signal::TERM)
+            .expect("a child may be signalled");
+        (self.child.wait().expect("a child can be waited for").code(), since.elapsed())
     }
 }
 

@@ -15,19 +15,21 @@ use crate::blocking;
 use crate::builder::Inner;
 use crate::context::FileRoot;
 use crate::key::{self, Content, InputKey};
-use crate::op::{self, OpError, Root, RunSettings, Step};
+use crate::op::{self, OpError, Root, RunSettings, Selection, Step};
 use crate::progress::Events;
 use crate::solver::Work;
 use crate::source::{ResolvedImage, Sources};
 
 /// A vertex's place in the cache.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Keyed {
     /// `None` for files from outside: their users are keyed by what they select.
     key: Option<CacheKey>,
     components: Vec<Component>,
     /// What the cache has under the key.
     record: Option<Record>,
+    /// What a COPY's key was made of.
+    selection: Option<Arc<Selection>>,
 }
 
 /// When a vertex ran.
@@ -162,8 +164,9 @@ impl Execution {
                 Ok(Root::Files(Arc::clone(files)))
             }
             Op::Copy(op) => {
-                let op = op.clone();
-                blocking::run(move || op::copy_onto(&store, &op, &inputs)).await
+                let (op, selected) = (op.clone(), self.keyed[id.0].selection.clone());
+                blocking::run(move || op::copy_onto(&store, &op, &inputs, selected.as_deref()))
+                    .await
             }
             Op::MakeDir(op) => {
                 let op = op.clone();
@@ -267,7 +270,7 @@ fn key_all(
     let mut keyed: Vec<Keyed> = Vec::with_capacity(graph.vertices.len());
     for (index, vertex) in graph.vertices.iter().enumerate() {
         if files.contains_key(&VertexId(index)) {
-            keyed.push(Keyed { key: None, components: Vec::new(), record: None });
+            keyed.push(Keyed::default());
             continue;
         }
         let inputs: Vec<InputKey> = vertex
@@ -275,7 +278,7 @@ fn key_all(
             .iter()
             .map(|input| keyed[input.0].key.map_or(InputKey::Files, InputKey::Key))
             .collect();
-        let selected = op::selection(vertex, |input| files.get(&input)).map_err(|source| {
+        let taken = op::taken(vertex, |input| files.get(&input)).map_err(|source| {
             let step = graph.steps.iter().position(|step| step.vertex == Some(VertexId(index)));
             BuildError::Step {
                 step: step.map_or_else(String::new, |step| graph.steps[step].text.clone()),
@@ -283,14 +286,15 @@ fn key_all(
                 source: Box::new(source),
             }
         })?;
-        let content = Content { selection: selected, default_network };
+        let content = Content { selection: taken.digest, default_network };
         let (key, components) = key::of(vertex, &inputs, &content);
         let record = if no_cache || !below_is_cached(graph, &keyed, vertex) {
             None
         } else {
             store.index().get(&key)
         };
-        keyed.push(Keyed { key: Some(key), components, record });
+        let selection = taken.selection.filter(|_| record.is_none()).map(Arc::new);
+        keyed.push(Keyed { key: Some(key), components, record, selection });
     }
     Ok(keyed)
 }

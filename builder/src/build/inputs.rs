@@ -9,7 +9,7 @@ use frontend::IgnoreRules;
 
 use super::error::BuildError;
 use crate::blocking;
-use crate::context::{FileRoot, Rules, Verdict, unpack_context};
+use crate::context::{FileRoot, Rules, unpack_context};
 use crate::layer::Limits;
 use crate::progress::SourceText;
 use crate::request::{ContextInput, DockerfileInput};
@@ -134,15 +134,7 @@ fn read_ignore_rules(context: &FileRoot, dockerfile: &str) -> Result<Option<Rule
             what: format!("`{name}`: {error}"),
             help: None,
         })?;
-        return Ok(Some(Rules::new(move |path, is_dir| {
-            if !rules.is_excluded(path, is_dir) {
-                Verdict::Keep
-            } else if is_dir && rules.may_descend(path) {
-                Verdict::Skip
-            } else {
-                Verdict::Prune
-            }
-        })));
+        return Ok(Some(Rules::from(rules)));
     }
     Ok(None)
 }

@@ -75,13 +75,15 @@ impl OpError {
                 ErrorKind::User
             }
             Self::Copy(error) => error.kind(),
-            Self::Select(super::SelectError::Root(_)) => ErrorKind::Host,
-            Self::Select(_) => ErrorKind::User,
-            Self::Root(_) => ErrorKind::Host,
             Self::MakeDir(error) => error.kind(),
             Self::Sandbox(error) => error.kind(),
             Self::Source(error) => error.kind(),
-            Self::Layer(_) | Self::Clone(_) | Self::Store(_) => ErrorKind::Host,
+            Self::Select(super::SelectError::Root(_))
+            | Self::Root(_)
+            | Self::Layer(_)
+            | Self::Clone(_)
+            | Self::Store(_) => ErrorKind::Host,
+            Self::Select(_) => ErrorKind::User,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }

@@ -22,5 +22,5 @@ pub use mkdir::{MakeDirError, make_dir};
 pub use select::{CopyInput, SelectError, Selection, select};
 
 pub(crate) use error::OpError;
-pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, seal, selection};
+pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, seal, taken};
 pub(crate) use run::{RunSettings, Step, run};

@@ -10,7 +10,7 @@ use cache::{ActiveSnapshot, DiffId, Digest, SnapshotId, Store, TempDir};
 use frontend::{CopyOp, CopySource, MakeDirOp, MountKind, Op, RunOp, Unpack, Vertex, VertexId};
 
 use super::error::OpError;
-use super::{CopyInput, copy, make_dir, select, selection_digest};
+use super::{CopyInput, Selection, copy, make_dir, select, selection_digest};
 use crate::context::FileRoot;
 use crate::layer::{self, Limits};
 use crate::rootfs::LayeredRoot;
@@ -53,8 +53,14 @@ pub(super) fn commit(active: ActiveSnapshot) -> Result<Root, OpError> {
     Ok(Root::Snapshot(active.commit(None).map_err(OpError::store)?.id))
 }
 
-/// COPY and ADD.
-pub(crate) fn copy_onto(store: &Store, op: &CopyOp, inputs: &[Root]) -> Result<Root, OpError> {
+/// COPY and ADD. `selected` is what the cache key was made of, where it is all that is copied:
+/// what changed since then is an error, not content under a key that it does not have.
+pub(crate) fn copy_onto(
+    store: &Store,
+    op: &CopyOp,
+    inputs: &[Root],
+    selected: Option<&Selection>,
+) -> Result<Root, OpError> {
     let active = prepare(store, inputs)?;
     let roots = inputs
         .iter()
@@ -68,8 +74,11 @@ pub(crate) fn copy_onto(store: &Store, op: &CopyOp, inputs: &[Root]) -> Result<R
             Root::Empty | Root::Snapshot(_) => CopyInput::Root(root),
         })
         .collect();
-    let selection = select(op, &views)?;
-    copy(op, &selection, &views, &LayeredRoot::open(active.lowers())?, active.upper())?;
+    let below = LayeredRoot::open(active.lowers())?;
+    match selected {
+        Some(selected) => copy(op, selected, &views, &below, active.upper())?,
+        None => copy(op, &select(op, &views)?, &views, &below, active.upper())?,
+    };
     commit(active)
 }
 
@@ -126,11 +135,20 @@ pub(crate) fn seal(store: &Store, snapshot: &SnapshotId) -> Result<(DiffId, u64)
     Ok((diff_id, size))
 }
 
-/// Digests what a vertex selects from files that come from outside; `None` if it selects none.
-pub(crate) fn selection<'a>(
+/// What a vertex takes from files that come from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// Of all that is taken; `None` if nothing is.
+    pub(crate) digest: Option<Digest>,
+    /// What a COPY copies, where all of it comes from outside.
+    pub(crate) selection: Option<Selection>,
+}
+
+/// Finds and digests what a vertex takes from files that come from outside.
+pub(crate) fn taken<'a>(
     vertex: &Vertex,
     files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
-) -> Result<Option<Digest>, OpError> {
+) -> Result<Taken, OpError> {
     match &vertex.op {
         Op::Copy(op) => copied_content(vertex, op, files),
         Op::Run(op) => mounted_content(vertex, op, files),
@@ -140,7 +158,7 @@ pub(crate) fn selection<'a>(
         | Op::Git(_)
         | Op::Http(_)
         | Op::MakeDir(_)
-        | Op::Merge => Ok(None),
+        | Op::Merge => Ok(Taken::default()),
     }
 }
 
@@ -148,7 +166,7 @@ fn copied_content<'a>(
     vertex: &Vertex,
     op: &CopyOp,
     files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
-) -> Result<Option<Digest>, OpError> {
+) -> Result<Taken, OpError> {
     let given: Vec<Option<&Arc<FileRoot>>> =
         vertex.inputs.iter().map(|&input| files(input)).collect();
     let from_outside = |source: &CopySource| match source {
@@ -158,22 +176,24 @@ fn copied_content<'a>(
     let sources: Vec<CopySource> =
         op.sources.iter().filter(|source| from_outside(source)).cloned().collect();
     if sources.is_empty() {
-        return Ok(None);
+        return Ok(Taken::default());
     }
+    let is_all = sources.len() == op.sources.len();
     let nothing = LayeredRoot::open(&[])?;
     let views: Vec<CopyInput<'_>> = given
         .iter()
         .map(|files| files.map_or(CopyInput::Root(&nothing), |files| view(files)))
         .collect();
     let selection = select(&CopyOp { sources, ..op.clone() }, &views)?;
-    Ok(Some(selection_digest(&selection, &views)?))
+    let digest = Some(selection_digest(&selection, &views)?);
+    Ok(Taken { digest, selection: is_all.then_some(selection) })
 }
 
 fn mounted_content<'a>(
     vertex: &Vertex,
     op: &RunOp,
     files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
-) -> Result<Option<Digest>, OpError> {
+) -> Result<Taken, OpError> {
     let mut digests = Vec::new();
     for mount in &op.mounts {
         let (input, path) = match &mount.kind {
@@ -190,7 +210,8 @@ fn mounted_content<'a>(
             digests.extend(*selection_digest(&selection, &views)?.as_bytes());
         }
     }
-    Ok((!digests.is_empty()).then(|| Digest::of(&digests)))
+    let digest = (!digests.is_empty()).then(|| Digest::of(&digests));
+    Ok(Taken { digest, selection: None })
 }
 
 /// The copy that brings `path` of input 0, its path kept.

@@ -122,11 +122,9 @@ pub(crate) async fn solve<W: Work>(
             }
         }
     }
-    match failure {
-        Some((vertex, error)) => Err(Failed { vertex, error, sealed }),
-        None => {
-            debug_assert!(schedule.is_finished(), "no task is left, so nothing is unfinished");
-            Ok(sealed)
-        }
+    if let Some((vertex, error)) = failure {
+        return Err(Failed { vertex, error, sealed });
     }
+    debug_assert!(schedule.is_finished(), "no task is left, so nothing is unfinished");
+    Ok(sealed)
 }
