@@ -184,10 +184,13 @@ mod tests {
         order
     }
 
+    /// Name, shape, cached vertices, order wanted.
+    type Case<'a> = (&'a str, &'a [&'a [usize]], &'a [usize], &'a [usize]);
+
     #[test]
     fn only_what_is_needed_runs_and_inputs_come_first() {
         #[rustfmt::skip]
-        let cases: [(&str, &[&[usize]], &[usize], &[usize]); 6] = [
+        let cases: [Case; 6] = [
             ("chain",                 &[&[], &[0], &[1]],               &[],        &[0, 1, 2]),
             ("all cached",            &[&[], &[0], &[1]],               &[0, 1, 2], &[]),
             ("tail missed",           &[&[], &[0], &[1]],               &[0, 1],    &[2]),
