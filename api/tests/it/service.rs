@@ -24,7 +24,7 @@ impl Service {
             .expect("rbuild starts");
         let mut line = String::new();
         let stderr = child.stderr.take().expect("standard error is piped");
-        BufReader::new(stderr).read_line(&mut line).unwrap();
+        BufReader::new(stderr).read_line(&mut line).expect("the first line is UTF-8");
         let address = line.trim().strip_prefix("rbuild listens on ").expect(&line).to_owned();
         Self { child, address }
     }
@@ -32,10 +32,9 @@ impl Service {
     /// Asks it to end, and returns its exit code and how long it took.
     fn end(mut self) -> (Option<i32>, Duration) {
         let since = Instant::now();
-        let id = i32::try_from(self.child.id()).unwrap();
-        let id = rustix::process::Pid::from_raw(id).unwrap();
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        (self.child.wait().unwrap().code(), since.elapsed())
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
+        (self.child.wait().expect("it is ours to wait for").code(), since.elapsed())
     }
 }
 
