@@ -6,17 +6,67 @@
 #![deny(unsafe_code)]
 
 pub mod blocking;
+mod build;
+mod builder;
 mod config;
+mod context;
 mod error;
+mod export;
+mod image;
+mod key;
+mod layer;
+mod op;
+mod output;
 mod progress;
+mod registry;
 mod request;
+mod rootfs;
+mod run_image;
+mod sandbox;
+mod solver;
+mod source;
+mod userns;
 
+pub use builder::{Builder, OpenError, Pulled, Pushed};
 pub use config::{BuilderConfig, RegistryConfig};
+pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use error::{ErrorKind, causes};
+pub use export::{
+    ArchiveDest, ArchiveKind, ExportError, ExportImage, LoadError, export, load, push,
+};
+pub use image::{HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
+pub use layer::{
+    ApplyError, CompressError, DecompressError, GzipWriter, LayerStats, LimitedReader,
+    Limits as ArchiveLimits, TarEntry, TarError, TarKind, TarReader, TarWriter, UnpackError,
+    WriteError, ZstdWriter, apply_layer, decompress, diff_id, gzip_writer, write_layer,
+    zstd_writer,
+};
+pub use op::{
+    CopyError, CopyInput, CopyStats, MakeDirError, SelectError, Selection, copy, make_dir, select,
+    selection_digest,
+};
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
     SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
 };
+pub use registry::{
+    CredentialError, DocumentError, ManifestName, Patience, Registry, RegistryError, Repository,
+};
 pub use request::{
     BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
 };
+pub use rootfs::{
+    DirEntry, ExportError as TreeError, Follow, InodeId, Kind, LayeredRoot, Metadata, Node, Owner,
+    Resolved, RootError, Time, UpperError, UserError, export_dir, export_tar, resolve_owner,
+    resolve_user,
+};
+pub use run_image::RunRequest;
+pub use sandbox::{
+    Control, Exit, HELPER_ARG, Limits, MountSource, Network, OverlayDirs, PortForward, Sandbox,
+    SandboxError, SandboxMount, SandboxSpec, StdioMode, helper_main,
+};
+pub use source::{
+    Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer, read_image,
+    write_image,
+};
+pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};

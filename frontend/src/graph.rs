@@ -26,10 +26,22 @@ pub struct BuildGraph {
     pub output: Output,
     /// What the check rules and deprecations have to say.
     pub warnings: Vec<Diagnostic>,
+    /// `SOURCE_DATE_EPOCH`, where it is given.
+    pub source_date_epoch: Option<SourceDateEpoch>,
+}
+
+/// The time that stands for all times of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceDateEpoch {
+    /// Seconds since 1970.
+    Seconds(i64),
+    /// `context`: the time of the build's context (its commit, or its newest file).
+    Context,
 }
 
 /// One unit of work with the results it needs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Vertex {
     /// What is done.
     pub op: Op,
@@ -41,7 +53,7 @@ pub struct Vertex {
 }
 
 /// One instruction as progress shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Step {
     /// Stage name or number, `None` where the file has but one stage.
     pub stage: Option<String>,
@@ -71,7 +83,7 @@ pub struct Output {
 }
 
 /// A history entry to be, once its layer is known.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct HistoryStep {
     /// The instruction as BuildKit writes it, without build-argument values.
     pub created_by: String,
@@ -82,7 +94,7 @@ pub struct HistoryStep {
 }
 
 /// What a vertex does. Closed: match it without a wildcard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Op {
     /// The empty root.
@@ -106,7 +118,7 @@ pub enum Op {
 }
 
 /// See [`Op::Image`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct ImageOp {
     /// As asked for, with default registry and tag made explicit.
     pub reference: String,
@@ -115,14 +127,14 @@ pub struct ImageOp {
 }
 
 /// See [`Op::Context`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct ContextOp {
     /// `None` is the build's main context, `Some` a directory given by `--build-context`.
     pub name: Option<String>,
 }
 
 /// See [`Op::Git`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct GitOp {
     /// Remote without fragment, query or credentials.
     pub url: String,
@@ -139,7 +151,7 @@ pub struct GitOp {
 }
 
 /// See [`Op::Http`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct HttpOp {
     /// `http` or `https`.
     pub url: String,
@@ -150,7 +162,7 @@ pub struct HttpOp {
 }
 
 /// See [`Op::Copy`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct CopyOp {
     /// In the order written.
     pub sources: Vec<CopySource>,
@@ -172,7 +184,7 @@ pub struct CopyOp {
 }
 
 /// One source of a COPY or ADD.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CopySource {
     /// A path or pattern in another vertex's root.
@@ -195,7 +207,7 @@ pub enum CopySource {
 }
 
 /// `--chmod`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CopyMode {
     /// Up to 0o7777.
@@ -205,7 +217,7 @@ pub enum CopyMode {
 }
 
 /// What becomes of archives among the sources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unpack {
     /// COPY, and ADD with `--unpack=false`: copied as they are.
@@ -215,14 +227,17 @@ pub enum Unpack {
 }
 
 /// See [`Op::MakeDir`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct MakeDirOp {
-    /// Absolute, cleaned. Made with its parents, mode 0755, owner root; an existing one stays.
+    /// Absolute, cleaned. Made with its parents, mode 0755; an existing one stays as it is.
     pub path: String,
+    /// Owner of what is made, as in the config (`USER` before it); empty is root. Names are looked
+    /// up in the root.
+    pub owner: String,
 }
 
 /// See [`Op::Run`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct RunOp {
     /// The whole argument vector, shell included.
     pub args: Vec<String>,
@@ -249,7 +264,7 @@ pub struct RunOp {
 pub const HEREDOC_DIR: &str = "/dev/pipes";
 
 /// A heredoc handed to a command as a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct RunFile {
     /// Name in [`HEREDOC_DIR`].
     pub name: String,
@@ -258,7 +273,7 @@ pub struct RunFile {
 }
 
 /// `--network`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunNetwork {
     /// The build's choice: a private network with a way out unless told otherwise.
@@ -271,7 +286,7 @@ pub enum RunNetwork {
 }
 
 /// `--mount`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct RunMount {
     /// Absolute path in the root. Empty for a secret handed over by `env` alone.
     pub target: String,
@@ -280,7 +295,7 @@ pub struct RunMount {
 }
 
 /// The `type=` of a mount with its options.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum MountKind {
     /// Part of another root; writes are dropped after the command.
@@ -345,7 +360,7 @@ pub enum MountKind {
 }
 
 /// What several commands do with one cache mount at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheSharing {
     /// All write at once.

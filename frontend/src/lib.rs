@@ -5,18 +5,49 @@
 
 #![forbid(unsafe_code)]
 
+mod ast;
+mod check;
 mod diagnostic;
+mod directive;
+mod flags;
+mod git_url;
+mod glob;
 mod graph;
+mod heredoc;
+mod ignore;
 mod image_config;
+mod instruction;
+mod json;
+mod lines;
+mod lower;
+mod nearest;
 mod platform;
+mod reference;
+mod signal;
 mod span;
+mod stage;
+mod syntax;
+mod words;
 
+pub use ast::{
+    ArgDeclaration, Command, Dockerfile, HealthcheckSpec, Heredoc, Instruction, MountField,
+    MountFlag, Onbuild, Pair, Run, Stage, StageHead, Statement, Transfer, TransferSource, Word,
+};
+pub use check::CheckOptions;
 pub use diagnostic::{Diagnostic, Severity};
+pub use directive::Directives;
+pub use git_url::{GitSource, GitUrlError, parse_git_source};
+pub use glob::{BadPattern, match_pattern};
 pub use graph::{
     BuildGraph, CacheSharing, ContextOp, CopyMode, CopyOp, CopySource, GitOp, HEREDOC_DIR,
     HistoryStep, HttpOp, ImageOp, MakeDirOp, MountKind, Op, Output, RunFile, RunMount, RunNetwork,
-    RunOp, Step, Unpack, Vertex, VertexId,
+    RunOp, SourceDateEpoch, Step, Unpack, Vertex, VertexId,
 };
+pub use ignore::{IgnoreError, IgnoreReason, IgnoreRules};
 pub use image_config::{Empty, Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig};
+pub use lower::{BaseImage, LowerOptions, Lowered, NamedContext, ResolvedBase, base_images, lower};
 pub use platform::{Platform, PlatformError};
+pub use reference::{Reference, ReferenceError};
 pub use span::Span;
+pub use stage::{Parsed, parse};
+pub use words::{WordError, process_word, process_words};

@@ -1,0 +1,63 @@
+//! From error to what the user reads.
+
+use super::error::BuildError;
+use crate::error::causes;
+use crate::op::OpError;
+use crate::progress::{Failure, SourceDiagnostic, SourceText};
+
+/// Tells `error`; `source` is the Dockerfile that its spans point into.
+pub(crate) fn failure_of(error: &BuildError, source: Option<&SourceText>) -> Failure {
+    let mut failure = Failure {
+        kind: error.kind(),
+        causes: causes(error),
+        help: None,
+        diagnostics: Vec::new(),
+        step: None,
+        exit_code: None,
+        log_tail: Vec::new(),
+    };
+    match error {
+        BuildError::Request { help, .. } => failure.help.clone_from(help),
+        BuildError::Dockerfile { diagnostics } => {
+            let text = source.map_or("", |source| source.text.as_str());
+            failure.diagnostics =
+                diagnostics.iter().map(|it| SourceDiagnostic::new(it, text)).collect();
+        }
+        BuildError::Step { index, source, .. } => {
+            failure.step = *index;
+            describe_op(source, &mut failure);
+        }
+        BuildError::Context(_)
+        | BuildError::Archive(_)
+        | BuildError::Source(_)
+        | BuildError::Store(_)
+        | BuildError::Export(_)
+        | BuildError::Cancelled => {}
+    }
+    failure
+}
+
+fn describe_op(error: &OpError, failure: &mut Failure) {
+    match error {
+        OpError::Exit { code, tail } => {
+            failure.exit_code = Some(*code);
+            failure.log_tail.clone_from(tail);
+        }
+        OpError::Signal { signal, tail } => {
+            failure.exit_code = Some(128 + signal);
+            failure.log_tail.clone_from(tail);
+        }
+        OpError::Sandbox(error) => failure.exit_code = error.exit_code(),
+        OpError::Unsupported { .. }
+        | OpError::Copy(_)
+        | OpError::Select(_)
+        | OpError::Root(_)
+        | OpError::MakeDir(_)
+        | OpError::User(_)
+        | OpError::Source(_)
+        | OpError::Layer(_)
+        | OpError::Clone(_)
+        | OpError::Store(_)
+        | OpError::Cancelled => {}
+    }
+}

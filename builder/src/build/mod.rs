@@ -1,0 +1,163 @@
+//! One build from request to image: the order of things, and nothing else.
+
+mod error;
+mod execute;
+mod failure;
+mod inputs;
+mod plan;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cache::{ImageRecord, Record};
+use frontend::{Reference, VertexId};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use error::BuildError;
+pub(crate) use failure::failure_of;
+
+use self::execute::Execution;
+use self::plan::Plan;
+use self::steps::Steps;
+use crate::builder::Inner;
+use crate::image::assemble::{assemble, layer_chain};
+use crate::op::RunSettings;
+use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
+use crate::request::BuildRequest;
+use crate::source::{ResolvedImage, write_image};
+use crate::{blocking, output, solver};
+
+/// Where a failure's spans point into; filled as soon as the Dockerfile is read.
+pub(crate) type SourceSlot = Option<SourceText>;
+
+/// Builds `request` and returns what came of it.
+pub(crate) async fn build(
+    inner: &Arc<Inner>,
+    request: BuildRequest,
+    events: &Events,
+    cancel: &CancellationToken,
+    source: &mut SourceSlot,
+) -> Result<Finished, BuildError> {
+    let since = Instant::now();
+    let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
+    let outputs = request.outputs.clone();
+    let settings = RunSettings::of(&request);
+    let no_cache = request.no_cache;
+    let sources = inner.sources_with(&request.credentials);
+
+    // Everything up to the solver may be dropped at any point: it only reads and waits.
+    let plan = tokio::select! {
+        () = cancel.cancelled() => return Err(BuildError::Cancelled),
+        plan = plan::make(inner, &sources, request, events, source) => plan?,
+    };
+    for warning in &plan.graph.warnings {
+        let text = source.as_ref().map_or("", |source| source.text.as_str());
+        events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;
+    }
+    let steps = Arc::new(Steps::announce(&plan.graph, events).await);
+    let execution =
+        Execution::prepare(inner, &sources, &plan, settings, no_cache, &steps, events).await?;
+    let execution = Arc::new(execution);
+    let cached = execution.report_hits().await;
+
+    let parallel = inner.config.parallel_steps;
+    let solved = solver::solve(&plan.graph, Arc::clone(&execution), parallel, cancel).await;
+    // What was sealed is good even when another step failed: the next build shall find it.
+    let (sealed, failed) = match solved {
+        Ok(sealed) => (sealed, None),
+        Err(failed) => (failed.sealed, Some((failed.vertex, failed.error))),
+    };
+    write_records(inner, sealed.values().cloned().collect()).await?;
+    if let Some((vertex, error)) = failed {
+        let is_cancelled = cancel.is_cancelled();
+        return Err(if is_cancelled {
+            BuildError::Cancelled
+        } else {
+            execution.step_error(vertex, error)
+        });
+    }
+    let mut records = execution.records();
+    records.extend(sealed);
+    let image = store_image(inner, &plan, records, &tags).await?;
+    let written = output::write(&sources, &image, &tags, &outputs, events).await?;
+    Ok(Finished {
+        image_id: image.config_digest.to_string(),
+        manifest_digest: image.manifest.digest.to_string(),
+        tags: tags.iter().map(Reference::familiar).collect(),
+        outputs: written,
+        millis: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        cached,
+    })
+}
+
+fn parse_tag(tag: &str) -> Result<Reference, BuildError> {
+    let refuse = |reason: String| BuildError::Request {
+        what: format!("`{tag}` cannot be a tag: {reason}"),
+        help: Some("names look like `name:tag` or `registry.example/path/name:tag`".to_owned()),
+    };
+    let reference = Reference::parse_normalized(tag).map_err(|error| refuse(error.to_string()))?;
+    match reference.digest {
+        Some(_) => Err(refuse("it holds a digest, which only the result can have".to_owned())),
+        None => Ok(reference.with_default_tag()),
+    }
+}
+
+/// Writes cache records, after one sync that makes what they promise durable.
+async fn write_records(inner: &Arc<Inner>, records: Vec<Record>) -> Result<(), BuildError> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let store = inner.store.clone();
+    blocking::run(move || {
+        store.sync().map_err(BuildError::store)?;
+        records.iter().try_for_each(|record| store.index().put(record).map_err(BuildError::store))
+    })
+    .await
+}
+
+/// Writes config, manifest and tags.
+async fn store_image(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    records: BTreeMap<VertexId, Record>,
+    tags: &[Reference],
+) -> Result<ResolvedImage, BuildError> {
+    let output = plan.graph.output.clone();
+    let (base, chain) = layer_chain(&plan.graph, output.vertex);
+    let base_layers = base
+        .and_then(|base| plan.image(base))
+        .map(|image| image.layers.clone())
+        .unwrap_or_default();
+    let references: Vec<Option<String>> = if tags.is_empty() {
+        vec![None]
+    } else {
+        tags.iter().map(|tag| Some(tag.to_string())).collect()
+    };
+    let store = inner.store.clone();
+    blocking::run(move || {
+        let assembled = assemble(&output, base_layers, &chain, &records);
+        let name = references.iter().flatten().next().map_or("the image", String::as_str);
+        let image = write_image(&store, name, &assembled.config, &assembled.layers)?;
+        for (vertex, chain_id) in assembled.chains {
+            if let Some(record) = records.get(&vertex) {
+                store
+                    .snapshots()
+                    .link_chain(&chain_id, &record.snapshot)
+                    .map_err(BuildError::store)?;
+            }
+        }
+        store.sync().map_err(BuildError::store)?;
+        for reference in references {
+            let record = ImageRecord {
+                reference,
+                manifest: image.manifest.clone(),
+                config: image.config_digest,
+            };
+            store.images().put(&record).map_err(BuildError::store)?;
+        }
+        Ok(image)
+    })
+    .await
+}

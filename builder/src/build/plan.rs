@@ -1,0 +1,169 @@
+//! From request to graph: contexts, Dockerfile, bases.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use frontend::{
+    BaseImage, BuildGraph, Dockerfile, LowerOptions, Lowered, NamedContext, Op, Platform,
+    Reference, ResolvedBase, VertexId,
+};
+use futures_util::future::try_join_all;
+
+use super::SourceSlot;
+use super::error::BuildError;
+use super::inputs::{self, Inputs};
+use crate::builder::Inner;
+use crate::context::FileRoot;
+use crate::progress::{Event, Events, SourceText};
+use crate::request::BuildRequest;
+use crate::source::{PullPolicy, ResolvedImage, Sources};
+
+/// Rounds of "lower, then fetch what ONBUILD triggers name": each base can add one more.
+const MAX_ROUNDS: usize = 16;
+
+/// A graph with everything from outside that it refers to.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) graph: Arc<BuildGraph>,
+    inputs: Inputs,
+    /// By the digest that the graph names them with.
+    images: BTreeMap<String, Arc<ResolvedImage>>,
+}
+
+impl Plan {
+    /// Returns the image that a vertex stands for.
+    pub(super) fn image(&self, id: VertexId) -> Option<&Arc<ResolvedImage>> {
+        match &self.graph.vertices[id.0].op {
+            Op::Image(op) => self.images.get(&op.digest),
+            _ => None,
+        }
+    }
+
+    /// Returns the files that a vertex stands for.
+    pub(super) fn files(&self, id: VertexId) -> Option<&Arc<FileRoot>> {
+        match &self.graph.vertices[id.0].op {
+            Op::Context(op) => self.inputs.contexts.get(&op.name),
+            _ => None,
+        }
+    }
+}
+
+/// Makes the plan for `request`; the Dockerfile is put into `source` as soon as it is read.
+pub(super) async fn make(
+    inner: &Inner,
+    sources: &Sources,
+    request: BuildRequest,
+    events: &Events,
+    source: &mut SourceSlot,
+) -> Result<Plan, BuildError> {
+    let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
+    let (named_contexts, directories) = named_contexts(&request.named_contexts)?;
+    let options = LowerOptions {
+        target: request.target,
+        build_args: request.build_args,
+        labels: request.labels,
+        target_platform: request.platform.unwrap_or_else(Platform::host),
+        build_platform: Platform::host(),
+        named_contexts,
+    };
+    let inputs =
+        inputs::load(&inner.store, request.context, request.dockerfile, directories).await?;
+    *source = Some(inputs.dockerfile.clone());
+    events.send(Event::Source(inputs.dockerfile.clone())).await;
+    let dockerfile = parse(&inputs.dockerfile)?;
+
+    let mut resolved: BTreeMap<BaseImage, ResolvedBase> = BTreeMap::new();
+    let mut images = BTreeMap::new();
+    let mut wanted: BTreeSet<BaseImage> = frontend::base_images(&dockerfile, &options)
+        .map_err(|diagnostics| BuildError::Dockerfile { diagnostics })?
+        .into_iter()
+        .collect();
+    for _ in 0..MAX_ROUNDS {
+        let fetched = wanted.iter().map(|base| resolve(sources, base, policy));
+        for (base, image) in try_join_all(fetched).await? {
+            let digest = image.manifest.digest.to_string();
+            let config = image.config.clone();
+            resolved.insert(base, ResolvedBase { digest: digest.clone(), config });
+            images.insert(digest, Arc::new(image));
+        }
+        let lowered = frontend::lower(&dockerfile, &options, &resolved)
+            .map_err(|diagnostics| BuildError::Dockerfile { diagnostics })?;
+        match lowered {
+            Lowered::Graph(graph) => {
+                refuse_unsupported(&graph)?;
+                return Ok(Plan { graph: Arc::new(*graph), inputs, images });
+            }
+            Lowered::Needs(more) => wanted = more.into_iter().collect(),
+        }
+    }
+    Err(BuildError::Request {
+        what: format!("ONBUILD triggers name further images more than {MAX_ROUNDS} times"),
+        help: None,
+    })
+}
+
+async fn resolve(
+    sources: &Sources,
+    base: &BaseImage,
+    policy: PullPolicy,
+) -> Result<(BaseImage, ResolvedImage), BuildError> {
+    let reference = Reference::parse_normalized(&base.reference)
+        .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
+    let image = sources.resolve(&reference.with_default_tag(), &base.platform, policy).await?;
+    Ok((base.clone(), image))
+}
+
+fn parse(source: &SourceText) -> Result<Dockerfile, BuildError> {
+    let parsed = frontend::parse(&source.text);
+    if parsed.has_errors() {
+        return Err(BuildError::Dockerfile { diagnostics: parsed.diagnostics });
+    }
+    Ok(parsed.dockerfile)
+}
+
+/// Refuses, with its line, what the language has and this version does not do yet.
+fn refuse_unsupported(graph: &BuildGraph) -> Result<(), BuildError> {
+    for (index, vertex) in graph.vertices.iter().enumerate() {
+        let what = match &vertex.op {
+            Op::Git(_) => "a git repository as a source",
+            Op::Http(_) => "a URL as a source",
+            _ => continue,
+        };
+        let user = graph.steps.iter().find(|step| {
+            step.vertex.is_some_and(|id| graph.vertices[id.0].inputs.contains(&VertexId(index)))
+        });
+        let span = user.map(|step| step.span).unwrap_or_default();
+        let diagnostic = frontend::Diagnostic::error(span, format!("{what} is not supported yet"));
+        return Err(BuildError::Dockerfile { diagnostics: vec![diagnostic] });
+    }
+    Ok(())
+}
+
+type Named = (BTreeMap<String, NamedContext>, Vec<(String, PathBuf)>);
+
+/// Tells the kinds of named contexts apart.
+fn named_contexts(given: &BTreeMap<String, String>) -> Result<Named, BuildError> {
+    let mut contexts = BTreeMap::new();
+    let mut directories = Vec::new();
+    for (name, value) in given {
+        let refuse = |reason: String| BuildError::Request {
+            what: format!("build context `{name}`: {reason}"),
+            help: Some("give a directory or docker-image://NAME".to_owned()),
+        };
+        let context = match value.split_once("://") {
+            Some(("docker-image", reference)) => {
+                let reference = Reference::parse_normalized(reference)
+                    .map_err(|error| refuse(error.to_string()))?;
+                NamedContext::Image(reference.to_string())
+            }
+            Some((scheme, _)) => return Err(refuse(format!("`{scheme}://` is not supported"))),
+            None => {
+                directories.push((name.clone(), PathBuf::from(value)));
+                NamedContext::Local
+            }
+        };
+        contexts.insert(name.clone(), context);
+    }
+    Ok((contexts, directories))
+}

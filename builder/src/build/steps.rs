@@ -1,0 +1,118 @@
+//! Tells the progress of vertices as progress of instructions.
+//!
+//! An instruction that only changes the config ends when the work before it in its stage has
+//! ended; one whose result another build of the graph shares ends with that vertex.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use frontend::{BuildGraph, VertexId};
+
+use crate::progress::{Event, Events, PlannedStep, StepOutcome};
+
+/// Where the steps of one build stand.
+#[derive(Debug)]
+pub(crate) struct Steps {
+    events: Events,
+    rows: Vec<Row>,
+    ended: Mutex<BTreeSet<usize>>,
+}
+
+#[derive(Debug)]
+struct Row {
+    stage: Option<String>,
+    vertex: Option<VertexId>,
+}
+
+/// A step that runs: ends with [`Steps::finish`] or [`Steps::fail`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running {
+    since: Instant,
+}
+
+impl Steps {
+    /// Announces the plan.
+    pub(crate) async fn announce(graph: &BuildGraph, events: &Events) -> Self {
+        let steps = graph.steps.iter().map(|step| PlannedStep {
+            stage: step.stage.clone(),
+            number: step.number,
+            total: step.total,
+            text: step.text.clone(),
+            span: (step.span.start, step.span.end),
+            has_work: step.vertex.is_some(),
+        });
+        events.send(Event::Planned { steps: steps.collect() }).await;
+        let rows = graph
+            .steps
+            .iter()
+            .map(|step| Row { stage: step.stage.clone(), vertex: step.vertex })
+            .collect();
+        Self { events: events.clone(), rows, ended: Mutex::default() }
+    }
+
+    /// Returns the first step that `vertex` does the work of.
+    pub(crate) fn index_of(&self, vertex: VertexId) -> Option<usize> {
+        self.rows.iter().position(|row| row.vertex == Some(vertex))
+    }
+
+    /// Reports that `vertex` began.
+    pub(crate) async fn start(&self, vertex: VertexId) -> Running {
+        if let Some(step) = self.index_of(vertex) {
+            self.events.send(Event::StepStarted { step }).await;
+        }
+        Running { since: Instant::now() }
+    }
+
+    /// Reports that `vertex` ended well.
+    pub(crate) async fn finish(&self, vertex: VertexId, running: Running, id: &str) {
+        let millis = elapsed_millis(running.since);
+        self.end(vertex, &StepOutcome::Executed { reason: None }, millis, id).await;
+    }
+
+    /// Reports that `vertex` was found in the cache.
+    pub(crate) async fn cached(&self, vertex: VertexId, id: &str) {
+        self.end(vertex, &StepOutcome::Cached, 0, id).await;
+    }
+
+    /// Reports that `vertex` failed.
+    pub(crate) async fn fail(&self, vertex: VertexId, running: Running) {
+        if let Some(step) = self.index_of(vertex) {
+            let millis = elapsed_millis(running.since);
+            self.events.send(Event::StepFailed { step, millis }).await;
+        }
+    }
+
+    async fn end(&self, vertex: VertexId, outcome: &StepOutcome, millis: u64, id: &str) {
+        for (step, outcome) in self.take_ended(vertex, outcome) {
+            let id = id.to_owned();
+            self.events.send(Event::StepFinished { step, outcome, millis, id }).await;
+        }
+    }
+
+    /// Marks the steps of `vertex` and those after them that have no work left to wait for.
+    fn take_ended(&self, vertex: VertexId, outcome: &StepOutcome) -> Vec<(usize, StepOutcome)> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = Vec::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            let is_of_vertex = row.vertex == Some(vertex);
+            let follows = row.vertex.is_none()
+                && index.checked_sub(1).is_some_and(|before| {
+                    self.rows[before].stage == row.stage && ended.contains(&before)
+                });
+            if (is_of_vertex || follows) && ended.insert(index) {
+                let outcome = if is_of_vertex {
+                    outcome.clone()
+                } else {
+                    StepOutcome::Executed { reason: None }
+                };
+                events.push((index, outcome));
+            }
+        }
+        events
+    }
+}
+
+fn elapsed_millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,319 @@
+//! The engine behind command line, service and client: one store and what works on it.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::{Arc, OnceLock};
+
+use cache::{PruneError, PruneOptions, Pruned, Store, Usage};
+use frontend::Platform;
+use tokio_util::sync::CancellationToken;
+
+use crate::build;
+use crate::config::BuilderConfig;
+use crate::error::ErrorKind;
+use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage};
+use crate::image::{self, HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
+use crate::progress::{Event, Events, Failure, Finished};
+use crate::registry::{Registry, RegistryError};
+use crate::request::{BuildRequest, Credentials};
+use crate::run_image::{self, RunRequest};
+use crate::sandbox::{Sandbox, SandboxError};
+use crate::source::Sources;
+
+/// One store and what works on it. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    inner: Arc<Inner>,
+}
+
+/// What the parts of a build share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: BuilderConfig,
+    pub(crate) store: Store,
+    pub(crate) sources: Sources,
+    sandbox: OnceLock<Sandbox>,
+}
+
+impl Inner {
+    /// Returns the sandbox, set up when the first step needs one.
+    pub(crate) fn sandbox(&self) -> Result<Sandbox, SandboxError> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(sandbox.clone());
+        }
+        let sandbox = Sandbox::open()?;
+        Ok(self.sandbox.get_or_init(|| sandbox).clone())
+    }
+
+    /// Returns the sources of images, asked with the credentials of one request.
+    pub(crate) fn sources_with(&self, credentials: &BTreeMap<String, Credentials>) -> Sources {
+        let registry = self.sources.registry().with_credentials(credentials.clone());
+        self.sources.with_registry(registry)
+    }
+}
+
+/// Why there is no builder.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] cache::OpenError),
+    /// HTTPS cannot be set up.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl OpenError {
+    /// Tells who must act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Host
+    }
+}
+
+/// What a pull brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// The name in full.
+    pub reference: String,
+    /// `sha256:<hex>` of what the name points to at the registry.
+    pub digest: String,
+    /// Whether all of it was here before.
+    pub up_to_date: bool,
+}
+
+/// What a push left at the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The name in full.
+    pub reference: String,
+    /// `sha256:<hex>` of the manifest.
+    pub digest: String,
+    /// Size of the manifest in bytes.
+    pub size: u64,
+}
+
+impl Builder {
+    /// Opens the store that `config` names, making it if there is none. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] when the store is not ours to use or was written by a newer rbuild.
+    pub fn open(config: BuilderConfig) -> Result<Self, OpenError> {
+        let store = Store::open(&config.root)?;
+        let registry = Registry::open(config.registries.clone())?;
+        let sources = Sources::new(store.clone(), registry);
+        Ok(Self { inner: Arc::new(Inner { config, store, sources, sandbox: OnceLock::new() }) })
+    }
+
+    /// Builds `request`. The last event is [`Event::Finished`] or [`Event::Failed`], with what is
+    /// returned too. Cancelling `cancel` ends every step and then the build.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] that the last event tells.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        events: Events,
+        cancel: CancellationToken,
+    ) -> Result<Finished, Box<Failure>> {
+        let mut source = None;
+        match build::build(&self.inner, request, &events, &cancel, &mut source).await {
+            Ok(finished) => {
+                events.send(Event::Finished(finished.clone())).await;
+                Ok(finished)
+            }
+            Err(error) => {
+                let failure = build::failure_of(&error, source.as_ref());
+                events.send(Event::Failed(failure.clone())).await;
+                Err(Box::new(failure))
+            }
+        }
+    }
+
+    /// Fetches an image from its registry, or makes sure that it is the registry's newest.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the name is none, or the registry does not give the image.
+    pub async fn pull(
+        &self,
+        name: &str,
+        platform: Option<Platform>,
+        credentials: &BTreeMap<String, Credentials>,
+        events: &Events,
+    ) -> Result<Pulled, ImageError> {
+        let reference = image::parse_name(name)?;
+        let platform = platform.unwrap_or_else(Platform::host);
+        let sources = self.inner.sources_with(credentials);
+        let (image, up_to_date) = sources.pull(&reference, &platform, events).await?;
+        let (reference, digest) = (reference.to_string(), image.target.digest.to_string());
+        Ok(Pulled { reference, digest, up_to_date })
+    }
+
+    /// Pushes an image to the registry that `destination`, or else its own name, tells.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the image is not here, or the registry does not take it.
+    pub async fn push(
+        &self,
+        name: &str,
+        destination: Option<&str>,
+        credentials: &BTreeMap<String, Credentials>,
+        events: &Events,
+    ) -> Result<Pushed, ImageError> {
+        let image = image::resolved(&self.inner.store, name)?;
+        let reference = image::parse_name(destination.unwrap_or(name))?;
+        let sources = self.inner.sources_with(credentials);
+        let manifest = export::push(&sources, &image, &reference, events).await?;
+        let (reference, digest) = (reference.to_string(), manifest.digest.to_string());
+        Ok(Pushed { reference, digest, size: manifest.size })
+    }
+
+    /// Lists the images, newest first. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the store cannot be read.
+    pub fn images(&self) -> Result<Vec<ImageSummary>, ImageError> {
+        image::summaries(&self.inner.store)
+    }
+
+    /// Tells everything of one image, by name, ID or a prefix of the ID. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::NotFound`] and what else can be wrong with a name or a document.
+    pub fn inspect(&self, name: &str) -> Result<ImageDetails, ImageError> {
+        image::details(&self.inner.store, name)
+    }
+
+    /// Tells an image's history, newest entry first. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::inspect`].
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryRow>, ImageError> {
+        image::history(&self.inner.store, name)
+    }
+
+    /// Gives an image a further name. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::inspect`], for either name.
+    pub fn tag(&self, source: &str, target: &str) -> Result<(), ImageError> {
+        image::tag(&self.inner.store, source, target)
+    }
+
+    /// Takes a name away, and the image with its last name. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Tagged`] when an ID stands for several names and `force` is not set.
+    pub fn remove(&self, name: &str, force: bool) -> Result<Removed, ImageError> {
+        image::remove(&self.inner.store, name, force)
+    }
+
+    /// Writes images as one archive to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when an image is not here, or the archive cannot be written.
+    pub async fn save(
+        &self,
+        names: &[String],
+        kind: ArchiveKind,
+        out: Box<dyn Write + Send>,
+        events: &Events,
+    ) -> Result<(), ImageError> {
+        self.save_to(names, kind, ArchiveDest::Stream(out), events).await
+    }
+
+    /// Writes images as one archive to a file, which appears whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::save`].
+    pub async fn save_file(
+        &self,
+        names: &[String],
+        kind: ArchiveKind,
+        path: std::path::PathBuf,
+        events: &Events,
+    ) -> Result<(), ImageError> {
+        self.save_to(names, kind, ArchiveDest::File(path), events).await
+    }
+
+    async fn save_to(
+        &self,
+        names: &[String],
+        kind: ArchiveKind,
+        dest: ArchiveDest,
+        events: &Events,
+    ) -> Result<(), ImageError> {
+        let mut images: Vec<ExportImage> = Vec::with_capacity(names.len());
+        for name in names {
+            let image = image::resolved(&self.inner.store, name)?;
+            let reference = image::find(&self.inner.store, name)?
+                .into_iter()
+                .find_map(|record| record.reference)
+                .and_then(|reference| image::parse_name(&reference).ok());
+            images.push(ExportImage { image, names: reference.into_iter().collect() });
+        }
+        Ok(export::export(&self.inner.sources, images, kind, dest, events).await?)
+    }
+
+    /// Takes in the images of an archive; returns their names, or IDs where they have none.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when it is no archive of images, or damaged.
+    pub async fn load(&self, archive: Box<dyn Read + Send>) -> Result<Vec<String>, ImageError> {
+        Ok(export::load(&self.inner.store, archive, &Platform::host()).await?)
+    }
+
+    /// Runs an image's command in a sandbox with this process's standard streams; returns its exit
+    /// code, 128 and the number for a signal.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the image cannot be had or its command cannot be started.
+    pub async fn run(
+        &self,
+        request: RunRequest,
+        events: &Events,
+        cancel: CancellationToken,
+    ) -> Result<i32, ImageError> {
+        run_image::run(&self.inner, request, events, cancel).await
+    }
+
+    /// Measures the store. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Store`] when it cannot be read.
+    pub fn usage(&self) -> Result<Usage, ImageError> {
+        self.inner.store.usage().map_err(ImageError::store)
+    }
+
+    /// Deletes what nothing needs. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`PruneError::InUse`] while another process has the store open.
+    pub fn prune(&self, options: PruneOptions) -> Result<Pruned, PruneError> {
+        self.inner.store.prune(options)
+    }
+
+    /// Reads the whole store and returns what is broken, in words. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Store`] when it cannot be read.
+    pub fn check(&self, repair: bool) -> Result<Vec<String>, ImageError> {
+        self.inner.store.check(repair).map_err(ImageError::store)
+    }
+}

@@ -1,0 +1,55 @@
+//! Build contexts: what of a directory counts, and directories made of a client's archive.
+
+mod root;
+mod tar;
+
+use std::fmt;
+
+pub use root::FileRootError;
+pub use tar::{ContextError, unpack_context};
+
+pub(crate) use root::FileRoot;
+
+/// What ignore rules say about one path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Part of the context.
+    Keep,
+    /// Not part of it, but something below it may be.
+    Skip,
+    /// Not part of it, nor is anything below it.
+    Prune,
+}
+
+/// The rule type behind [`Rules`].
+type Decide = dyn Fn(&[u8], bool) -> Verdict + Send + Sync;
+
+/// Ignore rules: what a path, relative to the context and without leading slash, is to it. The
+/// flag says whether it is a directory. Rules know their own way with parents: a path is asked
+/// about after all directories above it were not pruned.
+pub struct Rules(Box<Decide>);
+
+impl Rules {
+    /// Takes any function for rules.
+    pub fn new(decide: impl Fn(&[u8], bool) -> Verdict + Send + Sync + 'static) -> Self {
+        Self(Box::new(decide))
+    }
+
+    /// Everything counts.
+    #[must_use]
+    pub fn keep_all() -> Self {
+        Self::new(|_, _| Verdict::Keep)
+    }
+
+    /// Asks about one path; the context's root always counts.
+    #[must_use]
+    pub fn verdict(&self, path: &[u8], is_dir: bool) -> Verdict {
+        if path.is_empty() { Verdict::Keep } else { (self.0)(path, is_dir) }
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").finish_non_exhaustive()
+    }
+}

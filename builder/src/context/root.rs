@@ -1,0 +1,97 @@
+//! A directory from outside: the build's context, or a named one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Rules;
+use crate::error::ErrorKind;
+use crate::rootfs::{LayeredRoot, RootError};
+
+/// Why a directory from outside cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileRootError {
+    /// Nothing lies there.
+    #[error("the build context `{}` does not exist", path.display())]
+    NotFound {
+        /// As given.
+        path: PathBuf,
+    },
+    /// Something else than a directory lies there.
+    #[error("the build context `{}` is not a directory", path.display())]
+    NotADirectory {
+        /// As given.
+        path: PathBuf,
+    },
+    /// The host's file system failed.
+    #[error("could not open the build context `{}`", path.display())]
+    Io {
+        /// As given.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A file in it cannot be read.
+    #[error(transparent)]
+    Root(#[from] RootError),
+}
+
+impl FileRootError {
+    /// Says who must act: the directory is the user's.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::User
+    }
+}
+
+/// A directory from outside with the rules of its ignore file.
+#[derive(Debug)]
+pub(crate) struct FileRoot {
+    pub(crate) dir: PathBuf,
+    pub(crate) root: LayeredRoot,
+    /// `None` keeps everything.
+    pub(crate) rules: Option<Rules>,
+    /// Stands in where there are no rules.
+    keep_all: Rules,
+}
+
+impl FileRoot {
+    /// Opens a directory.
+    pub(crate) fn open(dir: &Path) -> Result<Self, FileRootError> {
+        let path = || dir.to_owned();
+        match fs::metadata(dir) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => return Err(FileRootError::NotADirectory { path: path() }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(FileRootError::NotFound { path: path() });
+            }
+            Err(source) => return Err(FileRootError::Io { path: path(), source }),
+        }
+        let root = LayeredRoot::open_plain(dir)?;
+        Ok(Self { dir: path(), root, rules: None, keep_all: Rules::keep_all() })
+    }
+
+    /// Puts the directory under rules.
+    pub(crate) fn with_rules(self, rules: Option<Rules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Returns the rules that are in force.
+    pub(crate) fn rules(&self) -> &Rules {
+        self.rules.as_ref().unwrap_or(&self.keep_all)
+    }
+
+    /// Reads a regular file of at most `limit` bytes, symlinks followed inside the directory;
+    /// `None` when there is nothing. Ignore rules do not apply.
+    pub(crate) fn read_file(
+        &self,
+        path: &str,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>, FileRootError> {
+        match self.root.read_file(path, limit) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(RootError::NotFound { .. } | RootError::NotADirectory { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

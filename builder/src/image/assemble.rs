@@ -1,0 +1,103 @@
+//! From an output and its layers to a config and the list of its layers (OCI image-spec, config.md).
+//!
+//! Times come from the cache records, so a fully cached rebuild gives the same image ID.
+
+use std::collections::BTreeMap;
+
+use cache::{ChainId, Descriptor, DiffId, Digest, Record};
+use frontend::{BuildGraph, HistoryEntry, ImageConfig, Op, Output, VertexId};
+
+use crate::source::built_layer;
+
+/// Comment of every history entry, as BuildKit writes it: tools tell build histories by it.
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// What an image is made of.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    /// With times, layers and history filled in.
+    pub(crate) config: ImageConfig,
+    /// Base first; layers made here are named uncompressed.
+    pub(crate) layers: Vec<Descriptor>,
+    /// The chain ID that each built vertex's snapshot has, lowest first.
+    pub(crate) chains: Vec<(VertexId, ChainId)>,
+}
+
+/// Returns the base image, if any, and the vertices whose layers are put on it, lowest first.
+pub(crate) fn layer_chain(
+    graph: &BuildGraph,
+    output: VertexId,
+) -> (Option<VertexId>, Vec<VertexId>) {
+    let mut layers = Vec::new();
+    let mut next = Some(output);
+    let mut base = None;
+    while let Some(id) = next {
+        let vertex = &graph.vertices[id.0];
+        next = match &vertex.op {
+            Op::Copy(_) | Op::MakeDir(_) | Op::Run(_) | Op::Merge => {
+                layers.push(id);
+                vertex.inputs.first().copied()
+            }
+            Op::Image(_) => {
+                base = Some(id);
+                None
+            }
+            Op::Scratch | Op::Context(_) | Op::Git(_) | Op::Http(_) => None,
+        };
+    }
+    layers.reverse();
+    (base, layers)
+}
+
+/// Makes the config and lists the layers. `base_layers` are the base manifest's, `records` those
+/// of the vertices in `chain`, which is what [`layer_chain`] returned.
+pub(crate) fn assemble(
+    output: &Output,
+    base_layers: Vec<Descriptor>,
+    chain: &[VertexId],
+    records: &BTreeMap<VertexId, Record>,
+) -> Assembled {
+    let mut config = output.config.clone();
+    let base_created = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    let mut created = base_created.or_else(|| config.created.clone());
+    for step in &output.history {
+        if let Some(record) = step.vertex.and_then(|vertex| records.get(&vertex)) {
+            created = Some(rfc3339(record.created));
+        }
+        config.history.push(HistoryEntry {
+            created: created.clone(),
+            created_by: Some(step.created_by.clone()),
+            author: step.author.clone(),
+            comment: Some(HISTORY_COMMENT.to_owned()),
+            empty_layer: step.vertex.is_none(),
+        });
+    }
+    // A config without any time would surprise every reader: the epoch says "unknown".
+    config.created = Some(created.unwrap_or_else(|| rfc3339(0)));
+    let mut layers = base_layers;
+    let base_ids: Vec<DiffId> = config
+        .rootfs
+        .diff_ids
+        .iter()
+        .filter_map(|text| Digest::parse(text).ok().map(DiffId))
+        .collect();
+    let mut top = cache::chain_id(&base_ids);
+    let mut chains = Vec::new();
+    for (vertex, record) in chain.iter().filter_map(|id| Some((*id, records.get(id)?))) {
+        config.rootfs.diff_ids.push(record.diff_id.to_string());
+        layers.push(built_layer(record.diff_id, record.size));
+        let chain = top.map_or(ChainId(record.diff_id.0), |below| below.push(record.diff_id));
+        chains.push((vertex, chain));
+        top = Some(chain);
+    }
+    Assembled { config, layers, chains }
+}
+
+/// Formats seconds since 1970 as RFC 3339 in UTC.
+pub(crate) fn rfc3339(unix_seconds: u64) -> String {
+    i64::try_from(unix_seconds)
+        .ok()
+        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .to_string()
+}

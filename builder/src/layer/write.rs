@@ -1,0 +1,296 @@
+//! A snapshot as the tar of a layer: the same bytes for the same tree, always.
+//!
+//! Order: depth first, each directory before its content, names by their raw bytes. Times are cut
+//! to whole seconds, as Docker's and BuildKit's layers have them: fractions would need a PAX header
+//! an entry, and file systems that cannot keep them would give another digest. Owners' names stay
+//! empty, since only the image's own passwd could tell them.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use cache::{DiffId, HashingWriter};
+use rustix::fs::FileType;
+
+use super::entry::{TarEntry, TarKind};
+use super::header::{BLOCK, lossy, pad, write_header};
+use super::read::TarError;
+use super::{LayerStats, OPAQUE_MARKER, WHITEOUT};
+use crate::rootfs::{Dir, InodeId, Kind, Metadata, Time, display_path, fd_xattrs, join};
+
+/// Gathers headers and small files, so that hashing and writing see large pieces.
+const BUFFER: usize = 1 << 20;
+
+/// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
+const MAX_DEPTH: usize = 2048;
+
+/// Why a snapshot cannot be written as a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The snapshot cannot be read.
+    #[error("could not read `{}`", path.display())]
+    Read {
+        /// Path in the snapshot, or of it.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// A name that would read as a deletion (image-spec, layer.md: reserved).
+    #[error("`{}` has a name that is reserved for deletions in layers", path.display())]
+    Reserved {
+        /// Path in the snapshot.
+        path: PathBuf,
+    },
+    /// Directories nested without end.
+    #[error("`{}` is nested too deeply", path.display())]
+    TooDeep {
+        /// Path in the snapshot.
+        path: PathBuf,
+    },
+    /// An entry cannot be expressed, or the output takes no more.
+    #[error("could not write the layer")]
+    Archive(#[from] TarError),
+}
+
+/// Writes the snapshot in the directory `upper` (overlayfs upper format, mounted with
+/// `userxattr`) to `out` as an uncompressed layer.
+///
+/// # Errors
+///
+/// [`WriteError`].
+pub fn write_layer(upper: &Path, out: impl Write) -> Result<LayerStats, WriteError> {
+    let dir = Dir::open(upper)
+        .map_err(|source| WriteError::Read { path: upper.to_path_buf(), source })?;
+    let mut writer = LayerWriter { tar: TarWriter::new(out), links: HashMap::new() };
+    writer.content(&dir, b"", 0)?;
+    let (_, stats) = writer.tar.finish()?;
+    Ok(stats)
+}
+
+/// Returns digest and size in bytes of the layer that [`write_layer`] makes of `upper`.
+///
+/// # Errors
+///
+/// [`WriteError`].
+pub fn diff_id(upper: &Path) -> Result<(DiffId, u64), WriteError> {
+    let mut out = HashingWriter::new(io::sink());
+    write_layer(upper, &mut out)?;
+    let (_, digest, size) = out.finish();
+    Ok((DiffId(digest), size))
+}
+
+struct LayerWriter<W: Write> {
+    tar: TarWriter<W>,
+    /// Files with several names: the first name written.
+    links: HashMap<InodeId, Vec<u8>>,
+}
+
+impl<W: Write> LayerWriter<W> {
+    fn content(&mut self, dir: &Dir, path: &[u8], depth: usize) -> Result<(), WriteError> {
+        let failed = |source| WriteError::Read { path: display_path(path), source };
+        if depth > MAX_DEPTH {
+            return Err(WriteError::TooDeep { path: display_path(path) });
+        }
+        let mut names = dir.entries().map_err(failed)?;
+        names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (name, file_type) in names {
+            let path = join(path, &name);
+            let failed = |source| WriteError::Read { path: display_path(&path), source };
+            let metadata = dir.metadata_of(&name).map_err(failed)?;
+            let metadata = metadata.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            if file_type == FileType::Directory || metadata.is_dir() {
+                let below = dir.open_dir(&name).map_err(failed)?;
+                self.dir(&below, &path, &metadata, depth)?;
+            } else {
+                self.leaf(dir, &name, path, &metadata)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dir(
+        &mut self,
+        dir: &Dir,
+        path: &[u8],
+        metadata: &Metadata,
+        depth: usize,
+    ) -> Result<(), WriteError> {
+        let failed = |source| WriteError::Read { path: display_path(path), source };
+        reserved(path)?;
+        let xattrs = fd_xattrs(dir).map_err(failed)?;
+        if let Some(entry) = TarEntry::of(path.to_vec(), metadata, Vec::new(), xattrs) {
+            self.tar.entry(&entry)?;
+        }
+        if dir.is_opaque().map_err(failed)? {
+            self.tar.whiteout(join(path, OPAQUE_MARKER))?;
+        }
+        self.content(dir, path, depth + 1)
+    }
+
+    fn leaf(
+        &mut self,
+        dir: &Dir,
+        name: &[u8],
+        path: Vec<u8>,
+        metadata: &Metadata,
+    ) -> Result<(), WriteError> {
+        if metadata.is_whiteout() {
+            let (parent, _) = crate::rootfs::split_last(&path);
+            return Ok(self.tar.whiteout(join(parent, &[WHITEOUT, name].concat()))?);
+        }
+        reserved(&path)?;
+        if metadata.kind == Kind::Socket {
+            self.tar.stats.skipped_sockets += 1;
+            return Ok(());
+        }
+        if metadata.links > 1 {
+            if let Some(first) = self.links.get(&metadata.inode) {
+                return Ok(self.tar.hard_link(&path, first, metadata)?);
+            }
+            self.links.insert(metadata.inode, path.clone());
+        }
+        let failed = |source| WriteError::Read { path: display_path(&path), source };
+        if metadata.kind == Kind::File {
+            let (file, metadata) = dir.open_file(name).map_err(failed)?;
+            let xattrs = fd_xattrs(&file).map_err(failed)?;
+            if let Some(entry) = TarEntry::of(path.clone(), &metadata, Vec::new(), xattrs) {
+                self.tar.file(&entry, &file)?;
+            }
+            return Ok(());
+        }
+        let link = match metadata.kind {
+            Kind::Symlink => dir.read_link(name).map_err(failed)?,
+            _ => Vec::new(),
+        };
+        if let Some(entry) = TarEntry::of(path, metadata, link, Vec::new()) {
+            self.tar.entry(&entry)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nobody but the builder records deletions: a file of such a name would delete when unpacked.
+fn reserved(path: &[u8]) -> Result<(), WriteError> {
+    if crate::rootfs::split_last(path).1.starts_with(WHITEOUT) {
+        return Err(WriteError::Reserved { path: display_path(path) });
+    }
+    Ok(())
+}
+
+/// Writes entries of a tar archive. The caller gives their order.
+#[derive(Debug)]
+pub struct TarWriter<W: Write> {
+    out: W,
+    buffer: Vec<u8>,
+    stats: LayerStats,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// Begins an archive.
+    pub fn new(out: W) -> Self {
+        Self { out, buffer: Vec::with_capacity(BUFFER), stats: LayerStats::default() }
+    }
+
+    /// Writes an entry without content.
+    ///
+    /// # Errors
+    ///
+    /// [`TarError::Xattr`] and [`TarError::Io`].
+    pub fn entry(&mut self, entry: &TarEntry) -> Result<(), TarError> {
+        self.stats.entries += 1;
+        if self.buffer.len() > BUFFER - 16 * BLOCK {
+            self.flush()?;
+        }
+        write_header(entry, &mut self.buffer)
+    }
+
+    /// Writes a regular file: `entry.size` bytes of `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`TarError::Changed`] when the file has fewer, beside those of [`Self::entry`].
+    pub fn file(&mut self, entry: &TarEntry, mut file: &File) -> Result<(), TarError> {
+        self.entry(entry)?;
+        let changed = || TarError::Changed { path: lossy(&entry.path) };
+        let mut left = entry.size;
+        while left > 0 {
+            if self.buffer.len() + BLOCK > BUFFER {
+                self.flush()?;
+            }
+            let start = self.buffer.len();
+            let room = (BUFFER - start).min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.buffer.resize(start + room, 0);
+            let read = file.read(&mut self.buffer[start..]);
+            self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return Err(changed()),
+                Ok(read) => left -= read as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        pad(&mut self.buffer, entry.size);
+        self.stats.bytes += entry.size;
+        Ok(())
+    }
+
+    /// Writes `path` as another name of `target`, an entry before it.
+    ///
+    /// # Errors
+    ///
+    /// [`TarError::Io`].
+    pub fn hard_link(
+        &mut self,
+        path: &[u8],
+        target: &[u8],
+        metadata: &Metadata,
+    ) -> Result<(), TarError> {
+        self.entry(&TarEntry {
+            path: path.to_vec(),
+            kind: TarKind::HardLink,
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            size: 0,
+            mtime: metadata.mtime,
+            link: target.to_vec(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+        })
+    }
+
+    /// Writes the empty file that records a deletion; its attributes mean nothing.
+    fn whiteout(&mut self, path: Vec<u8>) -> Result<(), TarError> {
+        self.entry(&TarEntry {
+            path,
+            kind: TarKind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Time::default(),
+            link: Vec::new(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), TarError> {
+        self.out.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes the end marker and returns the output, flushed, with what went through.
+    ///
+    /// # Errors
+    ///
+    /// [`TarError::Io`].
+    pub fn finish(mut self) -> Result<(W, LayerStats), TarError> {
+        self.buffer.resize(self.buffer.len() + 2 * BLOCK, 0);
+        self.flush()?;
+        self.out.flush()?;
+        Ok((self.out, self.stats))
+    }
+}

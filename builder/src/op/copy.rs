@@ -1,0 +1,412 @@
+//! COPY and ADD executed: what was selected goes onto a snapshot, by BuildKit's rules.
+//!
+//! - Files of a context are root's; files of a stage keep their owner; `--chown` gives all of them,
+//!   and the directories made on the way, another.
+//! - Directories are merged. Those inside a copied directory take its mode, owner and attributes,
+//!   the destination itself only its time.
+//! - A file replaces a file or a link; a directory and anything else never replace each other.
+//! - Modes, times, links, hard links of one source and portable attributes are kept.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use frontend::{CopyOp, Unpack};
+
+use super::chmod::{Chmod, ChmodError};
+use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
+use super::unpack::{is_archive, unpack_archive};
+use crate::ErrorKind;
+use crate::layer::{UnpackError, WHITEOUT};
+use crate::rootfs::{
+    Attributes, Follow, InodeId, Kind, LayeredRoot, OpenDir, RootError, Upper, UpperError,
+    UserError, Xattrs, components, copy_content, display_path, fd_metadata, fd_xattrs, join,
+    resolve_owner, split_last,
+};
+
+/// Why a COPY or ADD failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A source is at fault.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// `--chown` names nobody.
+    #[error("invalid --chown")]
+    Owner(#[from] UserError),
+    /// `--chmod` is no mode.
+    #[error("invalid --chmod")]
+    Mode(#[from] ChmodError),
+    /// The destination cannot be resolved or read.
+    #[error("could not resolve the destination")]
+    Root(#[from] RootError),
+    /// The destination cannot be written.
+    #[error(transparent)]
+    Write(#[from] UpperError),
+    /// An archive cannot be unpacked.
+    #[error("could not unpack `{}`", path.display())]
+    Archive {
+        /// Path in the source.
+        path: PathBuf,
+        /// Why not.
+        source: UnpackError,
+    },
+    /// BuildKit's words for a file onto a directory.
+    #[error("cannot replace to directory {} with file", path.display())]
+    FileOverDirectory {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// BuildKit's words for a directory onto something else.
+    #[error("cannot copy to non-directory: {}", path.display())]
+    DirectoryOverFile {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// A destination whose name is reserved for deletions.
+    #[error("`{}` cannot be the destination: its name is reserved for deletions in layers", path.display())]
+    Reserved {
+        /// The destination.
+        path: PathBuf,
+    },
+}
+
+impl CopyError {
+    /// Says who must act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Select(SelectError::Input { .. }) => ErrorKind::Bug,
+            Self::Archive { source, .. } if source.kind() == ErrorKind::Host => ErrorKind::Host,
+            Self::Select(SelectError::Root(RootError::Io { .. }))
+            | Self::Root(RootError::Io { .. })
+            | Self::Write(UpperError::Io { .. } | UpperError::Root(RootError::Io { .. }))
+            | Self::Owner(UserError::File { source: RootError::Io { .. }, .. }) => ErrorKind::Host,
+            _ => ErrorKind::User,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyStats {
+    /// Objects of any kind, directories included.
+    pub objects: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+    /// Devices that this user namespace may not make.
+    pub skipped_devices: u64,
+    /// Objects whose owner this user namespace has no id for: they are root's instead.
+    pub unmapped_owners: u64,
+}
+
+/// Copies `selection`, which [`super::select`] made of `op` and `inputs`, into the snapshot
+/// `upper` on top of `root`.
+///
+/// # Errors
+///
+/// [`CopyError`]; `upper` is then of no use.
+pub fn copy(
+    op: &CopyOp,
+    selection: &Selection,
+    inputs: &[CopyInput<'_>],
+    root: &LayeredRoot,
+    upper: &Path,
+) -> Result<CopyStats, CopyError> {
+    let owner = op.owner.as_deref().map(|owner| resolve_owner(root, owner)).transpose()?;
+    let mut copy = Copy {
+        op,
+        owner,
+        chmod: Chmod::new(op.mode.as_ref())?,
+        upper: Upper::open(upper, root)?,
+        stats: CopyStats::default(),
+    };
+    for item in &selection.items {
+        match item {
+            Item::Inline { name, content } => copy.inline(name, content)?,
+            Item::Match(found) => {
+                let input = inputs.get(found.input);
+                copy.found(found, input.ok_or(SelectError::Input { input: found.input })?)?;
+            }
+        }
+    }
+    copy.upper.finish()?;
+    copy.stats.unmapped_owners += copy.upper.unmapped_owners();
+    Ok(copy.stats)
+}
+
+struct Copy<'a> {
+    op: &'a CopyOp,
+    /// `--chown`.
+    owner: Option<(u32, u32)>,
+    chmod: Chmod,
+    upper: Upper,
+    stats: CopyStats,
+}
+
+/// One source on its way.
+struct Source<'a> {
+    found: &'a Match,
+    input: &'a CopyInput<'a>,
+    /// Where the first name of each file with several names has gone.
+    links: HashMap<(usize, InodeId), Vec<u8>>,
+}
+
+impl Copy<'_> {
+    /// Makes the directories that the destination needs and returns where it leads to.
+    fn destination(&mut self) -> Result<Vec<u8>, CopyError> {
+        let written = self.op.destination.as_bytes();
+        for name in components(written) {
+            if name.starts_with(WHITEOUT) {
+                return Err(CopyError::Reserved { path: display_path(written) });
+            }
+        }
+        if self.op.destination_is_dir {
+            self.make_dirs(written)?;
+        } else {
+            self.make_dirs(split_last(written).0)?;
+        }
+        Ok(self.upper.merged().resolve(written, Follow::Last)?.path)
+    }
+
+    /// Makes `path` and its parents where they are missing, through symlinks inside the root.
+    fn make_dirs(&mut self, path: &[u8]) -> Result<Vec<u8>, CopyError> {
+        let resolved = self.upper.merged().resolve(path, Follow::Last)?;
+        match resolved.node {
+            Some(node) if node.metadata.is_dir() => {}
+            Some(_) => {
+                return Err(RootError::NotADirectory { path: display_path(&resolved.path) }.into());
+            }
+            None => {
+                let new = Attributes {
+                    mode: self.chmod.new_dir(),
+                    owner: Some(self.owner.unwrap_or((0, 0))),
+                    ..Attributes::default()
+                };
+                self.upper.dir(&resolved.path, &new)?;
+            }
+        }
+        Ok(resolved.path)
+    }
+
+    /// Returns where a file of that name goes: into the destination if that is a directory.
+    fn file_target(&mut self, name: &[u8]) -> Result<Vec<u8>, CopyError> {
+        let destination = self.destination()?;
+        let node = self.upper.merged().lookup(&destination)?;
+        let is_dir = node.is_some_and(|node| node.metadata.is_dir());
+        Ok(if is_dir { join(&destination, name) } else { destination })
+    }
+
+    fn inline(&mut self, name: &str, content: &str) -> Result<(), CopyError> {
+        let target = self.file_target(name.as_bytes())?;
+        reserved(&target)?;
+        let attributes = Attributes {
+            mode: self.chmod.apply(0o644, false),
+            owner: Some(self.owner.unwrap_or((0, 0))),
+            ..Attributes::default()
+        };
+        let file = self.create(&target)?;
+        let written = (&file).write_all(content.as_bytes());
+        written.map_err(|error| RootError::io(&target, error))?;
+        self.upper.describe_file(&file, &target, &attributes)?;
+        self.stats.objects += 1;
+        self.stats.bytes += content.len() as u64;
+        Ok(())
+    }
+
+    fn found(&mut self, found: &Match, input: &CopyInput<'_>) -> Result<(), CopyError> {
+        let top = found.top();
+        let mut source = Source { found, input, links: HashMap::new() };
+        if !top.node.metadata.is_dir() {
+            if self.op.unpack == Unpack::Archives && is_archive(input.root(), top)? {
+                return self.unpack(input, top);
+            }
+            let target = self.file_target(&found.name)?;
+            return self.leaf(&mut source, top, &target);
+        }
+        let destination = self.dir_target()?;
+        for entry in &source.found.entries[1..] {
+            let target = join(&destination, &entry.path);
+            if entry.node.metadata.is_dir() {
+                self.dir(&source, entry, &target)?;
+            } else {
+                self.leaf(&mut source, entry, &target)?;
+            }
+        }
+        let at = self.upper.dir(&destination, &Attributes::implied_dir())?;
+        self.upper.set_dir_time(&at, top.node.metadata.mtime);
+        Ok(())
+    }
+
+    /// Returns the directory that a directory's content goes into.
+    fn dir_target(&mut self) -> Result<Vec<u8>, CopyError> {
+        let destination = self.destination()?;
+        match self.upper.merged().lookup(&destination)? {
+            Some(node) if node.metadata.is_dir() => Ok(destination),
+            Some(_) => Err(CopyError::DirectoryOverFile { path: display_path(&destination) }),
+            None => self.make_dirs(&destination),
+        }
+    }
+
+    fn attributes(&self, source: &Source<'_>, entry: &Entry, xattrs: Xattrs) -> Attributes {
+        let metadata = &entry.node.metadata;
+        let owner = match self.owner {
+            Some(owner) => owner,
+            None if source.input.is_context() => (0, 0),
+            None => (metadata.uid, metadata.gid),
+        };
+        Attributes {
+            mode: self.chmod.apply(metadata.mode, metadata.is_dir()),
+            owner: Some(owner),
+            mtime: Some(metadata.mtime),
+            xattrs,
+        }
+    }
+
+    fn dir(&mut self, source: &Source<'_>, entry: &Entry, target: &[u8]) -> Result<(), CopyError> {
+        let (parent, name) = split_last(target);
+        let root = source.input.root();
+        let xattrs = root.dir_xattrs(&entry.source, &entry.node);
+        let xattrs = xattrs.map_err(|error| RootError::io(&entry.source, error))?;
+        let attributes = self.attributes(source, entry, xattrs);
+        let at = self.upper.dir(parent, &Attributes::implied_dir())?;
+        self.stats.objects += 1;
+        match at.lookup(name)? {
+            None => {
+                self.upper.make_dir(&at, name, &attributes)?;
+            }
+            Some(node) if !node.metadata.is_dir() => {
+                return Err(CopyError::DirectoryOverFile { path: display_path(target) });
+            }
+            Some(_) => {
+                let dir = self.upper.dir(target, &attributes)?;
+                if entry.is_implied {
+                    dir.chmod(entry.node.metadata.mode)?;
+                } else {
+                    self.upper.describe_dir(&dir, &attributes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates a file in the place of what may be there, in a directory that is there.
+    fn create(&mut self, target: &[u8]) -> Result<File, CopyError> {
+        let (parent, name) = split_last(target);
+        let at = self.clear(target)?;
+        debug_assert_eq!(at.path, parent);
+        Ok(at.create_file(name)?)
+    }
+
+    fn clear(&mut self, target: &[u8]) -> Result<OpenDir, CopyError> {
+        let (parent, name) = split_last(target);
+        let at = self.upper.dir(parent, &Attributes::implied_dir())?;
+        if name.is_empty() || at.lookup(name)?.is_some_and(|node| node.metadata.is_dir()) {
+            return Err(CopyError::FileOverDirectory { path: display_path(target) });
+        }
+        self.upper.clear(&at, name)?;
+        Ok(at)
+    }
+
+    /// Copies what is no directory.
+    fn leaf(
+        &mut self,
+        source: &mut Source<'_>,
+        entry: &Entry,
+        target: &[u8],
+    ) -> Result<(), CopyError> {
+        reserved(target)?;
+        self.stats.objects += 1;
+        let metadata = &entry.node.metadata;
+        if metadata.kind == Kind::File {
+            return self.file(source, entry, target);
+        }
+        let (_, name) = split_last(target);
+        let attributes = self.attributes(source, entry, Vec::new());
+        let at = self.clear(target)?;
+        if metadata.kind == Kind::Symlink {
+            return Ok(self.upper.symlink(&at, name, &entry.link, &attributes)?);
+        }
+        if !self.upper.special(&at, name, metadata.kind, metadata.device, &attributes)? {
+            self.stats.skipped_devices += 1;
+        }
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        source: &mut Source<'_>,
+        entry: &Entry,
+        target: &[u8],
+    ) -> Result<(), CopyError> {
+        let metadata = &entry.node.metadata;
+        if metadata.links > 1 {
+            let key = (entry.node.layer, metadata.inode);
+            if let Some(first) = source.links.get(&key) {
+                let at = self.clear(target)?;
+                let (first_dir, first_name) = split_last(first);
+                let from = self.upper.dir(first_dir, &Attributes::implied_dir())?;
+                return Ok(at.hard_link(split_last(target).1, &from, first_name)?);
+            }
+            source.links.insert(key, target.to_vec());
+        }
+        let (from, xattrs) = open_unchanged(source.input.root(), entry)?;
+        let attributes = self.attributes(source, entry, xattrs);
+        let to = self.create(target)?;
+        let copied = copy_content(&from, &to, metadata);
+        self.stats.bytes += copied.map_err(|source| UpperError::Io {
+            action: "write",
+            path: display_path(target),
+            source,
+        })?;
+        check_unchanged(&from, entry)?;
+        Ok(self.upper.describe_file(&to, target, &attributes)?)
+    }
+
+    /// Unpacks an archive into the destination, which is its root as it is for BuildKit.
+    fn unpack(&mut self, input: &CopyInput<'_>, entry: &Entry) -> Result<(), CopyError> {
+        let destination = self.op.destination.as_bytes();
+        let destination = self.make_dirs(destination)?;
+        let at = self.upper.dir(&destination, &Attributes::implied_dir())?;
+        let (file, _) = open_unchanged(input.root(), entry)?;
+        let unpacked = unpack_archive(file, self.upper.below(at), self.owner);
+        let stats = unpacked
+            .map_err(|source| CopyError::Archive { path: display_path(&entry.source), source })?;
+        self.stats.objects += stats.entries;
+        self.stats.bytes += stats.bytes;
+        self.stats.skipped_devices += stats.skipped_devices;
+        self.stats.unmapped_owners += stats.unmapped_owners;
+        self.upper.forget();
+        Ok(())
+    }
+}
+
+fn reserved(target: &[u8]) -> Result<(), CopyError> {
+    if split_last(target).1.starts_with(WHITEOUT) {
+        return Err(CopyError::Reserved { path: display_path(target) });
+    }
+    Ok(())
+}
+
+/// Opens a selected file with its attributes, if it is still the one that was selected.
+pub(super) fn open_unchanged(
+    root: &LayeredRoot,
+    entry: &Entry,
+) -> Result<(File, Xattrs), SelectError> {
+    let failed = |error: io::Error| RootError::io(&entry.source, error);
+    let (file, found) = root.open_node(&entry.source, &entry.node).map_err(failed)?;
+    if !entry.node.metadata.is_unchanged(&found) {
+        return Err(SelectError::Changed { path: display_path(&entry.source) });
+    }
+    let xattrs = fd_xattrs(&file).map_err(failed)?;
+    Ok((file, xattrs))
+}
+
+/// Checks after reading that nobody has written to the file since it was selected.
+pub(super) fn check_unchanged(file: &File, entry: &Entry) -> Result<(), SelectError> {
+    let found = fd_metadata(file).map_err(|error| RootError::io(&entry.source, error))?;
+    if entry.node.metadata.is_unchanged(&found) {
+        return Ok(());
+    }
+    Err(SelectError::Changed { path: display_path(&entry.source) })
+}

@@ -1,0 +1,206 @@
+//! The content key of a selection: what a COPY brings, however it came to be there.
+//!
+//! What enters: names as they will appear, kinds, modes, link targets, device numbers, which files
+//! are one, extended attributes, every byte of every file; of a stage's files also the owner.
+//! What does not: times, inodes, the owner of context files (reset to root), where the source
+//! lies, and mode and owner of a directory whose content is copied (the destination keeps its own).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cache::{Digest, HashingReader, HashingWriter};
+
+use super::copy::{check_unchanged, open_unchanged};
+use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
+use crate::rootfs::{InodeId, Kind, RootError, Xattrs};
+
+/// Changes whenever the same selection would hash to something else.
+const DOMAIN: &str = "rbuild copy selection 1";
+
+/// Threads that hash files.
+const THREADS: usize = 2;
+
+/// Bytes in all files together below which another thread costs more than it saves.
+const WORTH_A_THREAD: u64 = 1 << 20;
+
+/// Returns the digest of what `selection` will bring from `inputs`.
+///
+/// # Errors
+///
+/// [`SelectError::Changed`] when a file is written to meanwhile, [`SelectError::Root`].
+pub fn selection_digest(
+    selection: &Selection,
+    inputs: &[CopyInput<'_>],
+) -> Result<Digest, SelectError> {
+    let files = hash_files(selection, inputs)?;
+    let mut fields = Fields(HashingWriter::new(io::sink()));
+    fields.add("domain", DOMAIN.as_bytes());
+    let mut files = files.into_iter();
+    for item in &selection.items {
+        match item {
+            Item::Inline { name, content } => {
+                fields.add("inline", name.as_bytes());
+                fields.add("content", content.as_bytes());
+            }
+            Item::Match(found) => {
+                let input = inputs.get(found.input);
+                let input = input.ok_or(SelectError::Input { input: found.input })?;
+                add_match(&mut fields, found, input, &mut files)?;
+            }
+        }
+    }
+    let (_, digest, _) = fields.0.finish();
+    Ok(digest)
+}
+
+/// Fields with name and length, so that none can be read as part of another.
+struct Fields(HashingWriter<io::Sink>);
+
+impl Fields {
+    fn add(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), value] {
+            for bytes in [&(part.len() as u64).to_le_bytes()[..], part] {
+                io::Write::write_all(&mut self.0, bytes).expect("a sink takes everything");
+            }
+        }
+    }
+
+    fn add_text(&mut self, name: &str, value: &impl fmt::Display) {
+        self.add(name, value.to_string().as_bytes());
+    }
+}
+
+/// What was found out about the content of one file.
+struct Hashed {
+    digest: Digest,
+    xattrs: Xattrs,
+}
+
+fn add_match(
+    fields: &mut Fields,
+    found: &Match,
+    input: &CopyInput<'_>,
+    files: &mut impl Iterator<Item = Hashed>,
+) -> Result<(), SelectError> {
+    let is_dir = found.top().node.metadata.is_dir();
+    fields.add("match", if is_dir { b"" } else { &found.name });
+    let mut links: HashMap<(usize, InodeId), usize> = HashMap::new();
+    for (index, entry) in found.entries.iter().enumerate() {
+        if is_dir && index == 0 {
+            continue;
+        }
+        let metadata = &entry.node.metadata;
+        fields.add("path", &entry.path);
+        fields.add_text("kind", &kind(metadata.kind));
+        fields.add_text("implied", &entry.is_implied);
+        fields.add_text("mode", &format_args!("{:o}", metadata.mode));
+        fields.add("link", &entry.link);
+        fields.add_text("device", &format_args!("{}:{}", metadata.device.0, metadata.device.1));
+        if !input.is_context() {
+            fields.add_text("owner", &format_args!("{}:{}", metadata.uid, metadata.gid));
+        }
+        let xattrs = match metadata.kind {
+            Kind::File => {
+                let hashed = files.next().expect("every file has been hashed");
+                fields.add_text("content", &hashed.digest);
+                if metadata.links > 1 {
+                    let first = *links.entry((entry.node.layer, metadata.inode)).or_insert(index);
+                    fields.add_text("same as", &first);
+                }
+                hashed.xattrs
+            }
+            Kind::Dir => {
+                let xattrs = input.root().dir_xattrs(&entry.source, &entry.node);
+                xattrs.map_err(|error| RootError::io(&entry.source, error))?
+            }
+            _ => Vec::new(),
+        };
+        for (name, value) in xattrs {
+            fields.add("xattr", &name);
+            fields.add("value", &value);
+        }
+    }
+    Ok(())
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Dir => "dir",
+        Kind::Symlink => "symlink",
+        Kind::CharDevice => "char device",
+        Kind::BlockDevice => "block device",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+    }
+}
+
+/// Hashes every regular file of the selection, in its order.
+fn hash_files(selection: &Selection, inputs: &[CopyInput<'_>]) -> Result<Vec<Hashed>, SelectError> {
+    let mut jobs: Vec<(&CopyInput<'_>, &Entry)> = Vec::new();
+    for item in &selection.items {
+        let Item::Match(found) = item else { continue };
+        let input = inputs.get(found.input).ok_or(SelectError::Input { input: found.input })?;
+        let files = found.entries.iter().filter(|entry| entry.node.metadata.kind == Kind::File);
+        jobs.extend(files.map(|entry| (input, entry)));
+    }
+    let total: u64 = jobs.iter().map(|(_, entry)| entry.node.metadata.size).sum();
+    if total < WORTH_A_THREAD || jobs.len() < 2 {
+        return jobs.iter().map(|(input, entry)| hash_file(input, entry)).collect();
+    }
+    let slots: Vec<OnceLock<Result<Hashed, SelectError>>> =
+        jobs.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(index) = claim(&next, jobs.len()) {
+                    let (input, entry) = jobs[index];
+                    let hashed = hash_file(input, entry);
+                    let failed = hashed.is_err();
+                    // Each index is claimed once, so the slot is empty.
+                    let _ = slots[index].set(hashed);
+                    if failed {
+                        next.store(jobs.len(), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    collect(slots)
+}
+
+fn claim(next: &AtomicUsize, end: usize) -> Option<usize> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    (index < end).then_some(index)
+}
+
+/// Slots are claimed in order, so an empty one comes after the failure that ended the work.
+fn collect(slots: Vec<OnceLock<Result<Hashed, SelectError>>>) -> Result<Vec<Hashed>, SelectError> {
+    let (filled, empty): (Vec<_>, Vec<_>) =
+        slots.into_iter().map(OnceLock::into_inner).partition(Option::is_some);
+    let hashed = filled.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
+    assert!(empty.is_empty(), "work stops early only after a failure");
+    Ok(hashed)
+}
+
+fn hash_file(input: &CopyInput<'_>, entry: &Entry) -> Result<Hashed, SelectError> {
+    let (file, xattrs) = open_unchanged(input.root(), entry)?;
+    let mut reader = HashingReader::new(&file);
+    let mut buffer =
+        vec![0; usize::try_from(entry.node.metadata.size.clamp(1, 256 * 1024)).unwrap_or(1)];
+    loop {
+        match io::Read::read(&mut reader, &mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(RootError::io(&entry.source, error).into()),
+        }
+    }
+    let (_, digest, _) = reader.finish();
+    check_unchanged(&file, entry)?;
+    Ok(Hashed { digest, xattrs })
+}

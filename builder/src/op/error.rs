@@ -1,0 +1,88 @@
+//! Why a vertex has no result.
+
+use crate::error::ErrorKind;
+
+/// Why a vertex has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpError {
+    /// The command ran and failed: the user's to mend, never tried again, never cached.
+    #[error("the command ended with exit code {code}")]
+    Exit {
+        /// As the command gave it, or 128 and the number of the signal that ended it.
+        code: i32,
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// The command was ended by a signal.
+    #[error("the command was ended by signal {signal}")]
+    Signal {
+        /// Number of the signal.
+        signal: i32,
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// An option of the instruction that this version does not have.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// The option, as written.
+        what: String,
+    },
+    /// COPY or ADD failed.
+    #[error(transparent)]
+    Copy(#[from] super::CopyError),
+    /// A source of COPY, ADD or a mount cannot be selected.
+    #[error(transparent)]
+    Select(#[from] super::SelectError),
+    /// WORKDIR failed.
+    #[error(transparent)]
+    MakeDir(#[from] super::MakeDirError),
+    /// A root's directories cannot be read.
+    #[error(transparent)]
+    Root(#[from] crate::rootfs::RootError),
+    /// The image's user cannot be looked up.
+    #[error(transparent)]
+    User(#[from] crate::rootfs::UserError),
+    /// The sandbox could not be set up.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
+    /// A base could not be pulled or unpacked.
+    #[error(transparent)]
+    Source(#[from] crate::source::SourceError),
+    /// The layer could not be read back.
+    #[error("could not digest the layer")]
+    Layer(#[from] crate::layer::WriteError),
+    /// The layer of `COPY --link` could not be put on its root.
+    #[error("could not put the linked layer on its root")]
+    Clone(#[from] crate::layer::ApplyError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl OpError {
+    /// Wraps any error of the store.
+    pub(crate) fn store(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Store(Box::new(error))
+    }
+
+    /// Tells who must act.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Exit { .. } | Self::Signal { .. } | Self::Unsupported { .. } | Self::User(_) => {
+                ErrorKind::User
+            }
+            Self::Copy(error) => error.kind(),
+            Self::Select(super::SelectError::Root(_)) => ErrorKind::Host,
+            Self::Select(_) => ErrorKind::User,
+            Self::Root(_) => ErrorKind::Host,
+            Self::MakeDir(error) => error.kind(),
+            Self::Sandbox(error) => error.kind(),
+            Self::Source(error) => error.kind(),
+            Self::Layer(_) | Self::Clone(_) | Self::Store(_) => ErrorKind::Host,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! File operations: COPY, ADD and WORKDIR on a snapshot.
+//!
+//! Invariants: a destination is resolved inside the target's root and a source inside its own;
+//! what is selected is settled by one walk, which the content key and the copy share; nothing of a
+//! path name ends as a deletion.
+
+mod chmod;
+mod copy;
+mod digest;
+mod error;
+mod mkdir;
+mod nearest;
+mod pattern;
+mod perform;
+mod run;
+mod select;
+mod unpack;
+
+pub use copy::{CopyError, CopyStats, copy};
+pub use digest::selection_digest;
+pub use mkdir::{MakeDirError, make_dir};
+pub use select::{CopyInput, SelectError, Selection, select};
+
+pub(crate) use error::OpError;
+pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, seal, selection};
+pub(crate) use run::{RunSettings, Step, run};

@@ -1,0 +1,220 @@
+//! What each op of the graph does to a store: prepare a snapshot, act, commit.
+//!
+//! Everything here blocks. Nothing here knows the graph: inputs come as [`Root`]s.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::{ActiveSnapshot, DiffId, Digest, SnapshotId, Store, TempDir};
+use frontend::{CopyOp, CopySource, MakeDirOp, MountKind, Op, RunOp, Unpack, Vertex, VertexId};
+
+use super::error::OpError;
+use super::{CopyInput, copy, make_dir, select, selection_digest};
+use crate::context::FileRoot;
+use crate::layer::{self, Limits};
+use crate::rootfs::LayeredRoot;
+
+/// A vertex's result as its users need it.
+#[derive(Clone, Debug)]
+pub(crate) enum Root {
+    /// No files at all.
+    Empty,
+    /// A committed snapshot with everything below it.
+    Snapshot(SnapshotId),
+    /// A directory from outside.
+    Files(Arc<FileRoot>),
+}
+
+impl Root {
+    /// The snapshot to stand on; files from outside are nothing to stand on.
+    fn snapshot(&self) -> Option<&SnapshotId> {
+        match self {
+            Self::Snapshot(id) => Some(id),
+            Self::Empty | Self::Files(_) => None,
+        }
+    }
+}
+
+/// The directories of a root, top first; none for an empty one.
+pub(super) fn lowers_of(store: &Store, root: &Root) -> Result<Vec<PathBuf>, OpError> {
+    root.snapshot()
+        .map_or_else(|| Ok(Vec::new()), |id| store.snapshots().lowers(id).map_err(OpError::store))
+}
+
+/// Begins a snapshot on top of the first input.
+pub(super) fn prepare(store: &Store, inputs: &[Root]) -> Result<ActiveSnapshot, OpError> {
+    let parent = inputs.first().and_then(Root::snapshot);
+    store.snapshots().prepare(parent).map_err(OpError::store)
+}
+
+/// Ends a snapshot.
+pub(super) fn commit(active: ActiveSnapshot) -> Result<Root, OpError> {
+    Ok(Root::Snapshot(active.commit(None).map_err(OpError::store)?.id))
+}
+
+/// COPY and ADD.
+pub(crate) fn copy_onto(store: &Store, op: &CopyOp, inputs: &[Root]) -> Result<Root, OpError> {
+    let active = prepare(store, inputs)?;
+    let roots = inputs
+        .iter()
+        .map(|input| Ok(LayeredRoot::open(&lowers_of(store, input)?)?))
+        .collect::<Result<Vec<_>, OpError>>()?;
+    let views: Vec<CopyInput<'_>> = inputs
+        .iter()
+        .zip(&roots)
+        .map(|(input, root)| match input {
+            Root::Files(files) => view(files),
+            Root::Empty | Root::Snapshot(_) => CopyInput::Root(root),
+        })
+        .collect();
+    let selection = select(op, &views)?;
+    copy(op, &selection, &views, &LayeredRoot::open(active.lowers())?, active.upper())?;
+    commit(active)
+}
+
+fn view(files: &FileRoot) -> CopyInput<'_> {
+    CopyInput::Context { root: &files.root, rules: files.rules() }
+}
+
+/// WORKDIR.
+pub(crate) fn make_dir_in(store: &Store, op: &MakeDirOp, inputs: &[Root]) -> Result<Root, OpError> {
+    let active = prepare(store, inputs)?;
+    make_dir(op, &LayeredRoot::open(active.lowers())?, active.upper())?;
+    commit(active)
+}
+
+/// `COPY --link`: the layer of input 1 on top of input 0. Its tar is applied anew, so that the
+/// two snapshots share no inode and either can be deleted alone.
+pub(crate) fn merge(store: &Store, inputs: &[Root]) -> Result<Root, OpError> {
+    let active = prepare(store, inputs)?;
+    if let Some(linked) = inputs.get(1).and_then(Root::snapshot) {
+        let linked = store.snapshots().get(linked).map_err(OpError::store)?;
+        let linked = linked.ok_or_else(|| lost("the linked layer"))?;
+        apply_snapshot(&linked.upper, active.upper(), active.lowers())?;
+    }
+    commit(active)
+}
+
+fn lost(what: &str) -> OpError {
+    OpError::store(io::Error::other(format!("{what} is missing from the store")))
+}
+
+/// Applies the layer of the snapshot `from` to the empty snapshot `to` on top of `lowers`.
+fn apply_snapshot(from: &Path, to: &Path, lowers: &[PathBuf]) -> Result<(), OpError> {
+    let (reader, writer) = io::pipe().map_err(OpError::store)?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || layer::write_layer(from, writer));
+        let applied = layer::apply_layer(reader, to, lowers, &Limits::LAYER);
+        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        applied?;
+        written?;
+        Ok(())
+    })
+}
+
+/// Digests a committed snapshot's layer; returns its diff_id and the size of its tar in bytes.
+pub(crate) fn seal(store: &Store, snapshot: &SnapshotId) -> Result<(DiffId, u64), OpError> {
+    let found = store.snapshots().get(snapshot).map_err(OpError::store)?;
+    let upper = found.ok_or_else(|| lost("a fresh snapshot"))?.upper;
+    let (diff_id, size) = layer::diff_id(&upper)?;
+    let note = |record: &mut cache::LayerRecord| {
+        record.snapshot = Some(snapshot.clone());
+        record.tar_size = Some(size);
+    };
+    store.layers().update(&diff_id, note).map_err(OpError::store)?;
+    Ok((diff_id, size))
+}
+
+/// Digests what a vertex selects from files that come from outside; `None` if it selects none.
+pub(crate) fn selection<'a>(
+    vertex: &Vertex,
+    files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
+) -> Result<Option<Digest>, OpError> {
+    match &vertex.op {
+        Op::Copy(op) => copied_content(vertex, op, files),
+        Op::Run(op) => mounted_content(vertex, op, files),
+        Op::Scratch
+        | Op::Image(_)
+        | Op::Context(_)
+        | Op::Git(_)
+        | Op::Http(_)
+        | Op::MakeDir(_)
+        | Op::Merge => Ok(None),
+    }
+}
+
+fn copied_content<'a>(
+    vertex: &Vertex,
+    op: &CopyOp,
+    files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
+) -> Result<Option<Digest>, OpError> {
+    let given: Vec<Option<&Arc<FileRoot>>> =
+        vertex.inputs.iter().map(|&input| files(input)).collect();
+    let from_outside = |source: &CopySource| match source {
+        CopySource::Path { input, .. } => given.get(*input).is_some_and(Option::is_some),
+        CopySource::Inline { .. } => false,
+    };
+    let sources: Vec<CopySource> =
+        op.sources.iter().filter(|source| from_outside(source)).cloned().collect();
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let nothing = LayeredRoot::open(&[])?;
+    let views: Vec<CopyInput<'_>> = given
+        .iter()
+        .map(|files| files.map_or(CopyInput::Root(&nothing), |files| view(files)))
+        .collect();
+    let selection = select(&CopyOp { sources, ..op.clone() }, &views)?;
+    Ok(Some(selection_digest(&selection, &views)?))
+}
+
+fn mounted_content<'a>(
+    vertex: &Vertex,
+    op: &RunOp,
+    files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
+) -> Result<Option<Digest>, OpError> {
+    let mut digests = Vec::new();
+    for mount in &op.mounts {
+        let (input, path) = match &mount.kind {
+            MountKind::Bind { input, source, .. } => (*input, source.as_str()),
+            MountKind::Cache { from: Some((input, path)), .. } => (*input, path.as_str()),
+            MountKind::Cache { from: None, .. }
+            | MountKind::Tmpfs { .. }
+            | MountKind::Secret { .. }
+            | MountKind::Ssh { .. } => continue,
+        };
+        if let Some(files) = vertex.inputs.get(input).and_then(|&input| files(input)) {
+            let views = [view(files)];
+            let selection = select(&whole_tree(path), &views)?;
+            digests.extend(*selection_digest(&selection, &views)?.as_bytes());
+        }
+    }
+    Ok((!digests.is_empty()).then(|| Digest::of(&digests)))
+}
+
+/// The copy that brings `path` of input 0, its path kept.
+fn whole_tree(path: &str) -> CopyOp {
+    let path = path.trim_start_matches('/');
+    let path = if path.is_empty() { "." } else { path }.to_owned();
+    CopyOp {
+        sources: vec![CopySource::Path { input: 0, path, wildcard: false }],
+        destination: "/".to_owned(),
+        destination_is_dir: true,
+        owner: None,
+        mode: None,
+        exclude: Vec::new(),
+        parents: true,
+        unpack: Unpack::Never,
+    }
+}
+
+/// Makes a directory that holds `path` of `files`, at its place, and nothing that the ignore rules
+/// leave out.
+pub(super) fn bound_tree(store: &Store, files: &FileRoot, path: &str) -> Result<TempDir, OpError> {
+    let dir = store.temp_dir().map_err(OpError::store)?;
+    let (op, views) = (whole_tree(path), [view(files)]);
+    let selection = select(&op, &views)?;
+    copy(&op, &selection, &views, &LayeredRoot::open(&[])?, dir.path())?;
+    Ok(dir)
+}

@@ -1,0 +1,125 @@
+//! The process that becomes the command: a straight list of named steps, then execve.
+//!
+//! It is the first process of a new PID namespace and single-threaded. A step that fails is
+//! reported by its name; nothing is undone, since all that was made vanishes with the process.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::ca_bundle::CaPlaces;
+use super::error::Fault;
+use super::root::{Layers, Places};
+use super::source::Prepared;
+use super::spec::SandboxSpec;
+use super::wire::{self, Report};
+use super::{dev, etc, exec, identity, kernel_fs, namespace, root};
+
+/// One thing done on the way to the command.
+type Step = fn(&mut Child) -> Result<(), Fault>;
+
+/// What the process does before it becomes the command, in order. Each name is what the user
+/// reads when it fails.
+const STEPS: [(&str, Step); 26] = [
+    ("join the cgroup", namespace::join_cgroup),
+    ("new namespaces", namespace::enter_namespaces),
+    ("private mounts", root::make_mounts_private),
+    ("open directories", root::open_directories),
+    ("scratch memory", root::mount_scratch),
+    ("sources of mounts", root::prepare_mounts),
+    ("mount points", root::find_mount_points),
+    ("root filesystem", root::mount_root),
+    ("mount /proc", kernel_fs::mount_proc),
+    ("mount /dev", dev::mount_dev),
+    ("mount /sys", kernel_fs::mount_sys),
+    ("files in /etc", etc::mount_files),
+    ("mounts of the step", root::attach_mounts),
+    ("masked paths", kernel_fs::mask_paths),
+    ("pivot_root", root::pivot),
+    ("hostname", namespace::set_hostname),
+    ("loopback", namespace::bring_loopback_up),
+    ("session", identity::start_session),
+    ("resource limits", identity::limit_resources),
+    ("working directory", identity::enter_directory),
+    ("wait for the network", namespace::wait_for_network),
+    ("capability bounding set", identity::drop_bounding_set),
+    ("user and groups", identity::become_user),
+    ("capabilities", identity::drop_capabilities),
+    ("close descriptors", identity::close_descriptors),
+    ("execute the command", exec::execute),
+];
+
+/// What the steps know and hand on to each other.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub spec: SandboxSpec,
+    /// A cgroup to enter.
+    pub cgroup: Option<PathBuf>,
+    /// The network namespace made for it.
+    pub netns: Option<OwnedFd>,
+    /// Yields a byte when the network can be used, and ends if it never can.
+    pub go: Option<OwnedFd>,
+    /// Receives what must be cleaned from the layer afterwards.
+    pub notes: OwnedFd,
+    pub layers: Option<Layers>,
+    pub scratch: Option<OwnedFd>,
+    pub prepared: Vec<Prepared>,
+    pub places: Option<Places>,
+    pub stub: Option<OwnedFd>,
+    pub ca: Option<CaPlaces>,
+    pub root: Option<OwnedFd>,
+    pub proc: Option<OwnedFd>,
+    pub sys: Option<OwnedFd>,
+    pub null: Option<OwnedFd>,
+}
+
+impl Child {
+    pub(super) fn new(spec: SandboxSpec, notes: OwnedFd) -> Self {
+        Self {
+            spec,
+            cgroup: None,
+            netns: None,
+            go: None,
+            notes,
+            layers: None,
+            scratch: None,
+            prepared: Vec::new(),
+            places: None,
+            stub: None,
+            ca: None,
+            root: None,
+            proc: None,
+            sys: None,
+            null: None,
+        }
+    }
+
+    pub(super) fn layers(&self) -> &Layers {
+        self.layers.as_ref().expect("`open directories` comes before what uses them")
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        self.places.as_ref().expect("`mount points` comes before the mounts")
+    }
+
+    pub(super) fn scratch(&self) -> &OwnedFd {
+        self.scratch.as_ref().expect("`scratch memory` comes before what lies in it")
+    }
+
+    pub(super) fn root(&self) -> &OwnedFd {
+        self.root.as_ref().expect("`root filesystem` comes before what is mounted on it")
+    }
+
+    /// Does all steps; the last one does not return. A failure is told over `control`.
+    pub(super) fn run(mut self, control: impl AsFd) -> ExitCode {
+        for (step, run) in STEPS {
+            if let Err(fault) = run(&mut self) {
+                let report = Report::Failed { step: step.to_owned(), fault };
+                // If the builder is gone, so is the reader of this message.
+                let _ = wire::send(&control, &report, &[]);
+                break;
+            }
+        }
+        ExitCode::FAILURE
+    }
+}

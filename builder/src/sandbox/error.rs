@@ -1,0 +1,186 @@
+//! Why a command did not run, on both sides of the process border.
+//!
+//! A helper process cannot return an error, so it sends a [`Fault`]; the caller turns that into a
+//! [`SandboxError`]. A command that ran and failed is neither: it has an exit status.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorKind;
+
+/// Why a command did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The command itself cannot be executed: not found (127) or not executable (126).
+    #[error("cannot execute `{command}`: {reason}")]
+    Command {
+        /// As written, without its arguments.
+        command: String,
+        /// What the look-up or the kernel said.
+        reason: String,
+        /// What a shell would report.
+        exit_code: i32,
+    },
+    /// The spec asks for something that cannot be: a mount on `/`, a user that is not mapped.
+    #[error("{reason}")]
+    Refused {
+        /// What, and what to do instead.
+        reason: String,
+    },
+    /// No private network could be made. Never answered by a fall-back to the host's.
+    #[error("no private network: {reason}")]
+    Network {
+        /// What is missing and how to get it.
+        reason: String,
+    },
+    /// This machine refused one step of the set-up.
+    #[error("sandbox step `{step}` failed{}{detail}", if detail.is_empty() { "" } else { ": " })]
+    Step {
+        /// A name from the list of steps.
+        step: String,
+        /// What it was done to.
+        detail: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The helper process could not be started or spoken to.
+    #[error("could not {what}")]
+    Helper {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The helper ended without a word: killed from outside, or out of memory.
+    #[error("the sandbox's helper process was killed")]
+    Killed,
+    /// The caller asked for it.
+    #[error("the step was cancelled")]
+    Cancelled,
+}
+
+impl SandboxError {
+    /// Says who must act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Command { .. } | Self::Refused { .. } => ErrorKind::User,
+            Self::Network { .. } | Self::Step { .. } | Self::Helper { .. } | Self::Killed => {
+                ErrorKind::Host
+            }
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    /// The exit code that a shell gives for it, where the command itself is at fault.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Command { exit_code, .. } => Some(*exit_code),
+            _ => None,
+        }
+    }
+
+    /// Wraps a failure of the parent's side.
+    pub(super) fn helper(what: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::Helper { what, source: source.into() }
+    }
+
+    /// Gives a helper's report its form: `step` failed with `fault`.
+    pub(super) fn reported(step: String, fault: Fault) -> Self {
+        let Fault { kind, detail, errno } = fault;
+        match kind {
+            FaultKind::Host => {
+                Self::Step { step, detail, source: io::Error::from_raw_os_error(errno) }
+            }
+            FaultKind::Refused => Self::Refused { reason: detail },
+            FaultKind::Network => Self::Network { reason: detail },
+            FaultKind::Command { exit_code, command } => {
+                Self::Command { command, reason: detail, exit_code }
+            }
+        }
+    }
+}
+
+/// A failure inside a helper process, small enough to send.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Fault {
+    kind: FaultKind,
+    detail: String,
+    errno: i32,
+}
+
+/// Which [`SandboxError`] a fault becomes.
+#[derive(Debug, Serialize, Deserialize)]
+enum FaultKind {
+    Host,
+    Refused,
+    Network,
+    Command { exit_code: i32, command: String },
+}
+
+impl Fault {
+    /// Says that the spec asks for something that cannot be.
+    pub(super) fn refused(reason: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Refused, detail: reason.into(), errno: 0 }
+    }
+
+    /// Says why there is no private network.
+    pub(super) fn network(reason: impl Into<String>) -> Self {
+        Self { kind: FaultKind::Network, detail: reason.into(), errno: 0 }
+    }
+
+    /// Says why the command itself cannot be executed.
+    pub(super) fn command(command: &str, exit_code: i32, reason: impl Into<String>) -> Self {
+        let kind = FaultKind::Command { exit_code, command: command.to_owned() };
+        Self { kind, detail: reason.into(), errno: 0 }
+    }
+
+    /// Names what the failing call was made on.
+    pub(super) fn at(mut self, what: impl std::fmt::Display) -> Self {
+        self.detail = match self.detail.as_str() {
+            "" => what.to_string(),
+            inner => format!("{what}: {inner}"),
+        };
+        self
+    }
+
+    /// The errno of a refused system call, 0 for everything else.
+    pub(super) fn errno(&self) -> i32 {
+        self.errno
+    }
+}
+
+impl From<rustix::io::Errno> for Fault {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self { kind: FaultKind::Host, detail: String::new(), errno: errno.raw_os_error() }
+    }
+}
+
+impl From<nix::errno::Errno> for Fault {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Self { kind: FaultKind::Host, detail: String::new(), errno: errno as i32 }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self { kind: FaultKind::Host, detail: String::new(), errno },
+            None => Self { kind: FaultKind::Host, detail: error.to_string(), errno: libc::EIO },
+        }
+    }
+}
+
+/// Adds what a failing call was made on.
+pub(super) trait At<T> {
+    /// Names it, for the error only.
+    fn at(self, what: impl std::fmt::Display) -> Result<T, Fault>;
+}
+
+impl<T, E: Into<Fault>> At<T> for Result<T, E> {
+    fn at(self, what: impl std::fmt::Display) -> Result<T, Fault> {
+        self.map_err(|error| error.into().at(what))
+    }
+}

@@ -1,0 +1,104 @@
+//! The re-executed process between builder and sandbox: small, single-threaded, tied to both.
+//!
+//! ```text
+//! builder (many threads)
+//!   `- helper            session of its own; ends with the builder's thread
+//!        `- init         first process of an outer PID namespace; ends with the helper
+//!             |- slirp4netns
+//!             `- command first process of an inner PID namespace; ends with init
+//! ```
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use super::error::Fault;
+use super::spec::Network;
+use super::wire::{self, Launch, Report};
+use super::{init, network, sys};
+use crate::userns;
+
+/// Does the work of a re-executed helper.
+///
+/// The program's `main` calls this before anything else, above all before it starts a thread,
+/// when its first argument is [`super::HELPER_ARG`].
+#[must_use]
+pub fn helper_main() -> ExitCode {
+    if std::env::args_os().nth(2).is_some_and(|arg| arg == userns::MAP_IDS_ARG) {
+        return userns::map_ids();
+    }
+    let Ok(control) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else {
+        return ExitCode::FAILURE;
+    };
+    match supervise(&control) {
+        Ok(code) => code,
+        Err(fault) => {
+            let report = Report::Failed { step: "start the helper".to_owned(), fault };
+            // If the builder is gone, so is the reader of this message.
+            let _ = wire::send(&control, &report, &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(control: &OwnedFd) -> Result<ExitCode, Fault> {
+    die_with_parent()?;
+    // Interrupts from a terminal are the builder's to act on.
+    rustix::process::setsid()?;
+    let Some((launch, fds)) = wire::receive::<Launch>(control)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned())
+        != Some(launch.parent)
+    {
+        return Ok(ExitCode::FAILURE);
+    }
+    let mut fds = fds.into_iter();
+    let memory = fds.next().ok_or(Errno::BADMSG)?;
+    let spec = wire::read_spec(memory)?;
+    let input = match fds.next() {
+        Some(input) => input,
+        None => open_null()?,
+    };
+    rustix::stdio::dup2_stdin(&input)?;
+    drop(input);
+
+    let (link, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    let Some(init) = sys::fork()? else {
+        drop(link);
+        die_with_parent()?;
+        return Ok(init::run(control, &theirs, &launch, spec));
+    };
+    drop(theirs);
+    forget_stdio()?;
+    if spec.network == Network::Private {
+        network::send_namespace(&link)?;
+    }
+    let init = Pid::from_raw(init.as_raw()).expect("fork returns a process id above zero");
+    rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(init), WaitOptions::empty()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the kernel kill this process when the thread that made it ends (prctl(2)).
+fn die_with_parent() -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
+/// Lets go of the standard descriptors, so that the command holds the last ends of its pipes.
+pub(super) fn forget_stdio() -> Result<(), Errno> {
+    let null = open_null()?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)
+}
+
+fn open_null() -> Result<OwnedFd, Errno> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}

@@ -1,0 +1,168 @@
+//! Who the command is and what it may do: session, limits, working directory, user, capabilities.
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{Gid, Uid};
+
+use super::child::Child;
+use super::error::{At as _, Fault};
+use super::sys;
+use crate::userns;
+
+/// What root keeps: Docker's default set, mask `a80425fb`.
+const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Open files of the command at most: what Docker gives since 2024, soft and hard.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+
+/// Starts a session without a terminal, with default signals and nobody's keyring.
+pub(super) fn start_session(_: &mut Child) -> Result<(), Fault> {
+    // The helper leads a session already, and this process is its child, so this cannot fail.
+    rustix::process::setsid()?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    sys::reset_signals();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    match sys::join_new_session_keyring() {
+        // Where a container's filter forbids keyrings, the step reaches none either.
+        Err(nix::errno::Errno::EPERM | nix::errno::Errno::ENOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Sets the limits that would otherwise come from whoever started the builder.
+pub(super) fn limit_resources(_: &mut Child) -> Result<(), Fault> {
+    let (soft, hard) = OPEN_FILES;
+    // A hard limit can be lowered by everyone and raised by nobody who is not root.
+    let ceiling = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let maximum = hard.min(ceiling);
+    let files = Rlimit { current: Some(soft.min(maximum)), maximum: Some(maximum) };
+    rustix::process::setrlimit(Resource::Nofile, files)?;
+    // A program that crashes must not leave its memory in a layer.
+    let ceiling = rustix::process::getrlimit(Resource::Core).maximum;
+    let core = Rlimit { current: Some(0), maximum: ceiling };
+    Ok(rustix::process::setrlimit(Resource::Core, core)?)
+}
+
+/// Enters the working directory, makes it if it is missing, and checks that it lies inside.
+pub(super) fn enter_directory(child: &mut Child) -> Result<(), Fault> {
+    let cwd = &child.spec.cwd;
+    if !cwd.starts_with('/') {
+        return Err(Fault::refused(format!("working directory `{cwd}` is not absolute")));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = |path: &str| rustix::fs::openat2(child.root(), path, flags, Mode::empty(), resolve);
+    let mut path = String::new();
+    let mut dir = open("/")?;
+    for name in cwd.split('/').filter(|name| !name.is_empty()) {
+        path = format!("{path}/{name}");
+        dir = match open(&path) {
+            Err(Errno::NOENT) => {
+                rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).at(&path)?;
+                open(&path).at(&path)?
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Err(Fault::refused(format!(
+                    "working directory `{cwd}`: `{path}` is no directory"
+                )));
+            }
+            next => next.at(&path)?,
+        };
+    }
+    rustix::process::fchdir(&dir)?;
+    // A directory outside the root has no path in it: getcwd(2) says `(unreachable)`.
+    let inside = rustix::process::getcwd(Vec::new())?.to_bytes().starts_with(b"/");
+    if inside {
+        Ok(())
+    } else {
+        Err(Fault::refused(format!("working directory `{cwd}` is outside")))
+    }
+}
+
+/// Takes from the bounding set what the command can never have.
+pub(super) fn drop_bounding_set(_: &mut Child) -> Result<(), Fault> {
+    for bit in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if CAPABILITIES.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // The kernel knows no further one.
+            Err(Errno::INVAL) => break,
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Takes on the command's user and groups.
+pub(super) fn become_user(child: &mut Child) -> Result<(), Fault> {
+    let spec = &child.spec;
+    let single = userns::has_single_id();
+    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+    let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
+    // With one id the kernel forbids setgroups(2), lest dropping a group grant something.
+    if !(single && groups.is_empty()) {
+        nix::unistd::setgroups(&groups).map_err(|errno| unmapped(errno, child, single))?;
+    }
+    nix::unistd::setresgid(gid, gid, gid).map_err(|errno| unmapped(errno, child, single))?;
+    nix::unistd::setresuid(uid, uid, uid).map_err(|errno| unmapped(errno, child, single))
+}
+
+/// Explains why an id cannot be taken on.
+fn unmapped(errno: nix::errno::Errno, child: &Child, single: bool) -> Fault {
+    let (uid, gid) = (child.spec.uid, child.spec.gid);
+    if single {
+        let need = "the builder runs with a single user id; give it a range in /etc/subuid and \
+            /etc/subgid and install newuidmap (Debian: apt-get install uidmap)";
+        return Fault::refused(format!("cannot become user {uid}, group {gid}: {need}"));
+    }
+    if errno == nix::errno::Errno::EINVAL {
+        let need = "it is outside the range that /etc/subuid and /etc/subgid give the builder";
+        return Fault::refused(format!("cannot become user {uid}, group {gid}: {need}"));
+    }
+    errno.into()
+}
+
+/// Leaves root the default capabilities, and everybody else none: inheritable and ambient sets
+/// are empty, so that no program gets any by being executed.
+pub(super) fn drop_capabilities(child: &mut Child) -> Result<(), Fault> {
+    let kept = if child.spec.uid == 0 { CAPABILITIES } else { CapabilitySet::empty() };
+    rustix::thread::clear_ambient_capability_set()?;
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// Lets execve close all but the three standard descriptors.
+pub(super) fn close_descriptors(_: &mut Child) -> Result<(), Fault> {
+    Ok(sys::close_from_on_exec(3)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_dockers_fourteen() {
+        assert_eq!(CAPABILITIES.bits(), 0xa804_25fb);
+        assert_eq!(CAPABILITIES.bits().count_ones(), 14);
+    }
+}

@@ -1,0 +1,63 @@
+//! The namespaces of the command, and what is set inside them at once.
+
+use std::fs;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::child::Child;
+use super::error::{At as _, Fault};
+use super::spec::Network;
+use super::sys;
+
+/// Enters the cgroup made for the command, before the cgroup namespace makes it the root.
+pub(super) fn join_cgroup(child: &mut Child) -> Result<(), Fault> {
+    let Some(cgroup) = &child.cgroup else { return Ok(()) };
+    // Zero is the writer itself, whatever its number in another namespace (cgroups(7)).
+    fs::write(cgroup.join("cgroup.procs"), "0").at(cgroup.display())
+}
+
+/// Enters new mount, IPC, UTS, cgroup and network namespaces; the PID namespace is new already.
+pub(super) fn enter_namespaces(child: &mut Child) -> Result<(), Fault> {
+    let flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    match (child.spec.network, &child.netns) {
+        (Network::None, _) => unshare(flags | CloneFlags::CLONE_NEWNET)?,
+        (Network::Host, _) => unshare(flags)?,
+        (Network::Private, Some(netns)) => {
+            setns(netns, CloneFlags::CLONE_NEWNET)?;
+            unshare(flags)?;
+        }
+        (Network::Private, None) => {
+            return Err(Fault::network("none was made"));
+        }
+    }
+    Ok(())
+}
+
+/// Names the machine.
+pub(super) fn set_hostname(child: &mut Child) -> Result<(), Fault> {
+    nix::unistd::sethostname(&child.spec.hostname).at(&child.spec.hostname)
+}
+
+/// Brings `lo` up in a network of its own.
+pub(super) fn bring_loopback_up(child: &mut Child) -> Result<(), Fault> {
+    if child.spec.network == Network::Host {
+        return Ok(());
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    Ok(sys::bring_loopback_up(socket)?)
+}
+
+/// Waits until the network can be used. It was started first of all, so this is short.
+pub(super) fn wait_for_network(child: &mut Child) -> Result<(), Fault> {
+    let Some(go) = child.go.take() else { return Ok(()) };
+    let mut byte = [0; 1];
+    match rustix::io::retry_on_intr(|| rustix::io::read(&go, &mut byte))? {
+        0 => Err(Fault::network("the network helper ended")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,203 @@
+//! The root filesystem: layers, mount points, mounts, and the step into it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+
+use super::ca_bundle;
+use super::child::Child;
+use super::error::{At as _, Fault};
+use super::mount::{KERNEL, attach, make_dir, open_dir, overlay, tmpfs};
+use super::source::{Prepared, open_roots, prepare};
+use super::spec::MountSource;
+use super::stub::StubLayer;
+use super::target::{Targets, attach_at};
+use super::view::{ImageView, Located};
+
+/// Memory that small things may take beside the files of the spec: stubs, `/etc/hosts`.
+const SCRATCH_BYTES: u64 = 64 << 20;
+
+/// Where the parts of the root are found, from the step that opens them on.
+#[derive(Debug)]
+pub(super) struct Layers {
+    lowers: Vec<OwnedFd>,
+    writable: Option<(OwnedFd, OwnedFd)>,
+    /// One a mount of the spec.
+    roots: Vec<Vec<OwnedFd>>,
+}
+
+impl Layers {
+    fn lowers(&self) -> Vec<BorrowedFd<'_>> {
+        self.lowers.iter().map(AsFd::as_fd).collect()
+    }
+}
+
+/// Mount points in the image, links followed.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// `/proc`.
+    pub proc: Located,
+    /// `/dev`.
+    pub dev: Located,
+    /// `/sys`.
+    pub sys: Located,
+    /// One a file of [`super::etc::FILES`]; `None` is left as the image has it.
+    pub etc: Vec<Option<Located>>,
+    /// One a mount of the spec.
+    pub mounts: Vec<Located>,
+}
+
+/// Opens every directory of this machine that is needed, before anything is mounted over it.
+pub(super) fn open_directories(child: &mut Child) -> Result<(), Fault> {
+    let spec = &child.spec;
+    child.layers = Some(Layers {
+        lowers: spec.lowers.iter().map(|dir| open_dir(dir)).collect::<Result<_, _>>()?,
+        writable: spec
+            .scratch
+            .as_ref()
+            .map(|dirs| Ok::<_, Fault>((open_dir(&dirs.upper)?, open_dir(&dirs.work)?)))
+            .transpose()?,
+        roots: spec.mounts.iter().map(open_roots).collect::<Result<_, _>>()?,
+    });
+    Ok(())
+}
+
+/// Keeps what happens to mounts here from the rest of the machine, and the other way round.
+pub(super) fn make_mounts_private(_: &mut Child) -> Result<(), Fault> {
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    Ok(rustix::mount::mount_change("/", flags)?)
+}
+
+/// Mounts memory for what is made for this step alone.
+///
+/// It must be attached somewhere, in a namespace that nobody else sees. A directory of the spec is
+/// sure to exist and is open already, so that covering it does not matter.
+pub(super) fn mount_scratch(child: &mut Child) -> Result<(), Fault> {
+    let contents: usize = child.spec.mounts.iter().map(|mount| content_bytes(&mount.source)).sum();
+    let size = SCRATCH_BYTES + contents as u64 + 4 * child.spec.ca_certs.len() as u64;
+    let scratch = tmpfs("700", Some(size), KERNEL)?;
+    let layers = child.layers();
+    let place = layers.writable.as_ref().map(|(_, work)| work).or(layers.lowers.last());
+    let place = place.ok_or_else(|| Fault::refused("the image has no layers: nothing can run"))?;
+    attach(&scratch, place)?;
+    child.scratch = Some(scratch);
+    Ok(())
+}
+
+fn content_bytes(source: &MountSource) -> usize {
+    match source {
+        MountSource::File { content, .. } => content.len(),
+        MountSource::Bind { .. } | MountSource::Tree { .. } | MountSource::Tmpfs { .. } => 0,
+    }
+}
+
+/// Makes every mount of the spec ready.
+pub(super) fn prepare_mounts(child: &mut Child) -> Result<(), Fault> {
+    let mut prepared = Vec::new();
+    for (index, mount) in child.spec.mounts.iter().enumerate() {
+        check_target(&mount.target)?;
+        let private = make_dir(child.scratch(), format!("mount-{index}"), 0o700)?;
+        let roots = &child.layers().roots[index];
+        prepared.push(prepare(mount, roots, &private).at(&mount.target)?);
+    }
+    child.prepared = prepared;
+    Ok(())
+}
+
+/// Refuses targets that would undo the sandbox's own mounts.
+fn check_target(target: &str) -> Result<(), Fault> {
+    let is_kernels = ["/proc", "/sys"].iter().any(|dir| {
+        target.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    if !target.starts_with('/') {
+        return Err(Fault::refused(format!("mount target `{target}` is not absolute")));
+    }
+    if is_kernels {
+        return Err(Fault::refused(format!("nothing can be mounted on `{target}`")));
+    }
+    Ok(())
+}
+
+/// Looks where all mounts go, and makes the layer of mount points that the image lacks.
+pub(super) fn find_mount_points(child: &mut Child) -> Result<(), Fault> {
+    let stub = make_dir(child.scratch(), "stub", 0o755)?;
+    let layers = child.layers();
+    let mut seen: Vec<_> = layers.writable.iter().map(|(upper, _)| upper.as_fd()).collect();
+    seen.extend(layers.lowers());
+    let view = ImageView::open(&seen)?;
+    let mut stubs = StubLayer::new(&view, stub);
+    let mut targets = Targets::default();
+
+    let mut kernel = |path| targets.add(&view, &mut stubs, path, true);
+    let (proc, dev, sys) = (kernel("/proc")?, kernel("/dev")?, kernel("/sys")?);
+    let mut etc = Vec::new();
+    for (path, _) in super::etc::FILES {
+        // An image may point such a file at the kernel's own (`/proc/mounts`, `/dev/null`).
+        let located = view.locate(path)?;
+        let is_kernels = [&proc, &dev, &sys].iter().any(|dir| located.path.starts_with(&dir.path));
+        let place = (!is_kernels).then(|| targets.add(&view, &mut stubs, path, false));
+        etc.push(place.transpose()?);
+    }
+    let mut mounts = Vec::new();
+    for (mount, prepared) in child.spec.mounts.iter().zip(&child.prepared) {
+        let located = targets.add(&view, &mut stubs, &mount.target, prepared.is_dir)?;
+        if located.path.starts_with(&proc.path) || located.path.starts_with(&sys.path) {
+            return Err(Fault::refused(format!("nothing can be mounted on `{}`", mount.target)));
+        }
+        mounts.push(located);
+    }
+    let ca = (!child.spec.ca_certs.is_empty())
+        .then(|| ca_bundle::add_to_image(&view, &mut stubs, &child.spec.ca_certs));
+    let ca = ca.transpose()?;
+    let stub = stubs.finish()?;
+    if let Some(ca) = &ca {
+        ca_bundle::write_notes(&ca.shadowed, &child.notes)?;
+    }
+
+    child.places = Some(Places { proc, dev, sys, etc, mounts });
+    child.ca = ca;
+    child.stub = stub;
+    Ok(())
+}
+
+/// Mounts the overlay of all layers.
+pub(super) fn mount_root(child: &mut Child) -> Result<(), Fault> {
+    let scratch = child.scratch();
+    let layers = child.layers();
+    let empty = make_dir(scratch, "empty", 0o755)?;
+    let mut lowers: Vec<BorrowedFd<'_>> = child.stub.iter().map(AsFd::as_fd).collect();
+    lowers.extend(layers.lowers());
+    if lowers.is_empty() {
+        lowers.push(empty.as_fd());
+    }
+    let root = if let Some((upper, work)) = &layers.writable {
+        overlay(&lowers, Some((upper.as_fd(), work.as_fd())))?
+    } else {
+        // Apart from the scratch memory, which is small: a command may write much.
+        let memory = tmpfs("755", None, KERNEL)?;
+        attach(&memory, make_dir(scratch, "changes", 0o700)?)?;
+        let upper = make_dir(&memory, "upper", 0o755)?;
+        let work = make_dir(&memory, "work", 0o700)?;
+        overlay(&lowers, Some((upper.as_fd(), work.as_fd())))?
+    };
+    attach(&root, make_dir(scratch, "root", 0o755)?)?;
+    child.root = Some(root);
+    Ok(())
+}
+
+/// Attaches what the spec asks for, in its order.
+pub(super) fn attach_mounts(child: &mut Child) -> Result<(), Fault> {
+    let prepared: Vec<Prepared> = std::mem::take(&mut child.prepared);
+    for (located, prepared) in child.places().mounts.iter().zip(&prepared) {
+        attach_at(child.root(), &located.path, prepared)?;
+    }
+    Ok(())
+}
+
+/// Makes the overlay `/` and lets go of everything of this machine (`pivot_root(2)`, "NOTES").
+pub(super) fn pivot(child: &mut Child) -> Result<(), Fault> {
+    rustix::process::fchdir(child.root())?;
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}

@@ -1,0 +1,348 @@
+//! The builder's side: starts the helper, reads output, passes orders on, waits for the end.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::mount::MountAttrFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::cgroup::{self, Cgroup};
+use super::error::SandboxError;
+use super::mount::{clone_of, path_of};
+use super::network::find_program;
+use super::spec::{Network, SandboxSpec, StdioMode};
+use super::wire::{self, Launch, Order, Report};
+use crate::progress::OutputStream;
+
+/// First argument of the re-executed helper. Not for users: `main` hands over to
+/// [`super::helper_main`] when it sees it.
+pub const HELPER_ARG: &str = "__rbuild-sandbox";
+
+/// How often the caller is asked whether to go on.
+const CONTROL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a cancelled step may take to end before its helper is killed outright.
+const KILL_GRACE: Duration = Duration::from_millis(700);
+
+/// Bytes read at once; a pipe holds as many.
+const READ_BYTES: usize = 64 << 10;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The code that a shell reports: 128 and the number for signals.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// Whether the command did what it should.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// What the caller wants of a running command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing.
+    Continue,
+    /// Pass this signal on.
+    Signal(i32),
+    /// End it at once.
+    Cancel,
+}
+
+/// Runs commands in sandboxes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// The helper's program on a read-only mount of its own, so that no step can write to it
+    /// however it may come by a reference (CVE-2019-5736).
+    program: Arc<OwnedFd>,
+}
+
+impl Sandbox {
+    /// Prepares to run commands by re-executing this program, whose `main` must hand over to
+    /// [`super::helper_main`]. Needs privilege over its mounts: root, or
+    /// [`crate::enter_user_namespace`].
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Helper`] without that privilege.
+    pub fn open() -> Result<Self, SandboxError> {
+        let failed = |source| SandboxError::helper("find the sandbox's helper program", source);
+        let running = File::open("/proc/self/exe").map_err(failed)?;
+        // Not by the link: it leads into the mount namespace that this program was started in,
+        // which a user namespace has left and cannot copy from.
+        let path = std::env::current_exe().map_err(failed)?;
+        let by_name = File::open(&path).map_err(failed)?;
+        let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));
+        if identity(&running).map_err(failed)? != identity(&by_name).map_err(failed)? {
+            let replaced = format!("`{}` was replaced since it was started", path.display());
+            return Err(failed(io::Error::other(replaced)));
+        }
+        Self::with_file(&by_name)
+    }
+
+    /// As [`Sandbox::open`], with another program as helper.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Helper`] if it cannot be opened, or without privilege.
+    pub fn with_program(program: &Path) -> Result<Self, SandboxError> {
+        let file = File::open(program);
+        let file = file
+            .map_err(|source| SandboxError::helper("open the sandbox's helper program", source))?;
+        Self::with_file(&file)
+    }
+
+    fn with_file(file: &File) -> Result<Self, SandboxError> {
+        let program = clone_of(file, MountAttrFlags::MOUNT_ATTR_RDONLY).map_err(|fault| {
+            let source = io::Error::from_raw_os_error(fault.errno());
+            SandboxError::helper("put the sandbox's helper program on a read-only mount", source)
+        })?;
+        cgroup::sweep();
+        Ok(Self { program: Arc::new(program) })
+    }
+
+    /// Runs `spec` to its end. Blocks; the calling thread must not end before it returns, since
+    /// the step is tied to it.
+    ///
+    /// `output` receives what the command writes, exact and complete, as long as `spec.stdio` is
+    /// [`StdioMode::Capture`]. `control` is asked many times a second what to do.
+    ///
+    /// When this returns, no process of the step is left.
+    ///
+    /// # Errors
+    ///
+    /// Any [`SandboxError`]; a command that ran and failed is no error but an [`Exit`].
+    pub fn run(
+        &self,
+        spec: &SandboxSpec,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+        control: &mut dyn FnMut() -> Control,
+    ) -> Result<Exit, SandboxError> {
+        let cgroup = Cgroup::create(&spec.limits);
+        let mut step = RunningStep::start(&self.program, spec, cgroup.as_ref())?;
+        let result = step.follow(output, control);
+        step.end();
+        drop(cgroup);
+        result
+    }
+}
+
+/// The helper process and what connects to it.
+struct RunningStep {
+    helper: Child,
+    socket: OwnedFd,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    buffer: Box<[u8]>,
+    killed_at: Option<Instant>,
+}
+
+impl RunningStep {
+    fn start(
+        program: &OwnedFd,
+        spec: &SandboxSpec,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Self, SandboxError> {
+        let failed = |source: io::Error| SandboxError::helper("start the sandbox's helper", source);
+        let (socket, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|errno| failed(errno.into()))?;
+        let piped = || match spec.stdio {
+            StdioMode::Capture => Stdio::piped(),
+            StdioMode::Inherit => Stdio::inherit(),
+        };
+        let mut helper = Command::new(path_of(program))
+            .arg(HELPER_ARG)
+            .env_clear()
+            .stdin(theirs)
+            .stdout(piped())
+            .stderr(piped())
+            .spawn()
+            .map_err(failed)?;
+        let (stdout, stderr) = (helper.stdout.take(), helper.stderr.take());
+        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        let step = Self { helper, socket, stdout, stderr, buffer, killed_at: None };
+        step.launch(spec, cgroup)
+            .map_err(|source| SandboxError::helper("instruct the sandbox's helper", source))?;
+        Ok(step)
+    }
+
+    fn launch(&self, spec: &SandboxSpec, cgroup: Option<&Cgroup>) -> io::Result<()> {
+        let launch = Launch {
+            parent: std::process::id(),
+            slirp: find_program().filter(|_| spec.network == Network::Private),
+            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+        };
+        let memory = wire::write_spec(spec)?;
+        let stdin = io::stdin();
+        let mut fds = vec![memory.as_fd()];
+        if spec.stdio == StdioMode::Inherit {
+            fds.push(stdin.as_fd());
+        }
+        Ok(wire::send(&self.socket, &launch, &fds)?)
+    }
+
+    /// Reads output and passes orders on until the helper reports the end.
+    fn follow(
+        &mut self,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+        control: &mut dyn FnMut() -> Control,
+    ) -> Result<Exit, SandboxError> {
+        let broken = |source: io::Error| SandboxError::helper("follow the step", source);
+        let report = loop {
+            match control() {
+                Control::Continue => {}
+                Control::Signal(number) => self.order(Order::Signal(number)),
+                Control::Cancel => self.kill(),
+            }
+            let [has_stdout, has_stderr, has_report] = self.wait().map_err(broken)?;
+            if has_stdout {
+                read_some(&mut self.stdout, &mut self.buffer, OutputStream::Stdout, output)
+                    .map_err(broken)?;
+            }
+            if has_stderr {
+                read_some(&mut self.stderr, &mut self.buffer, OutputStream::Stderr, output)
+                    .map_err(broken)?;
+            }
+            if has_report {
+                let received = wire::receive::<Report>(&self.socket);
+                break received.map_err(|errno| broken(errno.into()))?.map(|(report, _)| report);
+            }
+        };
+        // All writers are gone, so what is left is in the pipes. Waiting for their end would trust
+        // a step not to have handed its end to somebody outside.
+        drain(&mut self.stdout, &mut self.buffer, OutputStream::Stdout, output).map_err(broken)?;
+        drain(&mut self.stderr, &mut self.buffer, OutputStream::Stderr, output).map_err(broken)?;
+        match report {
+            _ if self.killed_at.is_some() => Err(SandboxError::Cancelled),
+            None => Err(SandboxError::Killed),
+            Some(Report::Failed { step, fault }) => Err(SandboxError::reported(step, fault)),
+            Some(Report::Exited(code)) => Ok(Exit::Code(code)),
+            Some(Report::Signaled(signal)) => Ok(Exit::Signal(signal)),
+        }
+    }
+
+    /// Waits for output, a report or the next time to ask the caller.
+    fn wait(&self) -> io::Result<[bool; 3]> {
+        let stdout = self.stdout.as_ref().map(AsFd::as_fd);
+        let stderr = self.stderr.as_ref().map(AsFd::as_fd);
+        let sources = [stdout, stderr, Some(self.socket.as_fd())];
+        let mut fds: Vec<PollFd<'_>> =
+            sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let timeout = PollTimeout::try_from(CONTROL_INTERVAL).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut ready = fds
+            .iter()
+            .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()))
+            .collect::<Vec<_>>()
+            .into_iter();
+        Ok(sources.map(|source| source.is_some() && ready.next().unwrap_or(false)))
+    }
+
+    fn order(&self, order: Order) {
+        // A step that has ended takes no orders; its report is on its way.
+        let _ = wire::send(&self.socket, &order, &[]);
+    }
+
+    /// Ends the step: by order first, which ends it cleanly, then by killing the helper.
+    fn kill(&mut self) {
+        match self.killed_at {
+            None => {
+                self.killed_at = Some(Instant::now());
+                self.order(Order::Kill);
+            }
+            Some(since) if since.elapsed() > KILL_GRACE => {
+                // It may have ended by itself.
+                drop(self.helper.kill());
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Waits until no process of the step is left. The helper outlives them all.
+    fn end(&mut self) {
+        drop(self.helper.wait());
+    }
+}
+
+/// A caller that unwinds takes its step along.
+impl Drop for RunningStep {
+    fn drop(&mut self) {
+        drop(self.helper.kill());
+        self.end();
+    }
+}
+
+/// Reads once from a pipe with something in it, and forgets it at its end.
+fn read_some(
+    pipe: &mut Option<impl io::Read>,
+    buffer: &mut [u8],
+    stream: OutputStream,
+    output: &mut dyn FnMut(OutputStream, &[u8]),
+) -> io::Result<usize> {
+    let Some(source) = pipe else { return Ok(0) };
+    loop {
+        match source.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) => {
+                *pipe = None;
+                return Ok(0);
+            }
+            Ok(length) => {
+                output(stream, &buffer[..length]);
+                return Ok(length);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads what is in a pipe, without waiting for more.
+fn drain(
+    pipe: &mut Option<impl io::Read + AsFd>,
+    buffer: &mut [u8],
+    stream: OutputStream,
+    output: &mut dyn FnMut(OutputStream, &[u8]),
+) -> io::Result<()> {
+    if let Some(source) = pipe.as_ref() {
+        let flags = rustix::fs::fcntl_getfl(source)?;
+        rustix::fs::fcntl_setfl(source, flags | rustix::fs::OFlags::NONBLOCK)?;
+    }
+    loop {
+        match read_some(pipe, buffer, stream, output) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What one command sees and may do, as data: the caller fills it in, a helper process acts on it.
+//!
+//! Invariant: a spec holds no policy. Whether a step may have the host's network is decided before
+//! a spec is made; what the sandbox takes away (capabilities, masked paths) cannot be given back
+//! here.
+
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One command and the world made for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Directories in overlay form (see overlayfs' "upper"), topmost first. Empty is a bare root.
+    pub lowers: Vec<PathBuf>,
+    /// Where the command's changes go; `None` keeps them in memory and drops them.
+    pub scratch: Option<OverlayDirs>,
+    /// Argument vector; the first is looked up in the `PATH` of `env`.
+    pub args: Vec<String>,
+    /// The whole environment, in order.
+    pub env: Vec<(String, String)>,
+    /// Absolute; made with its parents if missing.
+    pub cwd: String,
+    /// Numeric user, as seen inside.
+    pub uid: u32,
+    /// Numeric group, as seen inside.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Name of the machine inside.
+    pub hostname: String,
+    /// In order: later ones may lie inside earlier ones.
+    pub mounts: Vec<SandboxMount>,
+    /// What can be reached.
+    pub network: Network,
+    /// Lines for `/etc/hosts`: name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// PEM certificates trusted by the command beside the image's own, and kept out of the layer.
+    #[serde(with = "base64_bytes")]
+    pub ca_certs: Vec<u8>,
+    /// Where descriptors 0, 1 and 2 lead.
+    pub stdio: StdioMode,
+    /// What it may use up.
+    pub limits: Limits,
+    /// Ports of this machine that lead into the sandbox; only with [`Network::Private`].
+    pub port_forwards: Vec<PortForward>,
+}
+
+impl SandboxSpec {
+    /// Describes `args` run as root in `/` on the given directories, with a private network, no
+    /// environment and default limits.
+    #[must_use]
+    pub fn new(lowers: Vec<PathBuf>, args: Vec<String>) -> Self {
+        Self {
+            lowers,
+            scratch: None,
+            args,
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            hostname: "rbuild".to_owned(),
+            mounts: Vec::new(),
+            network: Network::Private,
+            extra_hosts: Vec::new(),
+            ca_certs: Vec::new(),
+            stdio: StdioMode::Capture,
+            limits: Limits::default(),
+            port_forwards: Vec::new(),
+        }
+    }
+}
+
+/// The two directories that overlayfs writes to; on one filesystem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayDirs {
+    /// Receives the changes.
+    pub upper: PathBuf,
+    /// Overlayfs' own; empty, and not usable again afterwards (it is mounted `volatile`).
+    pub work: PathBuf,
+}
+
+/// Something mounted for the command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxMount {
+    /// Absolute path inside; symbolic links of the image are followed beneath its root. Not `/`,
+    /// and nothing below `/proc` or `/sys`.
+    pub target: String,
+    /// What appears there.
+    pub source: MountSource,
+}
+
+/// What appears at a mount's target.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum MountSource {
+    /// A file or directory of this machine, found beneath `root` with links kept inside it.
+    Bind {
+        /// A directory of this machine.
+        root: PathBuf,
+        /// Path beneath it; empty is `root` itself.
+        path: String,
+        /// Whether the command may change it.
+        writable: bool,
+    },
+    /// Part of another image or stage.
+    Tree {
+        /// As [`SandboxSpec::lowers`].
+        lowers: Vec<PathBuf>,
+        /// Path beneath the merged root, links kept inside it.
+        path: String,
+        /// Whether writes succeed (they are dropped afterwards) or fail.
+        writable: bool,
+    },
+    /// Memory, gone afterwards.
+    Tmpfs {
+        /// Limit in bytes.
+        size: Option<u64>,
+    },
+    /// One file with this content, in memory only (secrets, heredocs).
+    File {
+        /// What it holds.
+        #[serde(with = "base64_bytes")]
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner, as seen inside.
+        uid: u32,
+        /// Group, as seen inside.
+        gid: u32,
+    },
+}
+
+/// Shows everything but content: a secret must not reach a log by way of `{:?}`.
+impl fmt::Debug for MountSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { root, path, writable } => f
+                .debug_struct("Bind")
+                .field("root", root)
+                .field("path", path)
+                .field("writable", writable)
+                .finish(),
+            Self::Tree { lowers, path, writable } => f
+                .debug_struct("Tree")
+                .field("lowers", lowers)
+                .field("path", path)
+                .field("writable", writable)
+                .finish(),
+            Self::Tmpfs { size } => f.debug_struct("Tmpfs").field("size", size).finish(),
+            Self::File { content, mode, .. } => f
+                .debug_struct("File")
+                .field("bytes", &content.len())
+                .field("mode", mode)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// What a command can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// A network namespace of its own with a way out; this machine's loopback is not reachable.
+    #[default]
+    Private,
+    /// Loopback of its own and nothing else.
+    None,
+    /// This machine's network. Needs an entitlement, which the caller has checked.
+    Host,
+}
+
+/// Where descriptors 0, 1 and 2 lead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StdioMode {
+    /// Input is empty, output goes to the caller.
+    #[default]
+    Capture,
+    /// The caller's own.
+    Inherit,
+}
+
+/// What a command may use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Processes and threads at once, where a pids controller can be used; `None` is unlimited.
+    pub pids: Option<u64>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_bytes: u64,
+}
+
+/// Docker's size of `/dev/shm`, and a number of processes that no honest build reaches.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { pids: Some(4096), shm_bytes: 64 << 20 }
+    }
+}
+
+/// A TCP port of this machine that leads into the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortForward {
+    /// Where this machine listens.
+    pub host: SocketAddrV4,
+    /// Port that the command listens on.
+    pub port: u16,
+}
+
+/// Bytes as base64: JSON arrays of numbers cost four times as much.
+mod base64_bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(from)?).map_err(de::Error::custom)
+    }
+}

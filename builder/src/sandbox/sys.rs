@@ -1,0 +1,90 @@
+//! The system calls that no safe wrapper offers: the one file of the workspace with unsafe code.
+
+#![expect(unsafe_code, reason = "each block is one system call that nix and rustix lack")]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::unistd::{ForkResult, Pid};
+use rustix::mount::MountAttrFlags;
+
+/// Forks a single-threaded helper; `None` in the child (fork(2)).
+///
+/// Helpers are re-executed and small, so this costs a fraction of what a fork of the builder would.
+pub(super) fn fork() -> nix::Result<Option<Pid>> {
+    // SAFETY: helpers never start a thread, so no lock is held by a thread that the child lacks.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// Changes the attributes of the mount at `mount`, of all below it too if `recursive`
+/// (`mount_setattr(2)`); `attributes` are set, none is cleared.
+pub(super) fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: MountAttrFlags,
+    recursive: bool,
+) -> nix::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: u64::from(attributes.bits()),
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a literal, `attr` outlives the call, and its exact size is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Marks every descriptor from `first` up close-on-exec (`close_range(2)`): execve closes them.
+pub(super) fn close_from_on_exec(first: libc::c_uint) -> nix::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: the call takes integers by value and closes nothing before execve does.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    Errno::result(result).map(drop)
+}
+
+/// Gives every signal its default action (signal(2)): ignored ones would survive execve.
+pub(super) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL runs no code of ours; numbers that cannot be changed fail harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Leaves the session keyring of whoever started the builder for a new one (keyctl(2)).
+pub(super) fn join_new_session_keyring() -> nix::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_ulong = 1;
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for a new keyring without one; no other memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) };
+    Errno::result(result).map(drop)
+}
+
+/// Brings the interface `lo` of this network namespace up (netdevice(7), `SIOCSIFFLAGS`).
+pub(super) fn bring_loopback_up(socket: impl AsFd) -> nix::Result<()> {
+    let flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING);
+    let flags = flags.map_err(|_| Errno::EINVAL)?;
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags },
+    };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: `request` is a whole `ifreq`, as SIOCSIFFLAGS reads, and outlives the call.
+    let result = unsafe { libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(result).map(drop)
+}

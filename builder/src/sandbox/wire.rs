@@ -1,0 +1,133 @@
+//! What builder and helper say to each other over a `SOCK_SEQPACKET` pair.
+//!
+//! ```text
+//! builder -> helper   Launch, with descriptors: memfd of the spec [, standard input]
+//! builder -> init     Order, any number of times
+//! helper  -> builder  Report, at least one unless it was killed
+//! ```
+//!
+//! Messages are JSON, one a packet. Both ends are the same executable, so no version is sent.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::Fault;
+use super::spec::SandboxSpec;
+
+/// Largest message; specs travel in a memfd because they may be larger.
+const MESSAGE_BYTES: usize = 32 << 10;
+
+/// Descriptors that go with a message at most.
+const MESSAGE_FDS: usize = 2;
+
+/// The first message: all that is not in the spec.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Launch {
+    /// The builder's process id, to notice that it died before the helper could be tied to it.
+    pub parent: u32,
+    /// `slirp4netns`, where found and needed.
+    pub slirp: Option<PathBuf>,
+    /// A cgroup directory made for the command.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// What the builder may ask for while the command runs.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Pass a signal on to the command.
+    Signal(i32),
+    /// Kill everything.
+    Kill,
+}
+
+/// What a helper process has to say.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The command never ran.
+    Failed {
+        /// A name from a list of steps.
+        step: String,
+        /// Why.
+        fault: Fault,
+    },
+    /// The command ended, and all its processes with it.
+    Exited(i32),
+    /// The command was killed by a signal, and all its processes are gone.
+    Signaled(i32),
+}
+
+/// Sends `message` with `fds`.
+pub(super) fn send(
+    socket: impl AsFd,
+    message: &impl Serialize,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let text = serde_json::to_vec(message).map_err(|_| Errno::INVAL)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::TOOBIG);
+    }
+    let parts = [IoSlice::new(&text)];
+    rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Receives one message and its descriptors; `None` when the other end is closed.
+pub(super) fn receive<T: DeserializeOwned>(
+    socket: impl AsFd,
+) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
+    let mut text = vec![0; MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut text)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = loop {
+        match rustix::net::recvmsg(&socket, &mut parts, &mut control, flags) {
+            Err(Errno::INTR) => {}
+            // The other end died with our bytes unread; that is an end like any other.
+            Err(Errno::CONNRESET) => return Ok(None),
+            result => break result?,
+        }
+    };
+    let fds = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&text[..received.bytes]).map_err(|_| Errno::BADMSG)?;
+    Ok(Some((message, fds)))
+}
+
+/// Puts `spec` where only this process and its children can read it: never on a disk.
+pub(super) fn write_spec(spec: &SandboxSpec) -> std::io::Result<OwnedFd> {
+    let mut file = File::from(rustix::fs::memfd_create("sandbox-spec", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(spec)?)?;
+    Ok(file.into())
+}
+
+/// Reads what [`write_spec`] wrote.
+pub(super) fn read_spec(memory: OwnedFd) -> std::io::Result<SandboxSpec> {
+    let mut file = File::from(memory);
+    file.rewind()?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}

@@ -1,0 +1,185 @@
+//! Layers into snapshots: fetched side by side, unpacked in order.
+
+use std::io::{self, Read};
+
+use cache::{ChainId, Descriptor, HashingReader, SnapshotId, Store};
+
+use super::image::{Layer, ResolvedImage};
+use super::layer::{self, LayerSource};
+use super::progress::MeteredReader;
+use super::{Meter, SourceError, Sources};
+use crate::blocking;
+use crate::layer::{Limits, apply_layer};
+use crate::progress::{Events, TransferPhase};
+
+impl Sources {
+    /// Makes sure that the image's files are here and returns the snapshot that holds them;
+    /// `None` for an image without layers. What is here already is neither fetched nor unpacked.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub async fn materialize(
+        &self,
+        image: &ResolvedImage,
+        events: &Events,
+    ) -> Result<Option<SnapshotId>, SourceError> {
+        let (store, searched) = (self.store.clone(), image.clone());
+        let (present, mut parent) = blocking::run(move || present(&store, &searched)).await?;
+        let layers: Vec<Layer> = image.each_layer().collect();
+        let chain = image.chain_ids();
+        let missing = &layers[present..];
+        let mut fetches = self.start_fetches(missing.to_vec(), image, events);
+        for (at, layer) in missing.iter().enumerate() {
+            fetches.wait_for(at).await?;
+            let chain_id = chain[present + at];
+            parent = Some(self.unpack(layer, chain_id, parent, image, events).await?);
+        }
+        Ok(parent)
+    }
+
+    /// Unpacks one layer onto `parent`. A blob that was damaged on our disk since it came is
+    /// thrown away and fetched again, once.
+    async fn unpack(
+        &self,
+        layer: &Layer,
+        chain_id: ChainId,
+        parent: Option<SnapshotId>,
+        image: &ResolvedImage,
+        events: &Events,
+    ) -> Result<SnapshotId, SourceError> {
+        let mut is_second = false;
+        loop {
+            let (store, layer_here) = (self.store.clone(), layer.clone());
+            let (parent, events_here) = (parent.clone(), events.clone());
+            let outcome = blocking::run(move || {
+                let outcome = unpack(&store, &layer_here, chain_id, parent.as_ref(), &events_here);
+                outcome.or_else(|error| {
+                    discard_if_damaged(&store, error).map_or_else(Err, |()| Ok(None))
+                })
+            })
+            .await?;
+            match outcome {
+                Some(id) => return Ok(id),
+                None if is_second => return Err(SourceError::Lost { diff_id: layer.diff_id }),
+                None => is_second = true,
+            }
+            let asked = image.repository();
+            self.fetch_layer(layer, asked.as_ref(), events).await?;
+        }
+    }
+}
+
+/// Finds how many layers from the base up have a snapshot, and the topmost of those.
+fn present(
+    store: &Store,
+    image: &ResolvedImage,
+) -> Result<(usize, Option<SnapshotId>), SourceError> {
+    // A snapshot keeps its parents, so the topmost that is there answers for all below.
+    for (at, chain_id) in image.chain_ids().iter().enumerate().rev() {
+        let found = store.snapshots().by_chain(chain_id);
+        if let Some(id) = found.map_err(SourceError::store("read a snapshot"))? {
+            return Ok((at + 1, Some(id)));
+        }
+    }
+    Ok((0, None))
+}
+
+fn unpack(
+    store: &Store,
+    layer: &Layer,
+    chain_id: ChainId,
+    parent: Option<&SnapshotId>,
+    events: &Events,
+) -> Result<Option<SnapshotId>, SourceError> {
+    let there = store.snapshots().by_chain(&chain_id);
+    if let Some(id) = there.map_err(SourceError::store("read a snapshot"))? {
+        return Ok(Some(id));
+    }
+    let Some(source) = LayerSource::find(store, layer)? else { return Ok(None) };
+    let active =
+        store.snapshots().prepare(parent).map_err(SourceError::store("prepare a snapshot"))?;
+    let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Extracting, None);
+    let size = match &source {
+        LayerSource::Blob { blob, path } => {
+            let tar = MeteredReader::new(layer::open_tar(blob, path)?, meter);
+            apply_checked(tar, blob, layer, active.upper(), active.lowers())?
+        }
+        LayerSource::Snapshot { .. } => {
+            let blob = layer::built_layer(layer.diff_id, 0);
+            piped(&source, layer, |tar| {
+                let tar = MeteredReader::new(tar, meter);
+                apply_checked(tar, &blob, layer, active.upper(), active.lowers())
+            })?
+        }
+    };
+    // The name alone says that the files are whole: they must reach the disk before it.
+    store.sync().map_err(SourceError::store("write the store to disk"))?;
+    let id = SnapshotId::for_chain(&chain_id);
+    active.commit(Some(id.clone())).map_err(SourceError::store("keep a snapshot"))?;
+    store
+        .layers()
+        .update(&layer.diff_id, |record| record.tar_size = Some(size))
+        .map_err(SourceError::store("note a layer"))?;
+    Meter::new(events, &layer.descriptor.digest, TransferPhase::Extracting, Some(size))
+        .end_blocking(TransferPhase::Done);
+    Ok(Some(id))
+}
+
+/// Applies the tar and checks that it was the right one; returns its size in bytes.
+fn apply_checked(
+    tar: impl Read,
+    blob: &Descriptor,
+    layer: &Layer,
+    upper: &std::path::Path,
+    lowers: &[std::path::PathBuf],
+) -> Result<u64, SourceError> {
+    let digest = blob.digest;
+    let mut tar = HashingReader::new(tar);
+    apply_layer(&mut tar, upper, lowers, &Limits::LAYER)
+        .map_err(|source| SourceError::Apply { digest, source: Box::new(source) })?;
+    // The digest is over everything, also over what follows the archive's end.
+    io::copy(&mut tar, &mut io::sink())
+        .map_err(|source| SourceError::Decompress { digest, source })?;
+    let (_, found, size) = tar.finish();
+    layer::check_diff_id(&digest, layer.diff_id, found)?;
+    Ok(size)
+}
+
+/// Runs `read` on the tar of `source` while another thread makes it.
+fn piped<T>(
+    source: &LayerSource,
+    layer: &Layer,
+    read: impl FnOnce(io::PipeReader) -> Result<T, SourceError>,
+) -> Result<T, SourceError> {
+    let (reader, writer) = io::pipe().map_err(SourceError::store("make a pipe"))?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || source.write_tar(layer.diff_id, writer));
+        let outcome = read(reader);
+        let written = match writing.join() {
+            Ok(written) => written,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        // A broken pipe on the writer's side follows from the reader's error, not the reverse.
+        outcome.and_then(|value| written.map(|_| value))
+    })
+}
+
+/// Throws the blob away whose bytes are no longer those of its name; else gives `error` back.
+fn discard_if_damaged(store: &Store, error: SourceError) -> Result<(), SourceError> {
+    let digest = match &error {
+        SourceError::Apply { digest, .. }
+        | SourceError::Decompress { digest, .. }
+        | SourceError::DiffId { digest, .. } => *digest,
+        _ => return Err(error),
+    };
+    let Ok(Some(file)) = store.content().open(&digest) else { return Err(error) };
+    let mut blob = HashingReader::new(file);
+    let is_read = io::copy(&mut blob, &mut io::sink()).is_ok();
+    if is_read && blob.finish().1 == digest {
+        return Err(error);
+    }
+    tracing::warn!(%digest, "a layer was damaged on disk and is fetched again");
+    store.content().remove(&digest).map_err(SourceError::store("remove a damaged layer"))?;
+    Ok(())
+}

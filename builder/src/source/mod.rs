@@ -1,0 +1,106 @@
+//! Images for FROM, COPY --from and pull: found in the store or at a registry, their layers
+//! fetched only when somebody needs their files.
+//!
+//! Invariants: nothing enters the store under a digest that was not computed from the bytes; a
+//! layer becomes a snapshot only if it unpacks to the diff_id that the config names; several
+//! builds, and several processes, may want the same layer at once.
+
+mod blob;
+mod error;
+mod image;
+mod layer;
+mod materialize;
+mod name;
+mod progress;
+mod resolve;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use cache::{Digest, Store};
+
+use crate::progress::Events;
+use crate::registry::Registry;
+
+pub use error::SourceError;
+pub use image::{Layer, ResolvedImage, read_image, write_image};
+pub use layer::{LayerSource, built_layer};
+pub use resolve::PullPolicy;
+
+pub(crate) use image::{CONFIG_LIMIT, MANIFEST_LIMIT, keep, manifest_bytes};
+pub(crate) use name::{manifest_name, repository};
+pub(crate) use progress::Meter;
+pub(crate) use resolve::{name_image, note_layer};
+
+/// Where images come from: one store and the registries. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    store: Store,
+    registry: Registry,
+    flights: Flights,
+}
+
+/// Blobs on their way, so that two builds of one process do not fetch the same one twice. Two
+/// processes may: the store takes whichever comes last, and both are the same bytes.
+#[derive(Clone, Debug, Default)]
+struct Flights(Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>);
+
+impl Sources {
+    /// Joins a store and the client of the registries.
+    #[must_use]
+    pub fn new(store: Store, registry: Registry) -> Self {
+        Self { store, registry, flights: Flights::default() }
+    }
+
+    /// Returns sources that ask with other credentials; blobs on their way are shared.
+    #[must_use]
+    pub fn with_registry(&self, registry: Registry) -> Self {
+        Self { registry, ..self.clone() }
+    }
+
+    /// Returns the store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the client of the registries.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Asks for `reference` anew, fetches all its layers into the store and gives it its name.
+    /// Nothing is unpacked. Returns the image, and whether all of it was there already.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub async fn pull(
+        &self,
+        reference: &frontend::Reference,
+        platform: &frontend::Platform,
+        events: &Events,
+    ) -> Result<(ResolvedImage, bool), SourceError> {
+        let reference = reference.clone().with_default_tag();
+        let before = self.stored(&reference, platform).await?;
+        let image = self.resolve(&reference, platform, PullPolicy::Always).await?;
+        let moved = self.fetch_layers(&image, events).await?;
+        let is_same = before.is_some_and(|before| before.manifest == image.manifest);
+        Ok((image, is_same && !moved))
+    }
+}
+
+impl Flights {
+    /// Returns the lock of the one who fetches `digest`.
+    fn lock_of(&self, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = flights.get(&digest).and_then(Weak::upgrade) {
+            return lock;
+        }
+        flights.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        flights.insert(digest, Arc::downgrade(&lock));
+        lock
+    }
+}

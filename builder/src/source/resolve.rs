@@ -1,0 +1,261 @@
+//! A name to a manifest and a config; no layer is touched.
+
+use cache::{Descriptor, ImageRecord, LayerBlob};
+use frontend::{Platform, Reference};
+
+use super::image::{self, CONFIG_LIMIT, Layer, MANIFEST_LIMIT, ResolvedImage};
+use super::{SourceError, Sources, manifest_name, repository};
+use crate::blocking;
+use crate::registry::document::{self, Document, Manifest};
+use crate::registry::{Fetched, ManifestName, Repository};
+
+/// When a registry is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Only for what is not in the store under that name and for that platform.
+    Missing,
+    /// Always, although nothing that is here is fetched again.
+    Always,
+}
+
+impl Sources {
+    /// Finds the image that `reference` names for `platform`.
+    ///
+    /// Manifest and config are kept in the store, and the name with them, so that the next build
+    /// needs no registry; layers are only noted down with the repository that has them.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        policy: PullPolicy,
+    ) -> Result<ResolvedImage, SourceError> {
+        let reference = reference.clone().with_default_tag();
+        if policy == PullPolicy::Missing
+            && let Some(image) = self.stored(&reference, platform).await?
+        {
+            return Ok(image);
+        }
+        self.resolve_remote(&reference, platform).await
+    }
+
+    /// Finds the image in the store; `None` when it is not there, not whole, or for another
+    /// platform.
+    pub(super) async fn stored(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<ResolvedImage>, SourceError> {
+        let (store, name) = (self.store.clone(), reference.to_string());
+        let platform = platform.clone();
+        blocking::run(move || {
+            let record =
+                store.images().get(&name).map_err(SourceError::store("read the image's record"))?;
+            let Some(record) = record else { return Ok(None) };
+            let image = image::read_image(&store, &name, &record.manifest)?;
+            Ok(image.filter(|image| document::acceptable(&platform).contains(&image.platform())))
+        })
+        .await
+    }
+
+    async fn resolve_remote(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, SourceError> {
+        let repository = repository(reference);
+        let top = self.top(&repository, &manifest_name(reference)).await?;
+        let target = top.descriptor.clone();
+        let (manifest, parts) = self.descend(&repository, reference, platform, top).await?;
+        let config = self.config(&repository, reference, &parts.config).await?;
+        let name = reference.to_string();
+        let image = ResolvedImage::join(&name, target, manifest, parts, &config)?;
+        let (store, noted) = (self.store.clone(), image.clone());
+        let reference = reference.clone();
+        blocking::run(move || note(&store, &noted, &repository, &reference)).await?;
+        Ok(image)
+    }
+
+    /// Gets what the name points to. Its digest is asked for first: a registry counts that less,
+    /// or not at all, and mostly the bytes are here.
+    async fn top(
+        &self,
+        repository: &Repository,
+        name: &ManifestName,
+    ) -> Result<Fetched, SourceError> {
+        let digest = match name {
+            ManifestName::Digest(digest) => Some(*digest),
+            ManifestName::Tag(_) => self.registry.manifest_digest(repository, name).await?,
+        };
+        if let Some(digest) = digest
+            && let Some(found) = self.kept(digest, None).await?
+        {
+            return Ok(found);
+        }
+        self.fetch_document(repository, name).await
+    }
+
+    /// Follows indexes to the manifest for `platform`.
+    async fn descend(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        platform: &Platform,
+        top: Fetched,
+    ) -> Result<(Descriptor, Manifest), SourceError> {
+        let image = || reference.familiar();
+        let mut fetched = top;
+        for _ in 0..2 {
+            let entries = match fetched.document {
+                Document::Image(parts) => return Ok((fetched.descriptor, parts)),
+                Document::Index(entries) => entries,
+            };
+            let wanted = document::pick(&entries, platform)
+                .map_err(|source| SourceError::Document {
+                    image: image(),
+                    source: Box::new(source),
+                })?
+                .descriptor
+                .clone();
+            fetched = match self.kept(wanted.digest, Some(wanted.media_type.clone())).await? {
+                Some(found) => found,
+                None => {
+                    self.fetch_document(repository, &ManifestName::Digest(wanted.digest)).await?
+                }
+            };
+            if fetched.descriptor.size != wanted.size {
+                let found = fetched.descriptor.size;
+                return Err(SourceError::ManifestSize { image: image(), wanted, found });
+            }
+        }
+        match fetched.document {
+            Document::Image(parts) => Ok((fetched.descriptor, parts)),
+            Document::Index(_) => Err(SourceError::Nested { image: image() }),
+        }
+    }
+
+    async fn config(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        wanted: &Descriptor,
+    ) -> Result<Vec<u8>, SourceError> {
+        let (size, limit) = (wanted.size, CONFIG_LIMIT);
+        if size > limit {
+            return Err(SourceError::ConfigTooLarge { image: reference.familiar(), size, limit });
+        }
+        for _ in 0..2 {
+            let (store, digest) = (self.store.clone(), wanted.digest);
+            let found = blocking::run(move || store.content().read(&digest, CONFIG_LIMIT)).await;
+            if let Some(bytes) = found.map_err(SourceError::store("read the config"))? {
+                return Ok(bytes);
+            }
+            self.fetch_blob(std::slice::from_ref(repository), wanted, &|_| ()).await?;
+        }
+        // It was stored whole and is damaged already: the disk is at fault.
+        Err(SourceError::Store {
+            action: "read back the config that was just stored",
+            source: std::io::Error::from(std::io::ErrorKind::InvalidData).into(),
+        })
+    }
+
+    /// Reads a manifest or index from the store; one that the store has and that cannot be used
+    /// is asked for again, so that the registry's own words are heard.
+    async fn kept(
+        &self,
+        digest: cache::Digest,
+        media_type: Option<String>,
+    ) -> Result<Option<Fetched>, SourceError> {
+        let store = self.store.clone();
+        let bytes = blocking::run(move || store.content().read(&digest, MANIFEST_LIMIT)).await;
+        let Some(bytes) = bytes.map_err(SourceError::store("read the manifest"))? else {
+            return Ok(None);
+        };
+        let Some(media_type) = media_type.or_else(|| document::own_media_type(&bytes)) else {
+            return Ok(None);
+        };
+        let document = Document::parse(&bytes, Some(&media_type)).ok();
+        Ok(document.map(|document| Fetched {
+            descriptor: Descriptor { media_type, digest, size: bytes.len() as u64 },
+            bytes,
+            document,
+        }))
+    }
+
+    async fn fetch_document(
+        &self,
+        repository: &Repository,
+        name: &ManifestName,
+    ) -> Result<Fetched, SourceError> {
+        let fetched = self.registry.manifest(repository, name).await?;
+        let (store, bytes) = (self.store.clone(), fetched.bytes.clone());
+        let media_type = fetched.descriptor.media_type.clone();
+        blocking::run(move || image::keep(&store, &bytes, &media_type)).await?;
+        Ok(fetched)
+    }
+}
+
+/// Notes where the layers can be had, then gives the image its name.
+fn note(
+    store: &cache::Store,
+    image: &ResolvedImage,
+    repository: &Repository,
+    name: &Reference,
+) -> Result<(), SourceError> {
+    for layer in image.each_layer() {
+        note_layer(store, &layer, Some(repository))?;
+    }
+    name_image(store, image, Some(name))
+}
+
+/// Notes a compressed form of a layer and who has it.
+pub(crate) fn note_layer(
+    store: &cache::Store,
+    layer: &Layer,
+    repository: Option<&Repository>,
+) -> Result<(), SourceError> {
+    let blob = LayerBlob {
+        digest: layer.descriptor.digest,
+        size: layer.descriptor.size,
+        media_type: layer.descriptor.media_type.clone(),
+    };
+    let source = repository.map(ToString::to_string);
+    let known =
+        store.layers().get(&layer.diff_id).map_err(SourceError::store("read a layer's record"))?;
+    let is_known = known.is_some_and(|record| {
+        record.blobs.iter().any(|known| known.digest == blob.digest)
+            && source.as_ref().is_none_or(|source| record.sources.contains(source))
+    });
+    if is_known {
+        return Ok(());
+    }
+    let update = |record: &mut cache::LayerRecord| {
+        if !record.blobs.iter().any(|known| known.digest == blob.digest) {
+            record.blobs.push(blob.clone());
+        }
+        if let Some(source) = source.as_ref().filter(|source| !record.sources.contains(source)) {
+            record.sources.push((*source).clone());
+        }
+    };
+    store.layers().update(&layer.diff_id, update).map_err(SourceError::store("note a layer"))?;
+    Ok(())
+}
+
+/// Gives the image `name`; without one it can be found by its ID only.
+pub(crate) fn name_image(
+    store: &cache::Store,
+    image: &ResolvedImage,
+    name: Option<&Reference>,
+) -> Result<(), SourceError> {
+    let record = ImageRecord {
+        reference: name.map(ToString::to_string),
+        manifest: image.manifest.clone(),
+        config: image.config_digest,
+    };
+    // What the name promises must survive a power cut before the name does.
+    store.sync().map_err(SourceError::store("write the store to disk"))?;
+    store.images().put(&record).map_err(SourceError::store("name the image"))
+}

@@ -1,0 +1,491 @@
+//! Pull, export, load and push against real peers: docker-registry, skopeo, umoci.
+
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use builder::{
+    ArchiveDest, ArchiveKind, ExportImage, LayerSource, PullPolicy, RegistryConfig, ResolvedImage,
+    SourceError, built_layer, export, load, push, write_image,
+};
+use frontend::Reference;
+
+use crate::registry_support::*;
+
+/// Finds a file of a materialized image.
+async fn read_file(bench: &Bench, image: &ResolvedImage, path: &str) -> Vec<u8> {
+    let id = bench.sources.materialize(image, &bench.events).await.unwrap().unwrap();
+    let lowers = bench.store().snapshots().lowers(&id).unwrap();
+    let found = lowers.iter().map(|lower| lower.join(path)).find(|path| path.exists());
+    std::fs::read(found.unwrap_or_else(|| panic!("`{path}` is in none of {lowers:?}"))).unwrap()
+}
+
+async fn write(
+    bench: &Bench,
+    images: &[(&ResolvedImage, &[&str])],
+    kind: ArchiveKind,
+    path: &Path,
+) {
+    let images = images.iter().map(|(image, names)| ExportImage {
+        image: (*image).clone(),
+        names: names.iter().map(|name| reference(name)).collect(),
+    });
+    let dest = ArchiveDest::File(path.to_owned());
+    export(&bench.sources, images.collect(), kind, dest, &bench.events).await.unwrap();
+}
+
+fn skopeo(arguments: &[&str]) -> serde_json::Value {
+    let mut all = vec!["--insecure-policy"];
+    all.extend(arguments);
+    let text = run("skopeo", &all);
+    serde_json::from_str(&text).unwrap_or(serde_json::Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pulled_image_leaves_as_it_came() {
+    let peer = DockerRegistry::start();
+    let bench = Bench::new(RegistryConfig::default());
+    let layout = busybox_layout(bench.directory.path(), "1");
+    peer.fill(&layout, "1", "team/busybox", None);
+    let name = format!("{}/team/busybox:1", peer.host);
+
+    let wanted = reference(&name);
+    let resolved = bench.sources.resolve(&wanted, &amd64(), PullPolicy::Missing).await.unwrap();
+    assert!(resolved.layers.iter().all(|layer| !bench.store().content().contains(&layer.digest)));
+    let (image, is_same) = bench.sources.pull(&wanted, &amd64(), &bench.events).await.unwrap();
+    assert!(!is_same, "the layers had to move");
+    assert_eq!(image, resolved);
+    let (_, is_same) = bench.sources.pull(&wanted, &amd64(), &bench.events).await.unwrap();
+    assert!(is_same, "nothing had to move the second time");
+
+    let busybox = read_file(&bench, &image, "bin/busybox").await;
+    assert!(busybox == std::fs::read("/bin/busybox").unwrap());
+    assert_eq!(read_file(&bench, &image, "etc/hostname").await, b"testee\n");
+
+    let (oci, docker) = (bench.path("oci.tar"), bench.path("docker.tar"));
+    write(&bench, &[(&image, &[&name])], ArchiveKind::Oci, &oci).await;
+    write(&bench, &[(&image, &[&name])], ArchiveKind::Docker, &docker).await;
+    let there = skopeo(&["inspect", "--tls-verify=false", &format!("docker://{name}")]);
+    let here = skopeo(&["inspect", &format!("oci-archive:{}:1", oci.display())]);
+    for field in ["Digest", "Layers", "Env", "Architecture", "Os"] {
+        assert_eq!(here[field], there[field], "{field}");
+    }
+    let here = skopeo(&["inspect", &format!("docker-archive:{}", docker.display())]);
+    let layers = here["Layers"].as_array().unwrap();
+    let diff_ids: Vec<_> = image.diff_ids.iter().map(ToString::to_string).collect();
+    assert_eq!(layers.iter().map(|layer| layer.as_str().unwrap()).collect::<Vec<_>>(), diff_ids);
+    // skopeo reads every byte here and checks it against the diff_ids.
+    let copy = format!("oci:{}:1", bench.path("copy").display());
+    skopeo(&["copy", "-q", &format!("docker-archive:{}", docker.display()), &copy]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_images_give_the_same_archive() {
+    let peer = DockerRegistry::start();
+    let bench = Bench::new(RegistryConfig::default());
+    let layout = busybox_layout(bench.directory.path(), "1");
+    peer.fill(&layout, "1", "a", None);
+    let wanted = reference(&format!("{}/a:1", peer.host));
+    let (image, _) = bench.sources.pull(&wanted, &amd64(), &bench.events).await.unwrap();
+    for (name, kind) in [("oci", ArchiveKind::Oci), ("docker", ArchiveKind::Docker)] {
+        let files = ["first", "second"].map(|turn| bench.path(&format!("{turn}-{name}.tar")));
+        for file in &files {
+            let images: [(&ResolvedImage, &[&str]); 2] =
+                [(&image, &["one:1", "quay.io/two:2"]), (&image, &["three:3"])];
+            write(&bench, &images, kind, file).await;
+        }
+        let [first, second] = files.map(|file| std::fs::read(file).unwrap());
+        assert!(first == second, "{name}");
+        let once = first.len() as u64;
+        let layers: u64 = image.layers.iter().map(|layer| layer.size).sum();
+        assert!(once < 2 * layers.max(2_500_000), "{name}: shared layers are written once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_lead_to_mirrors_and_unknown_ones_to_known_words() {
+    let peer = DockerRegistry::start();
+    let url = format!("http://{}", peer.host);
+    let bench = Bench::new(hub_mirror(&url));
+    let layout = busybox_layout(bench.directory.path(), "1");
+    peer.fill(&layout, "1", "library/busybox", None);
+    let resolve = |name: &'static str| {
+        let sources = bench.sources.clone();
+        async move { sources.resolve(&reference(name), &amd64(), PullPolicy::Missing).await }
+    };
+    let image = resolve("busybox:1").await.unwrap();
+    assert_eq!(image.reference, "docker.io/library/busybox:1");
+    #[rustfmt::skip]
+    let cases = [
+        ("no such tag",        "busybox:2",   "manifest for busybox:2 not found"),
+        ("no such repository", "nonesuch:1",  "pull access denied for nonesuch, repository does not exist or may require 'docker login'"),
+        ("no such digest",     "busybox@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                               "manifest for busybox@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 not found"),
+    ];
+    for (case, name, want) in cases {
+        let error = resolve(name).await.expect_err(case);
+        assert_eq!(error.to_string(), want, "{case}");
+        assert_eq!(error.kind(), builder::ErrorKind::User, "{case}");
+    }
+    // The registry is gone, the name is still here.
+    drop(peer);
+    assert_eq!(resolve("busybox:1").await.unwrap(), image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_mirror_is_passed_over() {
+    let peer = DockerRegistry::start();
+    let mut config = hub_mirror("http://127.0.0.1:1");
+    config.mirrors.get_mut("docker.io").unwrap().push(format!("http://{}", peer.host));
+    let bench = Bench::new(config);
+    let layout = busybox_layout(bench.directory.path(), "1");
+    peer.fill(&layout, "1", "library/busybox", None);
+    bench.sources.pull(&reference("busybox:1"), &amd64(), &bench.events).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_places_that_failed_are_named() {
+    let mirrors = BTreeMap::from([("127.0.0.1:1".into(), vec!["http://127.0.0.1:2".into()])]);
+    let bench = Bench::new(RegistryConfig { mirrors, ..RegistryConfig::default() });
+    let wanted = reference("127.0.0.1:1/x");
+    let error = bench.sources.pull(&wanted, &amd64(), &bench.events).await.unwrap_err();
+    assert_eq!(error.kind(), builder::ErrorKind::Remote);
+    let text = told(&error);
+    for want in ["mirror `127.0.0.1:2`: could not reach", "reach registry `127.0.0.1:1`", "refused"]
+    {
+        assert!(text.contains(want), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_come_from_dockers_config() {
+    let peer = DockerRegistry::start_protected("me", "s3cret");
+    let bench = Bench::new(RegistryConfig::default());
+    let layout = busybox_layout(bench.directory.path(), "1");
+    peer.fill(&layout, "1", "private", Some("me:s3cret"));
+    let wanted = reference(&format!("{}/private:1", peer.host));
+    let denied = format!("pull access denied for {}/private, repository", peer.host);
+    let key = peer.host.clone();
+    #[rustfmt::skip]
+    let cases = [
+        ("right",           format!(r#"{{"auths":{{"{key}":{{"auth":"bWU6czNjcmV0"}}}}}}"#),         true),
+        ("with a scheme",   format!(r#"{{"auths":{{"http://{key}/v2/":{{"auth":"bWU6czNjcmV0"}}}}}}"#), true),
+        ("wrong",           format!(r#"{{"auths":{{"{key}":{{"auth":"bWU6d3Jvbmc="}}}}}}"#),         false),
+        ("other host",      r#"{"auths":{"docker.io":{"auth":"bWU6czNjcmV0"}}}"#.to_owned(),         false),
+        ("none",            "{}".to_owned(),                                                         false),
+    ];
+    for (case, text, want) in cases {
+        let file = bench.path("config.json");
+        std::fs::write(&file, text).unwrap();
+        let bench =
+            Bench::new(RegistryConfig { auth_file: Some(file), ..RegistryConfig::default() });
+        let outcome = bench.sources.pull(&wanted, &amd64(), &bench.events).await;
+        match outcome {
+            Ok((image, _)) => {
+                assert!(want, "{case}");
+                let to = reference(&format!("{}/pushed:1", peer.host));
+                push(&bench.sources, &image, &to, &bench.events).await.expect(case);
+            }
+            Err(error) => {
+                assert!(!want, "{case}: {}", told(&error));
+                assert!(error.to_string().starts_with(&denied), "{case}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_read_by_platform() {
+    let image = TinyImage::new("a");
+    let other = TinyImage::new("b");
+    let digest = |bytes: &[u8]| cache::Digest::of(bytes).to_string();
+    let entry = |image: &TinyImage, architecture: &str| {
+        format!(
+            r#"{{"mediaType":"{MANIFEST}","digest":"{}","size":{},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#,
+            digest(&image.manifest),
+            image.manifest.len()
+        )
+    };
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{},{}]}}"#,
+        entry(&other, "s390x"),
+        entry(&image, "amd64")
+    );
+    let (index_there, image_there) = (index.clone(), image.clone());
+    let fake = FakeRegistry::start(move |seen, _| {
+        if seen.path.ends_with("/manifests/1") {
+            document(index_there.as_bytes(), INDEX)
+        } else if seen.path.ends_with(&digest(&other.manifest)) {
+            document(&other.manifest, MANIFEST)
+        } else {
+            image_there.answer(seen)
+        }
+    })
+    .await;
+    let bench = Bench::new(RegistryConfig::default());
+    let name = reference(&format!("{}/x:1", fake.host()));
+    let found = bench.sources.resolve(&name, &amd64(), PullPolicy::Missing).await.unwrap();
+    assert_eq!(found.manifest.digest, cache::Digest::of(&image.manifest));
+    assert_eq!(found.target.digest, cache::Digest::of(index.as_bytes()));
+    let arm = frontend::Platform::parse("linux/arm64").unwrap();
+    let error = bench.sources.resolve(&name, &arm, PullPolicy::Missing).await.unwrap_err();
+    assert!(told(&error).contains("there are linux/s390x, linux/amd64"), "{}", told(&error));
+    // Known by its digest, nothing but that digest is asked for again.
+    bench.sources.resolve(&name, &amd64(), PullPolicy::Always).await.unwrap();
+    assert_eq!(fake.count("GET", "/manifests/1"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_of_other_tools_are_loaded() {
+    let bench = Bench::new(RegistryConfig::default());
+    let layout = busybox_layout(bench.directory.path(), "1");
+    let from = format!("oci:{}:1", layout.display());
+    let path = |name: &str| bench.path(name).display().to_string();
+    skopeo(&["copy", "-q", &from, &format!("docker-archive:{}:team/app:7", path("docker.tar"))]);
+    skopeo(&["copy", "-q", &from, &format!("oci-archive:{}:quay.io/team/app:8", path("oci.tar"))]);
+    std::fs::write(path("docker.tar.gz"), gzip(&std::fs::read(path("docker.tar")).unwrap()))
+        .unwrap();
+    #[rustfmt::skip]
+    let cases = [
+        ("docker",         "docker.tar",     "team/app:7"),
+        ("docker, gzip",   "docker.tar.gz",  "team/app:7"),
+        ("oci",            "oci.tar",        "quay.io/team/app:8"),
+    ];
+    for (case, file, name) in cases {
+        let bench = Bench::new(RegistryConfig::default());
+        let archive = Box::new(std::fs::File::open(path(file)).unwrap());
+        let names = load(bench.store(), archive, &amd64()).await.expect(case);
+        assert_eq!(names, [name], "{case}");
+        let wanted = reference(name);
+        let image =
+            bench.sources.resolve(&wanted, &amd64(), PullPolicy::Missing).await.expect(case);
+        assert_eq!(read_file(&bench, &image, "etc/hostname").await, b"testee\n", "{case}");
+        // And out again, through both forms.
+        for kind in [ArchiveKind::Oci, ArchiveKind::Docker] {
+            let out = bench.path("again.tar");
+            write(&bench, &[(&image, &[name])], kind, &out).await;
+            let second = Bench::new(RegistryConfig::default());
+            let archive = Box::new(std::fs::File::open(&out).unwrap());
+            assert_eq!(
+                load(second.store(), archive, &amd64()).await.expect(case),
+                [name],
+                "{case}"
+            );
+            let again =
+                second.sources.resolve(&wanted, &amd64(), PullPolicy::Missing).await.expect(case);
+            assert_eq!(again.config_digest, image.config_digest, "{case} {kind:?}");
+        }
+    }
+}
+
+/// Paths and contents of an archive.
+type Files<'a> = Vec<(&'a str, &'a [u8])>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_archives_are_refused() {
+    let image = TinyImage::new("a");
+    let path = |bytes: &[u8]| format!("blobs/sha256/{}", cache::Digest::of(bytes).hex());
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{MANIFEST}","digest":"{}","size":{}}}]}}"#,
+        cache::Digest::of(&image.manifest),
+        image.manifest.len()
+    );
+    let (layer, config, manifest) =
+        (path(&image.layer), path(&image.config), path(&image.manifest));
+    let whole: Files<'_> = vec![
+        ("index.json", index.as_bytes()),
+        (&manifest, &image.manifest),
+        (&config, &image.config),
+        (&layer, &image.layer),
+    ];
+    let without = |left_out: &str| -> Files<'_> {
+        whole.iter().copied().filter(|(path, _)| *path != left_out).collect()
+    };
+    let mut swapped = without(&layer);
+    swapped.push((&layer, b"other bytes"));
+    let wrong = TinyImage::of_layer(image.layer.clone(), cache::Digest::of(b"x"));
+    let (wrong_config, docker) =
+        ("c.json", r#"[{"Config":"c.json","RepoTags":["x:1"],"Layers":["l.tar"]}]"#);
+    let escaping = r#"[{"Config":"../../../etc/passwd","RepoTags":["x:1"],"Layers":[]}]"#;
+    let bad_name = docker.replace("x:1", "UPPER:1");
+    #[rustfmt::skip]
+    let cases: Vec<(&str, Files<'_>, &str)> = vec![
+        ("whole",            whole.clone(),                                            ""),
+        ("no layer",         without(&layer),                                          "does not hold it"),
+        ("no config",        without(&config),                                         "does not hold it"),
+        ("no manifest",      without(&manifest),                                       "does not hold it"),
+        ("other bytes",      swapped,                                                  "could not take in"),
+        ("no index",         without("index.json"),                                    "neither an OCI image layout nor"),
+        ("wrong diff_id",    vec![("manifest.json", docker.as_bytes()), (wrong_config, &wrong.config), ("l.tar", &image.layer)], "where the config says"),
+        ("escaping path",    vec![("manifest.json", escaping.as_bytes())],             "does not hold it"),
+        ("bad name",         vec![("manifest.json", bad_name.as_bytes()), ("c.json", &image.config), ("l.tar", &image.layer)], "not a valid name"),
+        ("damaged json",     vec![("manifest.json", b"[{")],                           "has not the form"),
+        ("nothing",          vec![],                                                   "neither an OCI image layout nor"),
+    ];
+    for (case, files, want) in cases {
+        let bench = Bench::new(RegistryConfig::default());
+        let archive = Box::new(std::io::Cursor::new(tar_of(&files)));
+        match load(bench.store(), archive, &amd64()).await {
+            Ok(names) => assert!(want.is_empty(), "{case}: {names:?}"),
+            Err(error) => {
+                let text = told(&error);
+                assert!(!want.is_empty() && text.contains(want), "{case}: {text}");
+                assert!(bench.store().images().list().unwrap().is_empty(), "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_pushed_and_blobs_mounted() {
+    let peer = DockerRegistry::start();
+    let bench = Bench::new(RegistryConfig::default());
+    let layout = busybox_layout(bench.directory.path(), "1");
+    peer.fill(&layout, "1", "from", None);
+    let name = |repository: &str| reference(&format!("{}/{repository}:1", peer.host));
+    let (image, _) = bench.sources.pull(&name("from"), &amd64(), &bench.events).await.unwrap();
+    for repository in ["to", "to"] {
+        let pushed = push(&bench.sources, &image, &name(repository), &bench.events).await.unwrap();
+        assert_eq!(pushed, image.manifest);
+    }
+    let there = skopeo(&["inspect", "--tls-verify=false", &format!("docker://{}/to:1", peer.host)]);
+    assert_eq!(there["Digest"], image.manifest.digest.to_string());
+    let copy = format!("dir:{}", bench.path("copy").display());
+    skopeo(&[
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        &format!("docker://{}/to:1", peer.host),
+        &copy,
+    ]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_go_in_pieces_where_they_must() {
+    let image = TinyImage::new("a");
+    let layer = image.layer_digest().to_string();
+    let fake = FakeRegistry::start(|seen, _| match (seen.method.as_str(), seen.path.as_str()) {
+        ("HEAD", _) => status(404, ""),
+        ("POST", path) => with_header(202, "location", &format!("{path}1?state=x")),
+        ("PATCH", path) => with_header(202, "location", path),
+        ("PUT", path) if path.contains("/blobs/") && seen.header("content-length") != Some("0") => {
+            status(413, "too large")
+        }
+        _ => status(201, ""),
+    })
+    .await;
+    let bench = Bench::new(RegistryConfig::default());
+    let source = image.clone();
+    let origin = FakeRegistry::start(move |seen, _| source.answer(seen)).await;
+    let from = reference(&format!("{}/x/y:1", origin.host()));
+    let (pulled, _) = bench.sources.pull(&from, &amd64(), &bench.events).await.unwrap();
+    let to: Reference = reference(&format!("{}/x/z:1", fake.host()));
+    push(&bench.sources, &pulled, &to, &bench.events).await.unwrap();
+    let last = fake.seen().into_iter().filter(|seen| seen.method == "PUT" && seen.is_blob());
+    let digests =
+        last.filter(|seen| seen.header("content-length") == Some("0")).map(|seen| seen.query);
+    assert!(digests.into_iter().any(|query| query.contains(&layer.replace(':', "%3A"))));
+    assert!(fake.count("PATCH", "/blobs/") >= 2, "layer and config");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_may_unpack_one_layer() {
+    let image = Arc::new(TinyImage::new("a"));
+    let there = Arc::clone(&image);
+    let fake = FakeRegistry::start(move |seen, _| there.answer(seen)).await;
+    let bench = Bench::new(RegistryConfig::default());
+    // Sources of their own share nothing but the store, as two processes do.
+    let other = builder::Sources::new(bench.store().clone(), bench.sources.registry().clone());
+    let name = reference(&format!("{}/x/y:1", fake.host()));
+    let resolved = bench.sources.resolve(&name, &amd64(), PullPolicy::Missing).await.unwrap();
+    let (one, two) = tokio::join!(
+        bench.sources.materialize(&resolved, &bench.events),
+        other.materialize(&resolved, &bench.events),
+    );
+    assert_eq!(one.unwrap(), two.unwrap());
+}
+
+/// Commits a directory with one file as a layer, as a build does, and makes an image of it on top
+/// of `base`.
+fn build_on(bench: &Bench, base: &ResolvedImage, parent: &cache::SnapshotId) -> ResolvedImage {
+    let active = bench.store().snapshots().prepare(Some(parent)).unwrap();
+    std::fs::write(active.upper().join("built"), noise(3_000_000)).unwrap();
+    let source = LayerSource::Snapshot { upper: active.upper().to_owned() };
+    let nobody = cache::DiffId(cache::Digest::of(b"nobody"));
+    let Err(SourceError::Damaged { found: diff_id, .. }) =
+        source.write_tar(nobody, std::io::sink())
+    else {
+        panic!("no layer has that diff_id");
+    };
+    let size = source.write_tar(diff_id, std::io::sink()).unwrap();
+    let snapshot = active.commit(None).unwrap();
+    let id = snapshot.id.clone();
+    let chain = base.chain_ids().last().unwrap().push(diff_id);
+    bench.store().snapshots().link_chain(&chain, &id).unwrap();
+    bench.store().layers().update(&diff_id, |record| record.snapshot = Some(id)).unwrap();
+    let mut config = base.config.clone();
+    config.rootfs.diff_ids.push(diff_id.to_string());
+    let mut layers = base.layers.clone();
+    layers.push(built_layer(diff_id, size));
+    write_image(bench.store(), "docker.io/library/built:1", &config, &layers).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn built_layers_leave_compressed_and_come_back_equal() {
+    let peer = DockerRegistry::start();
+    let bench = Bench::new(RegistryConfig::default());
+    let layout = busybox_layout(bench.directory.path(), "1");
+    peer.fill(&layout, "1", "base", None);
+    let wanted = reference(&format!("{}/base:1", peer.host));
+    let base = bench.sources.resolve(&wanted, &amd64(), PullPolicy::Missing).await.unwrap();
+    let parent = bench.sources.materialize(&base, &bench.events).await.unwrap().unwrap();
+    let image = build_on(&bench, &base, &parent);
+    let top = bench.sources.materialize(&image, &bench.events).await.unwrap().unwrap();
+    assert_eq!(bench.store().snapshots().get(&top).unwrap().unwrap().parent, Some(parent));
+
+    for (turn, kind) in [ArchiveKind::Oci, ArchiveKind::Docker, ArchiveKind::Oci].iter().enumerate()
+    {
+        let file = bench.path(&format!("{turn}.tar"));
+        write(&bench, &[(&image, &["built:1"])], *kind, &file).await;
+        let other = Bench::new(RegistryConfig::default());
+        let archive = Box::new(std::fs::File::open(&file).unwrap());
+        assert_eq!(load(other.store(), archive, &amd64()).await.unwrap(), ["built:1"]);
+        let wanted = reference("built:1");
+        let back = other.sources.resolve(&wanted, &amd64(), PullPolicy::Missing).await.unwrap();
+        assert_eq!(back.config_digest, image.config_digest);
+        assert!(read_file(&other, &back, "built").await == noise(3_000_000));
+        assert_eq!(read_file(&other, &back, "etc/hostname").await, b"testee\n");
+    }
+    let to = reference(&format!("{}/built:1", peer.host));
+    let pushed = push(&bench.sources, &image, &to, &bench.events).await.unwrap();
+    let other = Bench::new(RegistryConfig::default());
+    let (pulled, _) = other.sources.pull(&to, &amd64(), &other.events).await.unwrap();
+    assert_eq!(pulled.manifest.digest, pushed.digest);
+    assert!(read_file(&other, &pulled, "built").await == noise(3_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_snapshot_is_not_exported() {
+    let image = TinyImage::new("a");
+    let there = image.clone();
+    let fake = FakeRegistry::start(move |seen, _| there.answer(seen)).await;
+    let bench = Bench::new(RegistryConfig::default());
+    let name = reference(&format!("{}/x:1", fake.host()));
+    let base = bench.sources.resolve(&name, &amd64(), PullPolicy::Missing).await.unwrap();
+    let parent = bench.sources.materialize(&base, &bench.events).await.unwrap().unwrap();
+    let image = build_on(&bench, &base, &parent);
+    let id = bench.store().layers().get(&image.diff_ids[1]).unwrap().unwrap().snapshot.unwrap();
+    let upper = &bench.store().snapshots().lowers(&id).unwrap()[0];
+    std::fs::write(upper.join("built"), noise(2_999_999)).unwrap();
+    for kind in [ArchiveKind::Oci, ArchiveKind::Docker] {
+        let file = bench.path("out.tar");
+        std::fs::write(&file, "before").unwrap();
+        let images = vec![ExportImage { image: image.clone(), names: vec![name.clone()] }];
+        let dest = ArchiveDest::File(file.clone());
+        let error = export(&bench.sources, images, kind, dest, &bench.events).await.unwrap_err();
+        assert!(told(&error).contains("were changed"), "{kind:?}: {}", told(&error));
+        assert_eq!(std::fs::read(&file).unwrap(), b"before", "{kind:?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! Heredocs: finding their marks on an instruction's line and reading their bodies.
+//!
+//! A mark is a word `[fd]<<[-]DELIMITER` after quote processing. Quotes anywhere in the delimiter
+//! switch expansion off. Bodies follow the instruction's last line, in the order of the marks,
+//! and are taken as they are; a line that is only the delimiter ends one (`<<-` allows tabs
+//! before it).
+
+use std::ops::Range;
+
+use crate::ast::Heredoc;
+use crate::lines::{Lines, Logical};
+use crate::words::Lexer;
+use crate::{Diagnostic, Span};
+
+/// A heredoc's mark, its body not yet read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) name: String,
+    pub(crate) expands: bool,
+    pub(crate) chomps: bool,
+}
+
+/// Reads `text` as one mark: digits, `<<`, an optional dash, and one word.
+pub(crate) fn parse_mark(text: &str) -> Option<Mark> {
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
+    let chomps = rest.starts_with('-');
+    let rest = rest.strip_prefix('-').unwrap_or(rest).trim_start();
+    if rest.is_empty() || rest.contains('<') {
+        return None;
+    }
+    let mut lexer = Lexer { keeps_unset: true, ..Lexer::new('\\') };
+    let plain = lexer.process(rest, &()).ok()?.words;
+    lexer.raw_quotes = true;
+    let raw = lexer.process(rest, &()).ok()?.words;
+    let ([(_, name)], [(_, quoted)]) = (plain.as_slice(), raw.as_slice()) else { return None };
+    // Escaped quotes stay in both results, so a difference means that a quote quoted something.
+    let quotes = |word: &str| word.matches(['\'', '"']).count();
+    Some(Mark { name: name.clone(), expands: quotes(name) == quotes(quoted), chomps })
+}
+
+/// Finds the marks among the words of an instruction's line, with their ranges.
+///
+/// A line whose quotes do not close has none: it is not the heredoc's to complain.
+pub(crate) fn marks(line: &str) -> Vec<(Mark, Range<usize>)> {
+    if !line.contains("<<") {
+        return Vec::new();
+    }
+    let lexer =
+        Lexer { raw_quotes: true, raw_escapes: true, keeps_unset: true, ..Lexer::new('\\') };
+    let words = lexer.process(line, &()).map(|expansion| expansion.words).unwrap_or_default();
+    let found = |(start, word): (usize, String)| {
+        let end = (start + word.len()).min(line.len());
+        parse_mark(&word).map(|mark| (mark, start..end))
+    };
+    words.into_iter().filter_map(found).collect()
+}
+
+/// Reads the bodies that `logical` announces from the lines that follow it.
+pub(crate) fn read(
+    logical: &Logical<'_>,
+    lines: &mut Lines<'_>,
+    out: &mut Vec<Diagnostic>,
+) -> Vec<Heredoc> {
+    let mut heredocs = Vec::new();
+    for (mark, range) in marks(&logical.text) {
+        let mark_span = logical.span(range);
+        let mut content = String::new();
+        let start = lines.position();
+        let mut end = start;
+        let before = lines.clone();
+        let closed = loop {
+            let Some(line) = lines.next_line() else { break false };
+            let tabs = if mark.chomps { line.text.trim_start_matches('\t') } else { line.text };
+            if tabs == mark.name {
+                break true;
+            }
+            end = lines.position();
+        };
+        if !closed {
+            // The lines behind are read as instructions again, so that their faults show too.
+            *lines = before;
+            let message = format!("the heredoc `{}` is never closed", mark.name);
+            out.push(
+                Diagnostic::error(mark_span, message)
+                    .with_help(format!("expected a line that is only `{}`", mark.name)),
+            );
+            return heredocs;
+        }
+        content.push_str(lines.slice(start..end));
+        heredocs.push(Heredoc {
+            name: mark.name,
+            expands: mark.expands,
+            chomps: mark.chomps,
+            content,
+            mark: mark_span,
+            body: Span::new(start, end),
+        });
+    }
+    heredocs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_in_words() {
+        let mark = |name: &str, expands, chomps| Some((name.to_owned(), expands, chomps));
+        #[rustfmt::skip]
+        let cases = [
+            ("plain",               "<<EOF",          mark("EOF", true, false)),
+            ("dash",                "<<-EOF",         mark("EOF", true, true)),
+            ("descriptor",          "3<<EOF",         mark("EOF", true, false)),
+            ("single quotes",       "<<'EOF'",        mark("EOF", false, false)),
+            ("double quotes",       "<<\"EOF\"",      mark("EOF", false, false)),
+            ("half quoted",         "<<E'O'F",        mark("EOF", false, false)),
+            ("escaped quote",       r"<<eo\'f",       mark("eo'f", true, false)),
+            ("blank in quotes",     "<<'a b'",        mark("a b", false, false)),
+            ("a variable's name",   "<<$EOF",         mark("$EOF", true, false)),
+            ("blank before",        "<< EOF",         mark("EOF", true, false)),
+            ("two words",           "<<a b",          None),
+            ("nothing behind",      "<<",             None),
+            ("here string",         "<<<x",           None),
+            ("inside a word",       "a<<EOF",         None),
+        ];
+        for (name, text, want) in cases {
+            let got = parse_mark(text).map(|mark| (mark.name, mark.expands, mark.chomps));
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn marks_on_a_line() {
+        #[rustfmt::skip]
+        let cases: [(&str, &str, &[&str]); 6] = [
+            ("two",            "COPY <<a <<b /x",           &["<<a", "<<b"]),
+            ("quoted text",    "RUN echo \"<<EOF\"",        &[]),
+            ("with a pipe",    "RUN cat <<EOF | sort",      &["<<EOF"]),
+            ("blank between",  "RUN cat <<  EOF",           &["<<  EOF"]),
+            ("unclosed quote", "RUN echo \" <<EOF",         &[]),
+            ("a shift",        "RUN echo $((1<<2))",        &[]),
+        ];
+        for (name, line, want) in cases {
+            let got: Vec<&str> = marks(line).into_iter().map(|(_, at)| &line[at]).collect();
+            assert_eq!(got, want, "{name}");
+        }
+    }
+}

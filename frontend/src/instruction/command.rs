@@ -1,0 +1,116 @@
+//! RUN, CMD, ENTRYPOINT, SHELL and ONBUILD.
+
+use crate::Span;
+use crate::ast::{Command, Onbuild, Run, Word};
+use crate::flags::{Known, Takes};
+use crate::syntax::{Arguments, Keyword, Raw};
+
+use super::{Typed, Typing, mount, words};
+
+const RUN_FLAGS: Known = &[
+    ("mount", Takes::Values),
+    ("network", Takes::Value),
+    ("security", Takes::Value),
+    ("device", Takes::Values),
+];
+
+/// Returns shell or exec form; no text at all is an empty text for the shell.
+pub(super) fn command(arguments: &Arguments, span: Span) -> Command {
+    match arguments {
+        Arguments::Json(words) => Command::Exec(words.clone()),
+        other => {
+            let nothing = || Word { text: String::new(), span: Span::new(span.end, span.end) };
+            Command::Shell(words(other).first().cloned().unwrap_or_else(nothing))
+        }
+    }
+}
+
+impl Typing<'_, '_> {
+    pub(super) fn run(&mut self, raw: &mut Raw) -> Option<Run> {
+        let mut flags = self.flags(raw, RUN_FLAGS);
+        let command = command(&raw.arguments, raw.span);
+        if command == Command::Exec(Vec::new()) {
+            self.error(raw.span, "RUN names no command");
+            return None;
+        }
+        let network = flags.value("network");
+        self.one_of(network.as_ref(), "network", &["default", "none", "host"]);
+        let security = flags.value("security");
+        self.one_of(security.as_ref(), "security", &["sandbox", "insecure"]);
+        let mounts = flags.values("mount");
+        let mounts = mounts.iter().filter_map(|value| self.mount(value)).collect();
+        let devices = flags.values("device");
+        for device in &devices {
+            if let Err(diagnostic) = mount::check_device(device) {
+                self.checks.out.push(*diagnostic);
+            }
+        }
+        let heredocs = std::mem::take(&mut raw.heredocs);
+        Some(Run { command, heredocs, mounts, network, security, devices })
+    }
+
+    fn one_of(&mut self, value: Option<&Word>, flag: &str, known: &[&str]) {
+        let Some(value) = value.filter(|value| !known.contains(&value.text.as_str())) else {
+            return;
+        };
+        let help = format!("expected {}", known.join(", "));
+        self.error(value.span, format!("`--{flag}` cannot be `{}`", value.text)).help = Some(help);
+    }
+
+    pub(super) fn shell(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+        self.flags(raw, &[]);
+        match &raw.arguments {
+            Arguments::Json(words) if !words.is_empty() => Some(words.clone()),
+            Arguments::Words(words) if !words.is_empty() => {
+                let (span, help) = (words[0].span, r#"write `SHELL ["/bin/bash", "-c"]`"#);
+                self.error(span, "SHELL takes the exec form only").help = Some(help.to_owned());
+                None
+            }
+            _ => {
+                self.error(raw.span, "SHELL needs an argument");
+                None
+            }
+        }
+    }
+
+    pub(super) fn onbuild(&mut self, raw: &mut Raw) -> Option<Onbuild> {
+        self.flags(raw, &[]);
+        let Arguments::Trigger(Some(trigger)) = &mut raw.arguments else {
+            self.error(raw.span, "ONBUILD needs an instruction");
+            return None;
+        };
+        let mut trigger = std::mem::replace(&mut **trigger, empty(raw.keyword.clone()));
+        if let Some(refused @ (Keyword::From | Keyword::Maintainer | Keyword::Onbuild)) =
+            trigger.known
+        {
+            let message = format!("a trigger cannot be {}", format!("{refused:?}").to_uppercase());
+            self.error(trigger.keyword.span, message);
+            return None;
+        }
+        trigger.heredocs = std::mem::take(&mut raw.heredocs);
+        let mut expression = trigger.text.clone();
+        for heredoc in &trigger.heredocs {
+            expression.push('\n');
+            expression.push_str(&heredoc.content);
+            expression.push_str(&heredoc.name);
+        }
+        match self.instruction(trigger)? {
+            Typed::Statement(trigger) => Some(Onbuild { expression, trigger }),
+            Typed::From(_) => None,
+        }
+    }
+}
+
+fn empty(keyword: Word) -> Raw {
+    Raw {
+        span: keyword.span,
+        keyword,
+        known: None,
+        flags: Vec::new(),
+        arguments: Arguments::Ignored,
+        heredocs: Vec::new(),
+        text: String::new(),
+        comments: Vec::new(),
+        empty_line: None,
+    }
+}

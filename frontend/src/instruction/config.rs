@@ -1,0 +1,25 @@
+//! VOLUME.
+
+use crate::ast::Word;
+use crate::syntax::Raw;
+
+use super::Typing;
+
+impl Typing<'_, '_> {
+    pub(super) fn volume(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+        let words = self.some_words(raw)?;
+        let blank: Vec<_> = words.iter().filter(|word| word.text.trim().is_empty()).collect();
+        for word in &blank {
+            self.error(word.span.join(raw.keyword.span), "a volume's path cannot be empty");
+        }
+        if !blank.is_empty() {
+            return None;
+        }
+        let trimmed = |word: &Word| {
+            let start = word.text.len() - word.text.trim_start().len();
+            let range = start..start + word.text.trim().len();
+            Word { text: word.text[range.clone()].to_owned(), span: word.part(range) }
+        };
+        Some(words.iter().map(trimmed).collect())
+    }
+}

@@ -1,0 +1,77 @@
+//! FROM.
+
+use crate::ast::{StageHead, Word};
+use crate::check;
+use crate::flags::{Known, Takes};
+use crate::syntax::Raw;
+
+use super::{Typing, words};
+
+const FLAGS: Known = &[("platform", Takes::Value)];
+
+impl Typing<'_, '_> {
+    pub(super) fn from(&mut self, raw: Raw) -> Option<StageHead> {
+        let mut flags = self.flags(&raw, FLAGS);
+        let platform = flags.value("platform");
+        let (base, name) = match words(&raw.arguments) {
+            [base] => (base.clone(), None),
+            [base, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => {
+                let name = self.stage_name(&raw, keyword, name)?;
+                (base.clone(), Some(name))
+            }
+            [] => {
+                self.error(raw.span, "FROM needs an image").help =
+                    Some("write `FROM IMAGE` or `FROM IMAGE AS NAME`".to_owned());
+                return None;
+            }
+            [_, rest @ ..] => {
+                let span = rest[0].span.join(rest[rest.len() - 1].span);
+                self.error(span, "FROM takes an image and, behind AS, a name").help =
+                    Some("write `FROM IMAGE` or `FROM IMAGE AS NAME`".to_owned());
+                return None;
+            }
+        };
+        self.check_word(&base);
+        self.check_words(&platform);
+        let Raw { keyword, span, text, comments, .. } = raw;
+        Some(StageHead { base, name, platform, keyword, span, text, comments })
+    }
+
+    fn stage_name(&mut self, raw: &Raw, keyword: &Word, name: &Word) -> Option<Word> {
+        let lower = name.text.to_lowercase();
+        let valid = lower.starts_with(|c: char| c.is_ascii_lowercase())
+            && lower
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
+        if !valid {
+            self.error(name.span, format!("`{}` cannot be the name of a stage", name.text)).help =
+                Some("a name begins with a letter and has letters, digits, `-`, `_`, `.`".into());
+            return None;
+        }
+        if lower != name.text {
+            let message = format!("the stage name `{}` should be in lower case", name.text);
+            let rule = check::STAGE_NAME_CASING;
+            if let Some(warning) = self.checks.warn(&raw.comments, rule, name.span, message) {
+                warning.help = Some(format!("write `{lower}`"));
+            }
+        }
+        if !same_case(&raw.keyword.text, &keyword.text) {
+            let message =
+                format!("`{}` and `{}` differ in letter case", keyword.text, raw.keyword.text);
+            self.checks.warn(&raw.comments, check::FROM_AS_CASING, keyword.span, message);
+        }
+        self.describe("FROM", &raw.comments, &[&lower], raw.span);
+        Some(Word { text: lower, span: name.span })
+    }
+}
+
+/// Whether AS follows the case of FROM; a FROM of mixed case sets no example.
+fn same_case(from: &str, keyword: &str) -> bool {
+    if from == from.to_lowercase() {
+        keyword == keyword.to_lowercase()
+    } else if from == from.to_uppercase() {
+        keyword == keyword.to_uppercase()
+    } else {
+        true
+    }
+}

@@ -1,0 +1,166 @@
+//! The second layer of parsing: what the arguments of each instruction mean.
+//!
+//! Everything that can be decided without values of variables is decided here, so that a file's
+//! faults show in one pass. An instruction with a fault has no [`Statement`].
+
+mod command;
+mod config;
+mod from;
+mod health;
+pub(crate) mod mount;
+mod pairs;
+mod transfer;
+
+use crate::ast::{Instruction, StageHead, Statement, Word};
+use crate::check::{self, Checks};
+use crate::flags::{Flags, Known};
+use crate::nearest::did_you_mean;
+use crate::syntax::{Arguments, Keyword, Raw};
+use crate::words::Lexer;
+use crate::{Diagnostic, Span};
+
+/// A typed instruction.
+#[derive(Debug)]
+pub(crate) enum Typed {
+    /// The head of a stage.
+    From(Box<StageHead>),
+    /// Everything else.
+    Statement(Box<Statement>),
+}
+
+/// What typing an instruction needs beside the instruction.
+pub(crate) struct Typing<'c, 'o> {
+    pub(crate) checks: &'c mut Checks<'o>,
+    /// The file's escape character.
+    pub(crate) escape: char,
+}
+
+impl Typing<'_, '_> {
+    fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
+        let out = &mut self.checks.out;
+        out.push(Diagnostic::error(span, message));
+        let last = out.len() - 1;
+        &mut out[last]
+    }
+
+    fn flags(&mut self, raw: &Raw, known: Known) -> Flags {
+        Flags::read(&raw.keyword.text, &raw.flags, known, &mut self.checks.out)
+    }
+
+    /// Speaks of quotes and substitutions in `word` that no value can mend.
+    fn check_word(&mut self, word: &Word) {
+        if let Err(error) = Lexer::new(self.escape).process(&word.text, &Anything) {
+            self.error(word.part(error.range), error.message);
+        }
+    }
+
+    fn check_words<'w>(&mut self, words: impl IntoIterator<Item = &'w Word>) {
+        for word in words {
+            self.check_word(word);
+        }
+    }
+
+    /// Types one instruction; `None` where a fault was found.
+    pub(crate) fn instruction(&mut self, raw: Raw) -> Option<Typed> {
+        let Some(keyword) = raw.known else {
+            let message = format!("unknown instruction `{}`", raw.keyword.text);
+            let help = did_you_mean(&raw.keyword.text, Keyword::names());
+            let keyword = raw.keyword.span;
+            self.error(keyword, message).help = help;
+            return None;
+        };
+        if keyword == Keyword::From {
+            return self.from(raw).map(|from| Typed::From(Box::new(from)));
+        }
+        self.statement(keyword, raw).map(|statement| Typed::Statement(Box::new(statement)))
+    }
+
+    fn statement(&mut self, keyword: Keyword, mut raw: Raw) -> Option<Statement> {
+        let instruction = match keyword {
+            Keyword::Add => Instruction::Add(Box::new(self.transfer(&mut raw, true)?)),
+            Keyword::Copy => Instruction::Copy(Box::new(self.transfer(&mut raw, false)?)),
+            Keyword::Run => Instruction::Run(Box::new(self.run(&mut raw)?)),
+            Keyword::Cmd => {
+                self.flags(&raw, &[]);
+                Instruction::Cmd(command::command(&raw.arguments, raw.span))
+            }
+            Keyword::Entrypoint => {
+                self.flags(&raw, &[]);
+                Instruction::Entrypoint(command::command(&raw.arguments, raw.span))
+            }
+            Keyword::Shell => Instruction::Shell(self.shell(&raw)?),
+            Keyword::Healthcheck => Instruction::Healthcheck(self.healthcheck(&raw)?),
+            Keyword::Onbuild => Instruction::Onbuild(self.onbuild(&mut raw)?),
+            Keyword::Arg => Instruction::Arg(self.arg(&raw)?),
+            Keyword::Env => Instruction::Env(self.pairs(&raw)?),
+            Keyword::Label => Instruction::Label(self.pairs(&raw)?),
+            Keyword::Expose => Instruction::Expose(self.some_words(&raw)?),
+            Keyword::Volume => Instruction::Volume(self.volume(&raw)?),
+            Keyword::Maintainer => {
+                let author = self.one_word(&raw)?;
+                let (span, comments) = (raw.span, &raw.comments);
+                let message = "MAINTAINER is deprecated";
+                if let Some(warning) =
+                    self.checks.warn(comments, check::MAINTAINER_DEPRECATED, span, message)
+                {
+                    warning.help = Some("use `LABEL org.opencontainers.image.authors=...`".into());
+                }
+                Instruction::Maintainer(author)
+            }
+            Keyword::Stopsignal => Instruction::Stopsignal(self.one_checked_word(&raw)?),
+            Keyword::User => Instruction::User(self.one_checked_word(&raw)?),
+            Keyword::Workdir => Instruction::Workdir(self.one_checked_word(&raw)?),
+            Keyword::From => return None,
+        };
+        let Raw { keyword, span, text, comments, .. } = raw;
+        Some(Statement { instruction, keyword, span, text, comments })
+    }
+
+    /// Returns the words of an instruction that needs at least one.
+    fn some_words(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+        self.flags(raw, &[]);
+        let words = words(&raw.arguments);
+        if words.is_empty() {
+            self.error(raw.span, format!("{} needs an argument", raw.keyword.text.to_uppercase()));
+            return None;
+        }
+        self.check_words(words);
+        Some(words.to_vec())
+    }
+
+    /// Returns the text of an instruction that takes the rest of its line.
+    fn one_word(&mut self, raw: &Raw) -> Option<Word> {
+        self.flags(raw, &[]);
+        if let [word] = words(&raw.arguments) {
+            return Some(word.clone());
+        }
+        self.error(raw.span, format!("{} needs an argument", raw.keyword.text.to_uppercase()));
+        None
+    }
+
+    fn one_checked_word(&mut self, raw: &Raw) -> Option<Word> {
+        let word = self.one_word(raw)?;
+        self.check_word(&word);
+        Some(word)
+    }
+}
+
+/// The words of arguments that are words.
+fn words(arguments: &Arguments) -> &[Word] {
+    match arguments {
+        Arguments::Words(words) | Arguments::Json(words) => words,
+        Arguments::Health { .. }
+        | Arguments::Pairs(_)
+        | Arguments::Trigger(_)
+        | Arguments::Ignored => &[],
+    }
+}
+
+/// Variables of which every one is set: finds the faults that no value can mend.
+struct Anything;
+
+impl crate::words::Variables for Anything {
+    fn value(&self, _: &str) -> Option<&str> {
+        Some("x")
+    }
+}

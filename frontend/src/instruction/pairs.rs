@@ -1,0 +1,102 @@
+//! ENV, LABEL and ARG.
+
+use std::ops::Range;
+
+use crate::ast::{ArgDeclaration, Pair, Word};
+use crate::check;
+use crate::syntax::{Arguments, Raw};
+
+use super::{Typing, words};
+
+impl Typing<'_, '_> {
+    pub(super) fn pairs(&mut self, raw: &Raw) -> Option<Vec<Pair>> {
+        self.flags(raw, &[]);
+        let keyword = raw.keyword.text.to_uppercase();
+        let pairs = match &raw.arguments {
+            Arguments::Pairs(pairs) if !pairs.is_empty() => pairs,
+            _ => {
+                self.error(raw.span, format!("{keyword} needs an argument"));
+                return None;
+            }
+        };
+        for pair in pairs {
+            if pair.key.text.is_empty() {
+                self.blank_name(&keyword, pair.key.span.join(pair.value.span));
+                return None;
+            }
+            self.check_words([&pair.key, &pair.value]);
+            if !pair.has_equals {
+                let message = format!("`{keyword} name value` is the old form");
+                let span = pair.key.span.join(pair.value.span);
+                let rule = check::LEGACY_KEY_VALUE_FORMAT;
+                if let Some(warning) = self.checks.warn(&raw.comments, rule, span, message) {
+                    warning.help = Some(format!("write `{keyword} {}=...`", pair.key.text));
+                }
+            }
+        }
+        Some(pairs.clone())
+    }
+
+    pub(super) fn arg(&mut self, raw: &Raw) -> Option<Vec<ArgDeclaration>> {
+        self.flags(raw, &[]);
+        let words = words(&raw.arguments);
+        if words.is_empty() {
+            self.error(raw.span, "ARG needs a name");
+            return None;
+        }
+        let mut declarations = Vec::with_capacity(words.len());
+        for word in words {
+            let part = |range: Range<usize>| Word {
+                text: word.text[range.clone()].to_owned(),
+                span: word.part(range),
+            };
+            let (name, default) = match word.text.find('=') {
+                Some(at) => (part(0..at), Some(part(at + 1..word.text.len()))),
+                None => (word.clone(), None),
+            };
+            if name.text.is_empty() {
+                self.blank_name("ARG", word.span);
+                return None;
+            }
+            self.check_words(&default);
+            declarations.push(ArgDeclaration { name, default });
+        }
+        self.check_description("ARG", &raw.comments, &declarations, raw);
+        Some(declarations)
+    }
+
+    fn blank_name(&mut self, keyword: &str, span: crate::Span) {
+        let help = format!("write `{keyword} NAME=VALUE`");
+        self.error(span, format!("{keyword} has a blank name")).help = Some(help);
+    }
+
+    fn check_description(
+        &mut self,
+        keyword: &str,
+        comments: &[String],
+        declarations: &[ArgDeclaration],
+        raw: &Raw,
+    ) {
+        let names: Vec<&str> = declarations.iter().map(|d| d.name.text.as_str()).collect();
+        self.describe(keyword, comments, &names, raw.span);
+    }
+
+    /// Speaks of a comment above `names` that does not begin with one of them.
+    pub(super) fn describe(
+        &mut self,
+        keyword: &str,
+        comments: &[String],
+        names: &[&str],
+        span: crate::Span,
+    ) {
+        let Some(comment) = comments.last() else { return };
+        let first = comment.split(' ').next().unwrap_or_default();
+        if names.contains(&first) {
+            return;
+        }
+        let example = if let [name] = names { name } else { "<arg_key>" };
+        let message =
+            format!("the comment above this {keyword} should read `# {example} <description>`");
+        self.checks.warn(comments, check::INVALID_DEFINITION_DESCRIPTION, span, message);
+    }
+}

@@ -1,0 +1,372 @@
+//! Instructions that change the config: no vertex, but for WORKDIR's directory.
+
+use crate::ast::{ArgDeclaration, Command, HealthcheckSpec, Pair, Statement, Word};
+use crate::check;
+use crate::ignore::clean;
+use crate::nearest::did_you_mean;
+use crate::{Diagnostic, Empty, Healthcheck, MakeDirOp, Op, Span, VertexId, signal};
+
+use super::history::{duration, quoted_list};
+use super::ports::Ports;
+use super::stage::{Fault, Lowering, StageResult};
+
+impl Lowering<'_, '_> {
+    pub(super) fn workdir(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        path: &Word,
+    ) -> Result<Option<VertexId>, Fault> {
+        let text = self.expand(stage, statement, path)?;
+        if !std::mem::replace(&mut stage.has_workdir, true) && !text.starts_with('/') {
+            let message = format!("the relative path `{text}` depends on the base image");
+            let rule = check::WORKDIR_RELATIVE_PATH;
+            if let Some(warning) = self.checks.warn(&statement.comments, rule, path.span, message) {
+                warning.help = Some("begin with an absolute path".to_owned());
+            }
+        }
+        let current = stage.config.config.working_dir.as_deref().unwrap_or("/");
+        // An absolute path stays as written, trailing slash included, as in BuildKit.
+        let dir = match text.as_str() {
+            "" => current.to_owned(),
+            text if text.starts_with('/') => text.to_owned(),
+            text => clean(&format!("{current}/{text}")),
+        };
+        stage.config.config.working_dir = Some(dir.clone());
+        let path = clean(&dir);
+        let vertex = (path != "/").then(|| {
+            let owner = stage.config.config.user.clone().unwrap_or_default();
+            let op = Op::MakeDir(MakeDirOp { path, owner });
+            self.vertices.add(op, vec![stage.root], stage.platform.clone())
+        });
+        stage.root = vertex.unwrap_or(stage.root);
+        self.commit(stage, statement.span, format!("WORKDIR {dir}"), vertex)?;
+        Ok(vertex)
+    }
+
+    pub(super) fn arg(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        declarations: &[ArgDeclaration],
+    ) -> Result<(), Fault> {
+        let mut entry = "ARG".to_owned();
+        for declaration in declarations {
+            let name = &declaration.name.text;
+            self.check_secret(statement, "ARG", &declaration.name, name);
+            let given = self.plan.options.build_args.get(name).cloned();
+            let (value, shown) = match (given, &declaration.default) {
+                (Some(given), _) => (Some(given), None),
+                (None, Some(default)) => {
+                    let value = self.expand(stage, statement, default)?;
+                    // A default that holds variables may hold what `--build-arg` gave them.
+                    let shown = (!default.text.contains('$')).then(|| value.clone());
+                    (Some(value), shown)
+                }
+                (None, None) => (self.plan.globals.get(name).cloned(), None),
+            };
+            entry.push(' ');
+            entry.push_str(name);
+            if let Some(shown) = shown {
+                entry.push('=');
+                entry.push_str(&shown);
+            }
+            stage.scope.set_arg(name, value);
+        }
+        self.commit(stage, statement.span, entry, None)
+    }
+
+    pub(super) fn env(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        pairs: &[Pair],
+    ) -> Result<(), Fault> {
+        let mut entry = "ENV".to_owned();
+        // All values are read before any is set: one line sees the values from before it.
+        for (key, value) in self.pairs(stage, statement, pairs)? {
+            self.check_secret(statement, "ENV", &pairs[0].key, &key);
+            entry.push_str(&format!(" {key}={value}"));
+            stage.scope.set_env(&key, value);
+        }
+        self.commit(stage, statement.span, entry, None)
+    }
+
+    pub(super) fn label(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        pairs: &[Pair],
+    ) -> Result<(), Fault> {
+        let mut entry = "LABEL".to_owned();
+        for (key, value) in self.pairs(stage, statement, pairs)? {
+            entry.push_str(&format!(" {key}={value}"));
+            stage.config.config.labels.get_or_insert_default().insert(key, value);
+        }
+        self.commit(stage, statement.span, entry, None)
+    }
+
+    fn pairs(
+        &mut self,
+        stage: &StageResult,
+        statement: &Statement,
+        pairs: &[Pair],
+    ) -> Result<Vec<(String, String)>, Fault> {
+        let expand = |pair: &Pair| {
+            let key = self.expand(stage, statement, &pair.key)?;
+            let value = self.expand(stage, statement, &pair.value)?;
+            Ok((key, value))
+        };
+        pairs.iter().map(expand).collect()
+    }
+
+    fn check_secret(&mut self, statement: &Statement, keyword: &str, word: &Word, name: &str) {
+        if !sounds_secret(name) {
+            return;
+        }
+        let message = format!("{keyword} `{name}` sounds like a secret, and {keyword} is not one");
+        let rule = check::SECRETS_IN_ARG_OR_ENV;
+        if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
+            warning.help = Some("use `RUN --mount=type=secret`".to_owned());
+        }
+    }
+
+    pub(super) fn cmd(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        command: &Command,
+    ) {
+        self.check_once(stage, statement, "CMD");
+        self.check_shell_form(stage, statement, command, "CMD");
+        let words = Self::arguments(stage, command);
+        let entry = format!("CMD {}", quoted_list(&words));
+        stage.config.config.cmd = (!words.is_empty()).then_some(words);
+        stage.config.config.args_escaped = Some(true);
+        self.commit_or_fault(stage, statement.span, entry);
+    }
+
+    pub(super) fn entrypoint(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        command: &Command,
+    ) {
+        self.check_once(stage, statement, "ENTRYPOINT");
+        self.check_shell_form(stage, statement, command, "ENTRYPOINT");
+        let words = Self::arguments(stage, command);
+        let entry = format!("ENTRYPOINT {}", quoted_list(&words));
+        stage.config.config.entrypoint = (!words.is_empty()).then_some(words);
+        if !stage.seen.contains_key("CMD") {
+            stage.config.config.cmd = None;
+        }
+        self.commit_or_fault(stage, statement.span, entry);
+    }
+
+    pub(super) fn healthcheck(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        spec: &HealthcheckSpec,
+    ) {
+        self.check_once(stage, statement, "HEALTHCHECK");
+        let test = match &spec.command {
+            None => vec!["NONE".to_owned()],
+            Some(Command::Shell(text)) => vec!["CMD-SHELL".to_owned(), text.text.clone()],
+            Some(Command::Exec(words)) => {
+                let words = words.iter().map(|word| word.text.clone());
+                std::iter::once("CMD".to_owned()).chain(words).collect()
+            }
+        };
+        let entry = format!(
+            "HEALTHCHECK {{Test:[{}] Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
+            test.join(" "),
+            duration(spec.interval),
+            duration(spec.timeout),
+            duration(spec.start_period),
+            duration(spec.start_interval),
+            spec.retries,
+        );
+        stage.config.config.healthcheck = Some(Healthcheck {
+            test,
+            interval: spec.interval,
+            timeout: spec.timeout,
+            start_period: spec.start_period,
+            start_interval: spec.start_interval,
+            retries: spec.retries,
+        });
+        self.commit_or_fault(stage, statement.span, entry);
+    }
+
+    fn commit_or_fault(&mut self, stage: &mut StageResult, span: Span, entry: String) {
+        if let Err(fault) = self.commit(stage, span, entry, None) {
+            self.checks.out.push(*fault);
+        }
+    }
+
+    /// Speaks of the earlier of two instructions of which only the last counts.
+    fn check_once(&mut self, stage: &mut StageResult, statement: &Statement, name: &'static str) {
+        if let Some(earlier) = stage.seen.insert(name, statement.span) {
+            let message = format!("only the last {name} of a stage counts");
+            let rule = check::MULTIPLE_INSTRUCTIONS;
+            self.checks.warn(&statement.comments, rule, earlier, message);
+        }
+    }
+
+    fn check_shell_form(
+        &mut self,
+        stage: &StageResult,
+        statement: &Statement,
+        command: &Command,
+        name: &str,
+    ) {
+        let has_shell = stage.config.config.shell.as_ref().is_some_and(|shell| !shell.is_empty());
+        if has_shell || !matches!(command, Command::Shell(_)) {
+            return;
+        }
+        let message = format!("the shell form of {name} keeps signals from the program");
+        let rule = check::JSON_ARGS_RECOMMENDED;
+        let warning = self.checks.warn(&statement.comments, rule, statement.span, message);
+        if let Some(warning) = warning {
+            warning.help = Some(format!(r#"write `{name} ["executable", "argument"]`"#));
+        }
+    }
+
+    pub(super) fn expose(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        words: &[Word],
+    ) -> Result<(), Fault> {
+        // Sorted as written, before variables: the order of BuildKit's history.
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by(|a, b| a.text.cmp(&b.text));
+        let mut entries = Vec::new();
+        for word in words {
+            let lexer = self.plan.lexer;
+            let expansion = self.expand_with(lexer, &stage.scope, statement, word)?;
+            for (_, text) in expansion.words {
+                self.expose_one(statement, word, &text, &mut entries)?;
+            }
+        }
+        let entry = format!("EXPOSE [{}]", entries.join(" "));
+        let ports = stage.config.config.exposed_ports.get_or_insert_default();
+        ports.extend(entries.into_iter().map(|port| (port, Empty {})));
+        self.commit(stage, statement.span, entry, None)
+    }
+
+    fn expose_one(
+        &mut self,
+        statement: &Statement,
+        word: &Word,
+        text: &str,
+        entries: &mut Vec<String>,
+    ) -> Result<(), Fault> {
+        let ports = Ports::parse(text)
+            .map_err(|message| Box::new(Diagnostic::error(word.span, message)))?;
+        let protocol = ports.protocol.to_ascii_lowercase();
+        if ports.protocol != protocol {
+            let message = format!("the protocol of `{text}` should be in lower case");
+            let rule = check::EXPOSE_PROTO_CASING;
+            self.checks.warn(&statement.comments, rule, word.span, message);
+        }
+        if ports.has_host {
+            let message = format!("`{text}` names more than the container's port");
+            let rule = check::EXPOSE_INVALID_FORMAT;
+            if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
+                warning.help = Some("ports are published when a container starts".to_owned());
+            }
+        }
+        let count = usize::from(ports.last - ports.first) + 1;
+        self.charge(count * 64, word.span)?;
+        entries.extend((ports.first..=ports.last).map(|port| format!("{port}/{protocol}")));
+        Ok(())
+    }
+
+    pub(super) fn volume(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        words: &[Word],
+    ) -> Result<(), Fault> {
+        let mut paths = Vec::with_capacity(words.len());
+        for word in words {
+            let path = self.expand(stage, statement, word)?;
+            if path.is_empty() {
+                let message = "a volume's path cannot be empty";
+                return Err(Box::new(Diagnostic::error(word.span, message)));
+            }
+            paths.push(path);
+        }
+        let entry = format!("VOLUME [{}]", paths.join(" "));
+        let volumes = stage.config.config.volumes.get_or_insert_default();
+        volumes.extend(paths.into_iter().map(|path| (path, Empty {})));
+        self.commit(stage, statement.span, entry, None)
+    }
+
+    pub(super) fn user(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        word: &Word,
+    ) -> Result<(), Fault> {
+        let user = self.expand(stage, statement, word)?;
+        let entry = format!("USER {user}");
+        stage.config.config.user = (!user.is_empty()).then_some(user);
+        self.commit(stage, statement.span, entry, None)
+    }
+
+    pub(super) fn stopsignal(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+        word: &Word,
+    ) -> Result<(), Fault> {
+        let text = self.expand(stage, statement, word)?;
+        if !signal::is_signal(&text) {
+            let names: Vec<String> = signal::names().collect();
+            let mut error = Diagnostic::error(word.span, format!("`{text}` is no signal"));
+            error.help = did_you_mean(&text, names.iter().map(String::as_str));
+            return Err(Box::new(error));
+        }
+        let entry = format!("STOPSIGNAL {text}");
+        stage.config.config.stop_signal = Some(text);
+        self.commit(stage, statement.span, entry, None)
+    }
+}
+
+/// Whether a name has a part that names secrets, and none that names something harmless
+/// (BuildKit's `SecretsUsedInArgOrEnv`).
+fn sounds_secret(name: &str) -> bool {
+    const SECRET: [&str; 10] = [
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
+    ];
+    const HARMLESS: [&str; 3] = ["public", "file", "version"];
+    let lower = name.to_ascii_lowercase();
+    let has = |parts: &[&str]| lower.split('_').any(|part| parts.contains(&part));
+    has(&SECRET) && !has(&HARMLESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_secrets() {
+        for name in ["API_KEY", "DATABASE_PASSWORD", "github_token", "secret", "MY_AUTH_X"] {
+            assert!(sounds_secret(name), "{name}");
+        }
+        for name in ["KEYBOARD", "PUBLIC_KEY", "KEY_FILE", "TOKEN_VERSION", "AUTHOR"] {
+            assert!(!sounds_secret(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Lowering: from the syntax tree to the build graph. The only part that knows both.
+//!
+//! BuildKit's `dockerfile2llb` is the measure: the same config, the same history texts (without
+//! the values of build arguments), a vertex wherever it makes a layer.
+//!
+//! Invariant: the work is bounded by [`budget::LIMIT`], whatever variables expand to.
+
+mod budget;
+mod chmod;
+mod config;
+mod copy;
+mod history;
+mod plan;
+mod ports;
+mod run;
+mod scope;
+mod stage;
+mod triggers;
+mod vertices;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ast::Dockerfile;
+use crate::check::Checks;
+use crate::{
+    BuildGraph, Diagnostic, GitOp, ImageConfig, Platform, Severity, SourceDateEpoch, Span,
+};
+
+use budget::Budget;
+use plan::Plan;
+use stage::{Lowering, StageResult};
+
+/// What the user chose beside the Dockerfile.
+#[derive(Clone, Debug)]
+pub struct LowerOptions {
+    /// Stage to build, by name (letter case does not count) or number; `None` is the last.
+    pub target: Option<String>,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`, applied last to the output's config.
+    pub labels: BTreeMap<String, String>,
+    /// The platform to build for.
+    pub target_platform: Platform,
+    /// The platform that builds.
+    pub build_platform: Platform,
+    /// `--build-context`.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+}
+
+impl Default for LowerOptions {
+    fn default() -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            target_platform: Platform::host(),
+            build_platform: Platform::host(),
+            named_contexts: BTreeMap::new(),
+        }
+    }
+}
+
+/// What `--build-context name=...` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory, or an archive that the builder turns into one: `Op::Context` with its name.
+    Local,
+    /// `docker-image://`: a reference in Docker's grammar.
+    Image(String),
+    /// `oci-layout://`: taken as it is, the reference of the base is `oci-layout://` and this.
+    OciLayout(String),
+    /// A git remote.
+    Git(GitOp),
+}
+
+/// An image that must be resolved before lowering.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BaseImage {
+    /// Normalised: `docker.io/library/node:14`.
+    pub reference: String,
+    /// The platform whose config and layers are wanted.
+    pub platform: Platform,
+}
+
+/// What an image resolved to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedBase {
+    /// `sha256:<hex>` of the manifest for the platform.
+    pub digest: String,
+    /// Its config.
+    pub config: ImageConfig,
+}
+
+/// The outcome of [`lower`].
+#[derive(Clone, Debug)]
+pub enum Lowered {
+    /// The graph of the target.
+    Graph(Box<BuildGraph>),
+    /// Images that are missing among the bases: ONBUILD triggers of a base can name some that
+    /// nobody knew of. Resolve them and lower again.
+    Needs(Vec<BaseImage>),
+}
+
+/// Names the images that the target needs, as far as the file tells: bases of its stages, and
+/// images named by `COPY --from` and mounts.
+///
+/// # Errors
+///
+/// Every fault found on the way.
+pub fn base_images(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+) -> Result<Vec<BaseImage>, Vec<Diagnostic>> {
+    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let plan = Plan::new(dockerfile, options, &mut checks);
+    errors_of(&checks)?;
+    Ok(plan.images(&plan.reached()).into_iter().collect())
+}
+
+/// Lowers `dockerfile` for the target of `options`, with `bases` resolved.
+///
+/// Expects a file that [`crate::parse`] found no errors in.
+///
+/// # Errors
+///
+/// Every fault found, with the warnings.
+pub fn lower(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    bases: &BTreeMap<BaseImage, ResolvedBase>,
+) -> Result<Lowered, Vec<Diagnostic>> {
+    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let mut plan = Plan::new(dockerfile, options, &mut checks);
+    errors_of(&checks)?;
+    let reached = loop {
+        let reached = plan.reached();
+        let missing: BTreeSet<BaseImage> =
+            plan.images(&reached).into_iter().filter(|image| !bases.contains_key(image)).collect();
+        if !missing.is_empty() {
+            return Ok(Lowered::Needs(missing.into_iter().collect()));
+        }
+        if !triggers::inherit(&mut plan, &reached, bases, &mut checks) {
+            break reached;
+        }
+    };
+    errors_of(&checks)?;
+    let epoch = source_date_epoch(&plan, &mut checks);
+    warn_of_unused_arguments(dockerfile, options, &mut checks);
+    let mut lowering = Lowering::new(&plan, bases, checks, Budget::default());
+    for &index in &reached {
+        lowering.stage(index);
+    }
+    let Lowering { mut checks, vertices, steps, mut results, .. } = lowering;
+    errors_of(&checks)?;
+    let target: Option<StageResult> = results.remove(&plan.target);
+    let Some(result) = target else {
+        checks.out.push(Diagnostic::error(Span::default(), "the target stage was not lowered"));
+        return Err(checks.out);
+    };
+    let output = stage::output(result, options);
+    let (vertices, output, steps) = vertices.prune(output, steps);
+    Ok(Lowered::Graph(Box::new(BuildGraph {
+        vertices,
+        steps,
+        output,
+        warnings: checks.out,
+        source_date_epoch: epoch,
+    })))
+}
+
+fn errors_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {
+    if checks.out.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        return Err(checks.out.clone());
+    }
+    Ok(())
+}
+
+/// Reads `SOURCE_DATE_EPOCH` from the build arguments or a global ARG's default.
+fn source_date_epoch(plan: &Plan<'_>, checks: &mut Checks<'_>) -> Option<SourceDateEpoch> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let value = plan.options.build_args.get(NAME).or_else(|| plan.globals.get(NAME))?;
+    match value.as_str() {
+        "" => None,
+        "context" => Some(SourceDateEpoch::Context),
+        text => match text.parse() {
+            Ok(seconds) => Some(SourceDateEpoch::Seconds(seconds)),
+            Err(_) => {
+                let message = format!("SOURCE_DATE_EPOCH cannot be `{text}`");
+                checks.out.push(
+                    Diagnostic::error(Span::default(), message)
+                        .with_help("it is a number of seconds since 1970, or `context`"),
+                );
+                None
+            }
+        },
+    }
+}
+
+/// Speaks of `--build-arg`s that no ARG of the file takes.
+fn warn_of_unused_arguments(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    checks: &mut Checks<'_>,
+) {
+    let stages = dockerfile.stages.iter().flat_map(|stage| &stage.statements);
+    let declared: BTreeSet<&str> = dockerfile
+        .globals
+        .iter()
+        .chain(stages)
+        .flat_map(|statement| scope::declared(statement))
+        .map(|declaration| declaration.name.text.as_str())
+        .collect();
+    for name in options.build_args.keys() {
+        if declared.contains(name.as_str()) || scope::is_predefined(name) {
+            continue;
+        }
+        let message = format!("no ARG takes the build argument `{name}`");
+        let help = crate::nearest::did_you_mean(name, declared.iter().copied());
+        let warning = Diagnostic {
+            severity: Severity::Warning,
+            ..Diagnostic::error(Span::default(), message)
+        };
+        checks.out.push(match help {
+            Some(help) => warning.with_help(help),
+            None => warning.with_help(format!("declare it: `ARG {name}`")),
+        });
+    }
+}

@@ -1,0 +1,422 @@
+//! Lowering the stages one after the other, and the instructions of each.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::ast::{Command, Instruction, Statement, Word};
+use crate::check::{self, Checks};
+use crate::nearest::did_you_mean;
+use crate::words::{Expansion, Lexer};
+use crate::{
+    ContextOp, Diagnostic, HistoryStep, ImageConfig, ImageOp, Op, Output, Platform, Span, Step,
+    VertexId,
+};
+
+use super::budget::Budget;
+use super::plan::{self, Plan, Source};
+use super::scope::Scope;
+use super::vertices::Vertices;
+use super::{BaseImage, LowerOptions, ResolvedBase, history};
+
+/// A fault found while lowering one instruction.
+pub(super) type Fault = Box<Diagnostic>;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
+
+/// A stage as far as it is lowered.
+#[derive(Clone, Debug)]
+pub(super) struct StageResult {
+    /// The root filesystem.
+    pub(super) root: VertexId,
+    pub(super) platform: Platform,
+    /// Without the environment, which `scope` holds.
+    pub(super) config: ImageConfig,
+    pub(super) scope: Scope,
+    pub(super) history: Vec<HistoryStep>,
+    /// A WORKDIR of this file was seen.
+    pub(super) has_workdir: bool,
+    /// Where CMD, ENTRYPOINT and HEALTHCHECK of this stage stand.
+    pub(super) seen: BTreeMap<&'static str, Span>,
+}
+
+/// The state of lowering.
+pub(super) struct Lowering<'a, 'o> {
+    pub(super) plan: &'a Plan<'a>,
+    bases: &'a BTreeMap<BaseImage, ResolvedBase>,
+    pub(super) checks: Checks<'o>,
+    budget: Budget,
+    pub(super) vertices: Vertices,
+    pub(super) steps: Vec<Step>,
+    pub(super) results: HashMap<usize, StageResult>,
+    /// Where diagnostics of a base's triggers point instead of into the trigger.
+    relocated: Option<Span>,
+    /// The stage being lowered.
+    pub(super) index: usize,
+}
+
+impl<'a, 'o> Lowering<'a, 'o> {
+    pub(super) fn new(
+        plan: &'a Plan<'a>,
+        bases: &'a BTreeMap<BaseImage, ResolvedBase>,
+        checks: Checks<'o>,
+        budget: Budget,
+    ) -> Self {
+        Self {
+            plan,
+            bases,
+            checks,
+            budget,
+            vertices: Vertices::default(),
+            steps: Vec::new(),
+            results: HashMap::new(),
+            relocated: None,
+            index: 0,
+        }
+    }
+
+    /// Lowers one stage; those that it stands on were lowered before.
+    pub(super) fn stage(&mut self, index: usize) {
+        let plan = self.plan;
+        let planned = &plan.stages[index];
+        self.index = index;
+        let mut stage = self.base(&planned.base, &planned.platform, planned.head.base.span);
+        if !self.budget.take(stage.scope.bytes() + history::bytes(&stage.history)) {
+            self.checks.out.push(*too_large(planned.head.span));
+            self.results.insert(index, stage);
+            return;
+        }
+        let inherited = match planned.base {
+            Source::Stage(base) => plan::onbuild_triggers(plan.stages[base].statements),
+            _ => Vec::new(),
+        };
+        let total = 1 + planned.triggers.len() + inherited.len() + planned.statements.len();
+        let label = (plan.stages.len() > 1).then(|| plan.label(index));
+        let head_vertex = match planned.base {
+            Source::Image(_) | Source::Context(_) | Source::Git(_) => Some(stage.root),
+            Source::Scratch | Source::Stage(_) => None,
+        };
+        let mut number = 1;
+        let mut step = |steps: &mut Vec<Step>, text: String, span, vertex| {
+            steps.push(Step { stage: label.clone(), number, total, text, span, vertex });
+            number += 1;
+        };
+        step(
+            &mut self.steps,
+            history::one_line(&planned.head.text),
+            planned.head.span,
+            head_vertex,
+        );
+        let foreign = planned.triggers.iter().map(|statement| (statement, true, true));
+        let inherited = inherited.into_iter().map(|statement| (statement, true, false));
+        let own = planned.statements.iter().map(|statement| (statement, false, false));
+        for (statement, is_trigger, is_foreign) in foreign.chain(inherited).chain(own) {
+            self.relocated = is_foreign.then_some(planned.head.base.span);
+            let vertex = self.statement_or_fault(&mut stage, statement);
+            let prefix = if is_trigger { "ONBUILD " } else { "" };
+            let text = format!("{prefix}{}", history::step_text(statement));
+            let span = if is_foreign { planned.head.span } else { statement.span };
+            step(&mut self.steps, text, span, vertex);
+        }
+        self.relocated = None;
+        self.results.insert(index, stage);
+    }
+
+    /// Begins a stage with what its base has.
+    fn base(&mut self, base: &Source, platform: &Platform, span: Span) -> StageResult {
+        if let Source::Stage(earlier) = base
+            && let Some(earlier) = self.results.get(earlier)
+        {
+            let mut stage = earlier.clone();
+            stage.config.config.on_build = None;
+            stage.seen = BTreeMap::new();
+            return stage;
+        }
+        let config = match base {
+            Source::Image(image) => match self.bases.get(image) {
+                Some(resolved) => {
+                    self.check_platform(image, &resolved.config, span);
+                    inherited_config(&resolved.config)
+                }
+                None => empty_config(platform),
+            },
+            _ => empty_config(platform),
+        };
+        let root = self.root_of(base, platform);
+        let env = config.config.env.clone().unwrap_or_default();
+        let mut scope = Scope::from_env(&env);
+        if !scope.is_declared("PATH") && platform.os != "windows" {
+            scope.set_env("PATH", DEFAULT_PATH.to_owned());
+        }
+        StageResult {
+            root,
+            platform: platform.clone(),
+            config,
+            scope,
+            history: Vec::new(),
+            has_workdir: false,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the vertex whose root a source is.
+    pub(super) fn root_of(&mut self, source: &Source, platform: &Platform) -> VertexId {
+        let target = &self.plan.options.target_platform;
+        match source {
+            Source::Stage(index) => match self.results.get(index) {
+                Some(stage) => stage.root,
+                None => self.vertices.add(Op::Scratch, Vec::new(), target.clone()),
+            },
+            Source::Scratch => self.vertices.add(Op::Scratch, Vec::new(), target.clone()),
+            Source::Image(image) => match self.bases.get(image) {
+                Some(base) if has_layers(&base.config) => {
+                    let op = Op::Image(ImageOp {
+                        reference: image.reference.clone(),
+                        digest: base.digest.clone(),
+                    });
+                    self.vertices.add(op, Vec::new(), platform.clone())
+                }
+                _ => self.vertices.add(Op::Scratch, Vec::new(), target.clone()),
+            },
+            Source::Context(name) => self.context(Some(name.clone())),
+            Source::Git(op) => self.vertices.add(Op::Git(op.clone()), Vec::new(), target.clone()),
+        }
+    }
+
+    /// Returns the vertex of the main context, or of a named one.
+    pub(super) fn context(&mut self, name: Option<String>) -> VertexId {
+        let platform = self.plan.options.target_platform.clone();
+        self.vertices.add(Op::Context(ContextOp { name }), Vec::new(), platform)
+    }
+
+    fn check_platform(&mut self, image: &BaseImage, config: &ImageConfig, span: Span) {
+        let wanted = &image.platform;
+        if config.architecture.is_empty()
+            || (config.os == wanted.os && config.architecture == wanted.architecture)
+        {
+            return;
+        }
+        let got = format!("{}/{}", config.os, config.architecture);
+        let message = format!("`{}` is for {got}, not for {wanted}", image.reference);
+        self.checks.warn(&[], check::INVALID_BASE_IMAGE_PLATFORM, span, message);
+    }
+
+    fn statement_or_fault(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+    ) -> Option<VertexId> {
+        let before = self.checks.out.len();
+        let result = self.statement(stage, statement);
+        let vertex = result.unwrap_or_else(|fault| {
+            self.checks.out.push(*fault);
+            None
+        });
+        if let Some(span) = self.relocated {
+            for diagnostic in &mut self.checks.out[before..] {
+                diagnostic.span = span;
+            }
+        }
+        vertex
+    }
+
+    /// Lowers one instruction; returns the vertex that does its work.
+    fn statement(
+        &mut self,
+        stage: &mut StageResult,
+        statement: &Statement,
+    ) -> Result<Option<VertexId>, Fault> {
+        match &statement.instruction {
+            Instruction::Run(run) => self.run(stage, statement, run).map(Some),
+            Instruction::Copy(transfer) => {
+                self.transfer(stage, statement, transfer, false).map(Some)
+            }
+            Instruction::Add(transfer) => self.transfer(stage, statement, transfer, true).map(Some),
+            Instruction::Workdir(path) => self.workdir(stage, statement, path),
+            Instruction::Arg(declarations) => {
+                self.arg(stage, statement, declarations)?;
+                Ok(None)
+            }
+            Instruction::Env(pairs) => {
+                self.env(stage, statement, pairs)?;
+                Ok(None)
+            }
+            Instruction::Label(pairs) => {
+                self.label(stage, statement, pairs)?;
+                Ok(None)
+            }
+            Instruction::Cmd(command) => {
+                self.cmd(stage, statement, command);
+                Ok(None)
+            }
+            Instruction::Entrypoint(command) => {
+                self.entrypoint(stage, statement, command);
+                Ok(None)
+            }
+            Instruction::Healthcheck(spec) => {
+                self.healthcheck(stage, statement, spec);
+                Ok(None)
+            }
+            Instruction::Expose(ports) => {
+                self.expose(stage, statement, ports)?;
+                Ok(None)
+            }
+            Instruction::Volume(paths) => {
+                self.volume(stage, statement, paths)?;
+                Ok(None)
+            }
+            Instruction::User(user) => {
+                self.user(stage, statement, user)?;
+                Ok(None)
+            }
+            Instruction::Stopsignal(signal) => {
+                self.stopsignal(stage, statement, signal)?;
+                Ok(None)
+            }
+            Instruction::Shell(words) => {
+                let words: Vec<String> = words.iter().map(|word| word.text.clone()).collect();
+                let text = format!("SHELL [{}]", words.join(" "));
+                stage.config.config.shell = Some(words);
+                self.commit(stage, statement.span, text, None)?;
+                Ok(None)
+            }
+            Instruction::Maintainer(author) => {
+                stage.config.author = Some(author.text.clone());
+                self.commit(stage, statement.span, format!("MAINTAINER {}", author.text), None)?;
+                Ok(None)
+            }
+            Instruction::Onbuild(onbuild) => {
+                let triggers = stage.config.config.on_build.get_or_insert_default();
+                triggers.push(onbuild.expression.clone());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Adds a history entry; `vertex` is what its layer comes from.
+    pub(super) fn commit(
+        &mut self,
+        stage: &mut StageResult,
+        span: Span,
+        created_by: String,
+        vertex: Option<VertexId>,
+    ) -> Result<(), Fault> {
+        self.charge(created_by.len(), span)?;
+        // BuildKit leaves the author of an entry out; the config has it.
+        stage.history.push(HistoryStep { created_by, author: None, vertex });
+        Ok(())
+    }
+
+    /// Takes `bytes` of the budget.
+    pub(super) fn charge(&mut self, bytes: usize, span: Span) -> Result<(), Fault> {
+        if self.budget.take(bytes) { Ok(()) } else { Err(too_large(span)) }
+    }
+
+    /// Expands a word by the file's rules.
+    pub(super) fn expand(
+        &mut self,
+        stage: &StageResult,
+        statement: &Statement,
+        word: &Word,
+    ) -> Result<String, Fault> {
+        let lexer = self.plan.lexer;
+        self.expand_with(lexer, &stage.scope, statement, word).map(|expansion| expansion.text)
+    }
+
+    /// Expands a word by `lexer`'s rules and speaks of variables that are not set.
+    pub(super) fn expand_with(
+        &mut self,
+        lexer: Lexer,
+        scope: &Scope,
+        statement: &Statement,
+        word: &Word,
+    ) -> Result<Expansion, Fault> {
+        let expansion = lexer
+            .process(&word.text, scope)
+            .map_err(|error| Box::new(Diagnostic::error(word.part(error.range), error.message)))?;
+        self.charge(expansion.text.len(), word.span)?;
+        for name in expansion.unmatched.iter().filter(|name| !scope.is_declared(name)) {
+            let message = format!("the variable `${name}` is not set");
+            let rule = check::UNDEFINED_VAR;
+            if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
+                warning.help = did_you_mean(name, scope.names());
+            }
+        }
+        Ok(expansion)
+    }
+
+    /// Puts the shell before the text of a shell form.
+    pub(super) fn arguments(stage: &StageResult, command: &Command) -> Vec<String> {
+        match command {
+            Command::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
+            Command::Shell(text) => with_shell(stage, text.text.clone()),
+        }
+    }
+}
+
+/// Returns the stage's shell with `text` as its last argument.
+pub(super) fn with_shell(stage: &StageResult, text: String) -> Vec<String> {
+    let shell = stage.config.config.shell.clone().filter(|shell| !shell.is_empty());
+    let mut arguments =
+        shell.unwrap_or_else(|| DEFAULT_SHELL.iter().map(ToString::to_string).collect());
+    arguments.push(text);
+    arguments
+}
+
+fn too_large(span: Span) -> Fault {
+    Box::new(
+        Diagnostic::error(span, "variables make the build's configuration too large")
+            .with_help("a variable that holds variables doubles with each line"),
+    )
+}
+
+/// An image without layers is `scratch` with a config.
+fn has_layers(config: &ImageConfig) -> bool {
+    !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|entry| !entry.empty_layer)
+}
+
+/// The config of `FROM scratch`.
+fn empty_config(platform: &Platform) -> ImageConfig {
+    let mut config = ImageConfig {
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os: platform.os.clone(),
+        ..ImageConfig::default()
+    };
+    config.config.working_dir = Some("/".to_owned());
+    config
+}
+
+/// What a child takes over from its base's config: everything that BuildKit knows. Leftovers of
+/// the base's own build (`container_config`, `Hostname`) would be lies in the child.
+fn inherited_config(base: &ImageConfig) -> ImageConfig {
+    let mut config = base.clone();
+    config.created = None;
+    config.extra.retain(|name, _| name == "os.version" || name == "os.features");
+    config.config.extra.clear();
+    config.config.on_build = None;
+    let dir = config.config.working_dir.take().filter(|dir| !dir.is_empty());
+    config.config.working_dir =
+        dir.map(|dir| if dir.starts_with('/') { dir } else { format!("/{dir}") });
+    config
+}
+
+/// Makes the output of the target stage.
+pub(super) fn output(stage: StageResult, options: &LowerOptions) -> Output {
+    let StageResult { root, platform, mut config, scope, history, .. } = stage;
+    config.config.env = Some(scope.config_env());
+    if !options.labels.is_empty() {
+        let labels = options.labels.clone();
+        config.config.labels.get_or_insert_default().extend(labels);
+    }
+    // A platform that was asked for names the result, as in BuildKit; without one the stage's
+    // own does (`FROM --platform=` of a single build).
+    let is_asked = options.target_platform != options.build_platform;
+    let named = if is_asked { &options.target_platform } else { &platform };
+    let is_same = named.os == config.os && named.architecture == config.architecture;
+    if named.variant.is_some() || !is_same {
+        config.variant.clone_from(&named.variant);
+    }
+    config.os.clone_from(&named.os);
+    config.architecture.clone_from(&named.architecture);
+    Output { vertex: root, platform, config, history }
+}
