@@ -133,7 +133,11 @@ impl Flags {
 
     /// Returns all values of a [`Takes::Values`] flag.
     pub(crate) fn values(&mut self, name: &str) -> Vec<Word> {
-        std::iter::from_fn(|| self.value(name)).collect()
+        let all = std::mem::take(&mut self.values);
+        let (named, others) = all.into_iter().partition(|(known, _)| *known == name);
+        self.values = others;
+        let named: Vec<(&str, Word)> = named;
+        named.into_iter().map(|(_, value)| value).collect()
     }
 
     /// Returns what a [`Takes::Switch`] flag says, `None` where it is absent.

@@ -34,7 +34,8 @@ pub fn parse_git_source(text: &str) -> Result<Option<GitSource>, GitUrlError> {
     let (remote, query) = body.split_once('?').unwrap_or((body, ""));
     let is_git = if let Some((scheme, rest)) = remote.split_once("://") {
         match scheme.to_ascii_lowercase().as_str() {
-            "http" | "https" => rest.contains('/') && rest.ends_with(".git"),
+            // Git servers tell `.git` from `.GIT`, and so do the peers.
+            "http" | "https" => rest.contains('/') && rest.as_bytes().ends_with(b".git"),
             "git" | "ssh" => rest.contains('/'),
             _ => false,
         }

@@ -34,8 +34,8 @@ pub(crate) fn parse_mark(text: &str) -> Option<Mark> {
     let raw = lexer.process(rest, &()).ok()?.words;
     let ([(_, name)], [(_, quoted)]) = (plain.as_slice(), raw.as_slice()) else { return None };
     // Escaped quotes stay in both results, so a difference means that a quote quoted something.
-    let quotes = |word: &str| word.matches(['\'', '"']).count();
-    Some(Mark { name: name.clone(), expands: quotes(name) == quotes(quoted), chomps })
+    let count = |word: &str| word.matches(['\'', '"']).count();
+    Some(Mark { name: name.clone(), expands: count(name) == count(quoted), chomps })
 }
 
 /// Finds the marks among the words of an instruction's line, with their ranges.

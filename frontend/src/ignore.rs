@@ -142,8 +142,11 @@ impl IgnoreRules {
     }
 }
 
-/// Takes off slashes around a path and `./` before it.
+/// Takes off slashes around a path and `./` before it; the root itself stays.
 fn trim(path: &[u8]) -> &[u8] {
+    if path == b"/" {
+        return path;
+    }
     let mut path = path;
     while let Some(rest) = path.strip_prefix(b"/").or_else(|| path.strip_prefix(b"./")) {
         path = rest;
@@ -216,7 +219,7 @@ fn rule(pattern: &str, line: usize) -> Result<Option<Rule>, IgnoreError> {
     } else {
         Kind::General(general)
     };
-    Ok(Some(Rule { line, brings_back, kind, text }))
+    Ok(Some(Rule { line, text, brings_back, kind }))
 }
 
 /// Cleans a path as Go's `filepath.Clean` does: no doubled slashes, `.` or inner `..`.

@@ -44,6 +44,7 @@ pub struct ImageConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[expect(missing_docs, reason = "the names are the specification's own")]
+#[expect(clippy::zero_sized_map_values, reason = "the specification writes sets as maps of `{}`")]
 pub struct RunConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,

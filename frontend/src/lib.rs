@@ -7,11 +7,14 @@
 
 mod ast;
 mod check;
+mod chmod;
 mod diagnostic;
 mod directive;
+mod dump;
 mod flags;
 mod git_url;
 mod glob;
+mod go_text;
 mod graph;
 mod heredoc;
 mod ignore;
@@ -22,6 +25,7 @@ mod lines;
 mod lower;
 mod nearest;
 mod platform;
+mod ports;
 mod reference;
 mod signal;
 mod span;
@@ -36,6 +40,7 @@ pub use ast::{
 pub use check::CheckOptions;
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
+pub use dump::dump_ast;
 pub use git_url::{GitSource, GitUrlError, parse_git_source};
 pub use glob::{BadPattern, match_pattern};
 pub use graph::{

@@ -70,11 +70,9 @@ impl Platform {
             ("i386", _) => ("386", None),
             ("aarch64" | "arm64", Some("8" | "v8") | None) => ("arm64", None),
             ("aarch64", other) => ("arm64", other),
-            ("armhf", _) => ("arm", Some("v7")),
-            ("armel", _) => ("arm", Some("v6")),
             ("arm", Some("5")) => ("arm", Some("v5")),
-            ("arm", Some("6")) => ("arm", Some("v6")),
-            ("arm", Some("7") | None) => ("arm", Some("v7")),
+            ("armel", _) | ("arm", Some("6")) => ("arm", Some("v6")),
+            ("armhf", _) | ("arm", Some("7") | None) => ("arm", Some("v7")),
             ("arm", Some("8")) => ("arm", Some("v8")),
             (other, variant) => (other, variant),
         };

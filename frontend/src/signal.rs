@@ -1,5 +1,8 @@
 //! Names of Linux signals, as STOPSIGNAL takes them.
 
+use crate::nearest::did_you_mean;
+use crate::{Diagnostic, Span};
+
 /// In the order of their numbers, from 1 (signal(7), x86 and arm).
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
@@ -15,7 +18,7 @@ const RT_ABOVE: std::ops::RangeInclusive<u8> = 1..=15;
 const RT_BELOW: std::ops::RangeInclusive<u8> = 1..=14;
 
 /// Whether `text` names a signal: a number but zero, or a name with or without `SIG`.
-pub(crate) fn is_signal(text: &str) -> bool {
+fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<i32>() {
         return number != 0;
     }
@@ -28,9 +31,15 @@ pub(crate) fn is_signal(text: &str) -> bool {
     NAMES.contains(&name) || ALIASES.contains(&name) || is_real_time
 }
 
-/// The names that help lists.
-pub(crate) fn names() -> impl Iterator<Item = String> {
-    NAMES.iter().map(|name| format!("SIG{name}"))
+/// Refuses what is no signal, with the nearest that is one.
+pub(crate) fn check(text: &str, span: Span) -> Result<(), Box<Diagnostic>> {
+    if is_signal(text) {
+        return Ok(());
+    }
+    let names: Vec<String> = NAMES.iter().map(|name| format!("SIG{name}")).collect();
+    let mut error = Diagnostic::error(span, format!("`{text}` is no signal"));
+    error.help = did_you_mean(text, names.iter().map(String::as_str));
+    Err(Box::new(error))
 }
 
 #[cfg(test)]

@@ -101,6 +101,9 @@ pub(crate) struct Raw {
     pub(crate) empty_line: Option<Span>,
 }
 
+/// Comment lines kept for an instruction: the nearest above it.
+const MAX_COMMENTS: usize = 64;
+
 /// Splits the file behind its directives into instructions; those with a fault in their grammar
 /// are left out and spoken of in `out`.
 pub(crate) fn parse(lines: &mut Lines<'_>, escape: char, out: &mut Vec<Diagnostic>) -> Vec<Raw> {
@@ -111,7 +114,12 @@ pub(crate) fn parse(lines: &mut Lines<'_>, escape: char, out: &mut Vec<Diagnosti
         if let Some(comment) = text.strip_prefix('#') {
             match comment.trim() {
                 "" => comments.clear(),
-                comment => comments.push(comment.to_owned()),
+                comment => {
+                    if comments.len() == MAX_COMMENTS {
+                        comments.remove(0);
+                    }
+                    comments.push(comment.to_owned());
+                }
             }
             continue;
         }

@@ -30,9 +30,10 @@ pub async fn push(
     let portable =
         blocking::run(move || Portable::prepare(&store, &wanted, false, &reports)).await?;
     let route = sources.registry().origin(&repository(destination))?;
-    let layers = portable.layers.iter().zip(&image.diff_ids);
-    let pushes =
-        layers.map(|(layer, &diff_id)| push_layer(sources, &route, layer, diff_id, events));
+    let mut pushes = Vec::with_capacity(portable.layers.len());
+    for (layer, &diff_id) in portable.layers.iter().zip(&image.diff_ids) {
+        pushes.push(push_layer(sources, &route, layer, diff_id, events));
+    }
     stream::iter(pushes).buffer_unordered(PUSHES).try_collect::<()>().await?;
     push_blob(sources, &route, &portable.config, &[], events).await?;
     let (store, digest) = (sources.store().clone(), portable.manifest.digest);

@@ -163,7 +163,7 @@ mod tests {
             config: ImageConfig::default(),
             history: Vec::new(),
         };
-        BuildGraph { vertices, steps: Vec::new(), output, warnings: Vec::new() }
+        BuildGraph { vertices, steps: Vec::new(), output, warnings: Vec::new(), source_date_epoch: None }
     }
 
     /// Runs the schedule one vertex at a time and returns the order.

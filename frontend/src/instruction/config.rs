@@ -1,11 +1,36 @@
-//! VOLUME.
+//! VOLUME, EXPOSE and STOPSIGNAL.
 
 use crate::ast::Word;
+use crate::ports::Ports;
+use crate::signal;
 use crate::syntax::Raw;
 
 use super::Typing;
 
 impl Typing<'_, '_> {
+    pub(super) fn expose(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+        let words = self.some_words(raw)?;
+        for word in &words {
+            let constant = self.constant(word);
+            for (_, text) in constant.into_iter().flat_map(|expansion| expansion.words) {
+                if let Err(message) = Ports::parse(&text) {
+                    self.error(word.span, message);
+                }
+            }
+        }
+        Some(words)
+    }
+
+    pub(super) fn stopsignal(&mut self, raw: &Raw) -> Option<Word> {
+        let word = self.one_checked_word(raw)?;
+        if let Some(constant) = self.constant(&word)
+            && let Err(diagnostic) = signal::check(&constant.text, word.span)
+        {
+            self.checks.out.push(*diagnostic);
+        }
+        Some(word)
+    }
+
     pub(super) fn volume(&mut self, raw: &Raw) -> Option<Vec<Word>> {
         let words = self.some_words(raw)?;
         let blank: Vec<_> = words.iter().filter(|word| word.text.trim().is_empty()).collect();

@@ -26,7 +26,8 @@ impl Typing<'_, '_> {
         };
         let command = match kind.text.to_ascii_uppercase().as_str() {
             "NONE" => {
-                self.flags(raw, &[]);
+                // Flags are checked, but mean nothing here, as in BuildKit.
+                self.flags(raw, FLAGS);
                 if let Some(first) = command.first() {
                     self.error(first.span, "HEALTHCHECK NONE takes no arguments");
                     return None;

@@ -16,7 +16,7 @@ use crate::check::{self, Checks};
 use crate::flags::{Flags, Known};
 use crate::nearest::did_you_mean;
 use crate::syntax::{Arguments, Keyword, Raw};
-use crate::words::Lexer;
+use crate::words::{Expansion, Lexer};
 use crate::{Diagnostic, Span};
 
 /// A typed instruction.
@@ -94,7 +94,7 @@ impl Typing<'_, '_> {
             Keyword::Arg => Instruction::Arg(self.arg(&raw)?),
             Keyword::Env => Instruction::Env(self.pairs(&raw)?),
             Keyword::Label => Instruction::Label(self.pairs(&raw)?),
-            Keyword::Expose => Instruction::Expose(self.some_words(&raw)?),
+            Keyword::Expose => Instruction::Expose(self.expose(&raw)?),
             Keyword::Volume => Instruction::Volume(self.volume(&raw)?),
             Keyword::Maintainer => {
                 let author = self.one_word(&raw)?;
@@ -107,13 +107,21 @@ impl Typing<'_, '_> {
                 }
                 Instruction::Maintainer(author)
             }
-            Keyword::Stopsignal => Instruction::Stopsignal(self.one_checked_word(&raw)?),
+            Keyword::Stopsignal => Instruction::Stopsignal(self.stopsignal(&raw)?),
             Keyword::User => Instruction::User(self.one_checked_word(&raw)?),
             Keyword::Workdir => Instruction::Workdir(self.one_checked_word(&raw)?),
             Keyword::From => return None,
         };
         let Raw { keyword, span, text, comments, .. } = raw;
         Some(Statement { instruction, keyword, span, text, comments })
+    }
+
+    /// Returns what a word means, where no variable has a say in it.
+    fn constant(&self, word: &Word) -> Option<Expansion> {
+        if word.text.contains('$') {
+            return None;
+        }
+        Lexer::new(self.escape).process(&word.text, &()).ok()
     }
 
     /// Returns the words of an instruction that needs at least one.

@@ -71,6 +71,7 @@ pub(crate) struct MountSpec {
 
 type Fault = Box<Diagnostic>;
 
+#[expect(clippy::unnecessary_box_returns, reason = "what errors of this module are")]
 fn fault(span: crate::Span, message: impl Into<String>) -> Fault {
     Box::new(Diagnostic::error(span, message))
 }
@@ -129,10 +130,9 @@ impl MountSpec {
                 self.env = Some(value);
             }
             "mode" => {
-                self.mode =
-                    Some(parse_mode(&value).ok_or_else(|| {
-                        Box::new(bad().with_help("write it in octal, such as 0400"))
-                    })?)
+                let mode = parse_mode(&value);
+                let octal = || Box::new(bad().with_help("write it in octal, such as 0400"));
+                self.mode = Some(mode.ok_or_else(octal)?);
             }
             "uid" => self.uid = Some(value.parse().map_err(|_| bad())?),
             "gid" => self.gid = Some(value.parse().map_err(|_| bad())?),
@@ -259,6 +259,7 @@ fn has_variable(text: &str) -> bool {
     text.find('$').is_some_and(|at| at + 1 < text.len())
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "what errors of this module are")]
 fn unknown_key(key: &Word, name: &str) -> Fault {
     let diagnostic = Diagnostic::error(key.span, format!("a mount has no `{name}`"));
     let known = KEYS.iter().copied().chain(["env"]);
@@ -397,7 +398,7 @@ pub(super) fn check_device(value: &Word) -> Result<(), Fault> {
                 let message = format!("`required` cannot be `{}`", given.text);
                 return Err(fault(given.span, message));
             }
-            ("name", Some(_)) if !named => named = true,
+            // `name=`, or the name alone.
             _ if !named => named = true,
             (other, _) => {
                 return Err(fault(field.key.span, format!("a device has no `{other}`")));

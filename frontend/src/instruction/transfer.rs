@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use crate::ast::{Heredoc, Transfer, TransferSource, Word};
 use crate::flags::{Known, Takes};
-use crate::heredoc;
 use crate::syntax::Raw;
+use crate::{chmod, heredoc};
 
 use super::{Typing, words};
 
@@ -79,6 +79,12 @@ impl Typing<'_, '_> {
         self.check_words(&transfer.mode);
         self.check_words(&transfer.checksum);
         self.check_words(&transfer.exclude);
+        if let Some(word) = &transfer.mode
+            && let Some(constant) = self.constant(word).filter(|mode| !mode.text.is_empty())
+            && let Err(diagnostic) = chmod::check(&constant.text, word.span)
+        {
+            self.checks.out.push(*diagnostic);
+        }
         if let Some(from) = transfer.from.as_ref().filter(|from| from.text.contains('$')) {
             self.error(from.span, "`--from` does not expand variables").help = Some(
                 "name a stage: `ARG` before the first FROM, then `FROM $IMAGE AS name`".into(),

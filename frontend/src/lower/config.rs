@@ -1,13 +1,14 @@
 //! Instructions that change the config: no vertex, but for WORKDIR's directory.
 
+use std::fmt::Write as _;
+
 use crate::ast::{ArgDeclaration, Command, HealthcheckSpec, Pair, Statement, Word};
 use crate::check;
+use crate::go_text::{duration, quoted_list};
 use crate::ignore::clean;
-use crate::nearest::did_you_mean;
+use crate::ports::Ports;
 use crate::{Diagnostic, Empty, Healthcheck, MakeDirOp, Op, Span, VertexId, signal};
 
-use super::history::{duration, quoted_list};
-use super::ports::Ports;
 use super::stage::{Fault, Lowering, StageResult};
 
 impl Lowering<'_, '_> {
@@ -84,9 +85,10 @@ impl Lowering<'_, '_> {
     ) -> Result<(), Fault> {
         let mut entry = "ENV".to_owned();
         // All values are read before any is set: one line sees the values from before it.
-        for (key, value) in self.pairs(stage, statement, pairs)? {
-            self.check_secret(statement, "ENV", &pairs[0].key, &key);
-            entry.push_str(&format!(" {key}={value}"));
+        let values = self.pairs(stage, statement, pairs)?;
+        for (pair, (key, value)) in pairs.iter().zip(values) {
+            self.check_secret(statement, "ENV", &pair.key, &key);
+            let _ = write!(entry, " {key}={value}");
             stage.scope.set_env(&key, value);
         }
         self.commit(stage, statement.span, entry, None)
@@ -100,7 +102,7 @@ impl Lowering<'_, '_> {
     ) -> Result<(), Fault> {
         let mut entry = "LABEL".to_owned();
         for (key, value) in self.pairs(stage, statement, pairs)? {
-            entry.push_str(&format!(" {key}={value}"));
+            let _ = write!(entry, " {key}={value}");
             stage.config.config.labels.get_or_insert_default().insert(key, value);
         }
         self.commit(stage, statement.span, entry, None)
@@ -323,12 +325,7 @@ impl Lowering<'_, '_> {
         word: &Word,
     ) -> Result<(), Fault> {
         let text = self.expand(stage, statement, word)?;
-        if !signal::is_signal(&text) {
-            let names: Vec<String> = signal::names().collect();
-            let mut error = Diagnostic::error(word.span, format!("`{text}` is no signal"));
-            error.help = did_you_mean(&text, names.iter().map(String::as_str));
-            return Err(Box::new(error));
-        }
+        signal::check(&text, word.span)?;
         let entry = format!("STOPSIGNAL {text}");
         stage.config.config.stop_signal = Some(text);
         self.commit(stage, statement.span, entry, None)

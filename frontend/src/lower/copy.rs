@@ -1,12 +1,14 @@
 //! COPY and ADD.
 
+use std::fmt::Write as _;
+
 use crate::ast::{Heredoc, Statement, Transfer, TransferSource, Word};
+use crate::chmod;
 use crate::git_url::{GitSource, parse_git_source};
 use crate::ignore::clean;
 use crate::words::Lexer;
 use crate::{CopyOp, CopySource, Diagnostic, HttpOp, Op, Platform, Unpack, VertexId};
 
-use super::chmod;
 use super::run::input;
 use super::stage::{Fault, Lowering, StageResult};
 
@@ -34,10 +36,7 @@ impl Lowering<'_, '_> {
         let mode_text = optional(self, &transfer.mode)?.filter(|mode| !mode.is_empty());
         let checksum = optional(self, &transfer.checksum)?.filter(|sum| !sum.is_empty());
         let mode = match (&mode_text, &transfer.mode) {
-            (Some(text), Some(word)) => Some(chmod::parse(text).map_err(|message| {
-                let help = "write it in octal up to 7777, or as chmod does: u=rwX,go=rX";
-                Box::new(Diagnostic::error(word.span, message).with_help(help))
-            })?),
+            (Some(text), Some(word)) => Some(chmod::check(text, word.span)?),
             _ => None,
         };
         let mut exclude = Vec::with_capacity(transfer.exclude.len());
@@ -54,7 +53,7 @@ impl Lowering<'_, '_> {
         }
         for (flag, value) in [("chown", &owner), ("chmod", &mode_text)] {
             if let Some(value) = value {
-                entry.push_str(&format!(" --{flag}={value}"));
+                let _ = write!(entry, " --{flag}={value}");
             }
         }
         let is_linked = transfer.link
@@ -66,11 +65,22 @@ impl Lowering<'_, '_> {
             stage.root
         };
         let mut inputs = vec![root];
-        let sources =
-            self.sources(stage, statement, transfer, is_add, checksum, &mut inputs, &mut entry)?;
+        let sources = self.sources(
+            stage,
+            statement,
+            transfer,
+            is_add,
+            checksum.as_deref(),
+            &mut inputs,
+            &mut entry,
+        )?;
         let written = self.expand(stage, statement, &transfer.destination)?;
-        entry.push_str(&format!(" {written} # buildkit"));
+        let _ = write!(entry, " {written} # buildkit");
         let (destination, destination_is_dir) = destination(stage, &written);
+        // What was fetched stays as it is unless the flag says otherwise.
+        let has_local =
+            sources.iter().any(|source| matches!(source, CopySource::Path { wildcard: true, .. }));
+        let unpacks = transfer.unpack.unwrap_or(is_add && has_local);
         let op = Op::Copy(CopyOp {
             destination_is_dir: destination_is_dir || sources.len() > 1,
             sources,
@@ -79,11 +89,7 @@ impl Lowering<'_, '_> {
             mode,
             exclude,
             parents: transfer.parents,
-            unpack: if transfer.unpack.unwrap_or(is_add) {
-                Unpack::Archives
-            } else {
-                Unpack::Never
-            },
+            unpack: if unpacks { Unpack::Archives } else { Unpack::Never },
         });
         let mut vertex = self.vertices.add(op, inputs, stage.platform.clone());
         if is_linked {
@@ -103,7 +109,7 @@ impl Lowering<'_, '_> {
         statement: &Statement,
         transfer: &Transfer,
         is_add: bool,
-        checksum: Option<String>,
+        checksum: Option<&str>,
         inputs: &mut Vec<VertexId>,
         entry: &mut String,
     ) -> Result<Vec<CopySource>, Fault> {
@@ -118,14 +124,14 @@ impl Lowering<'_, '_> {
                 TransferSource::Heredoc(heredoc) => heredocs.push(heredoc),
             }
         }
-        if let (Some(_), Some(word)) = (&checksum, &transfer.checksum) {
+        if let (Some(_), Some(word)) = (checksum, &transfer.checksum) {
             check_checksum_use(&paths, heredocs.len(), word)?;
         }
         let mut sources = Vec::with_capacity(transfer.sources.len());
         for path in &paths {
             entry.push(' ');
             entry.push_str(&path.text);
-            let source = self.path_source(transfer, path, is_add, checksum.as_deref(), inputs)?;
+            let source = self.path_source(transfer, path, is_add, checksum, inputs)?;
             sources.push(source);
         }
         for heredoc in heredocs {

@@ -6,12 +6,10 @@
 //! Invariant: the work is bounded by [`budget::LIMIT`], whatever variables expand to.
 
 mod budget;
-mod chmod;
 mod config;
 mod copy;
 mod history;
 mod plan;
-mod ports;
 mod run;
 mod scope;
 mod stage;
@@ -26,7 +24,6 @@ use crate::{
     BuildGraph, Diagnostic, GitOp, ImageConfig, Platform, Severity, SourceDateEpoch, Span,
 };
 
-use budget::Budget;
 use plan::Plan;
 use stage::{Lowering, StageResult};
 
@@ -146,11 +143,15 @@ pub fn lower(
     errors_of(&checks)?;
     let epoch = source_date_epoch(&plan, &mut checks);
     warn_of_unused_arguments(dockerfile, options, &mut checks);
-    let mut lowering = Lowering::new(&plan, bases, checks, Budget::default());
+    let mut lowering = Lowering::new(&plan, bases, checks);
     for &index in &reached {
         lowering.stage(index);
+        if lowering.budget.is_spent() {
+            break;
+        }
     }
     let Lowering { mut checks, vertices, steps, mut results, .. } = lowering;
+    checks.out.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
     errors_of(&checks)?;
     let target: Option<StageResult> = results.remove(&plan.target);
     let Some(result) = target else {
@@ -179,21 +180,21 @@ fn errors_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {
 fn source_date_epoch(plan: &Plan<'_>, checks: &mut Checks<'_>) -> Option<SourceDateEpoch> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let value = plan.options.build_args.get(NAME).or_else(|| plan.globals.get(NAME))?;
-    match value.as_str() {
-        "" => None,
-        "context" => Some(SourceDateEpoch::Context),
-        text => match text.parse() {
-            Ok(seconds) => Some(SourceDateEpoch::Seconds(seconds)),
-            Err(_) => {
-                let message = format!("SOURCE_DATE_EPOCH cannot be `{text}`");
-                checks.out.push(
-                    Diagnostic::error(Span::default(), message)
-                        .with_help("it is a number of seconds since 1970, or `context`"),
-                );
-                None
-            }
-        },
+    if value.is_empty() {
+        return None;
     }
+    if value == "context" {
+        return Some(SourceDateEpoch::Context);
+    }
+    if let Ok(seconds) = value.parse() {
+        return Some(SourceDateEpoch::Seconds(seconds));
+    }
+    let message = format!("SOURCE_DATE_EPOCH cannot be `{value}`");
+    checks.out.push(
+        Diagnostic::error(Span::default(), message)
+            .with_help("it is a number of seconds since 1970, or `context`"),
+    );
+    None
 }
 
 /// Speaks of `--build-arg`s that no ARG of the file takes.
@@ -207,7 +208,7 @@ fn warn_of_unused_arguments(
         .globals
         .iter()
         .chain(stages)
-        .flat_map(|statement| scope::declared(statement))
+        .flat_map(scope::declared)
         .map(|declaration| declaration.name.text.as_str())
         .collect();
     for name in options.build_args.keys() {

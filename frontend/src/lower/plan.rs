@@ -3,6 +3,7 @@
 //! Stage names shadow image names; a named context shadows both. A reference to a later stage is
 //! an error, never an image.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::ast::{Dockerfile, Instruction, Stage, StageHead, Statement, Word};
@@ -11,6 +12,7 @@ use crate::nearest::{did_you_mean, nearest};
 use crate::words::{Expansion, Lexer};
 use crate::{Diagnostic, Platform, Reference, Span};
 
+use super::budget::Budget;
 use super::scope::{self, platform_arguments};
 use super::{BaseImage, LowerOptions, NamedContext};
 
@@ -55,7 +57,13 @@ pub(super) struct Plan<'a> {
     names: Vec<Option<&'a str>>,
     /// Stages by name, in the order of the file.
     by_name: HashMap<&'a str, Vec<usize>>,
+    /// What expansions may still take.
+    pub(super) budget: Cell<Budget>,
 }
+
+/// Triggers that all stages together may inherit from stages of the file: each stage on a stage
+/// runs all of its triggers, so their number can be the square of the file's length.
+const MAX_INHERITED: usize = 1 << 14;
 
 impl<'a> Plan<'a> {
     /// Decides every stage's base; faults go to `checks`.
@@ -87,15 +95,56 @@ impl<'a> Plan<'a> {
             }
         }
         let stages = Vec::new();
-        let mut plan = Self { options, lexer, globals, stages, target, names, by_name };
+        let mut plan = Self {
+            options,
+            lexer,
+            globals,
+            stages,
+            target,
+            names,
+            by_name,
+            budget: Cell::default(),
+        };
         let defaults = plan.read_globals(dockerfile, checks);
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             plan.check_default_base(stage, &defaults, checks);
             let planned = plan.plan_stage(index, stage, checks);
             plan.stages.push(planned);
+            if plan.budget.get().is_spent() {
+                checks.out.push(*super::stage::too_large(stage.from.span));
+                return plan;
+            }
+        }
+        let inherited = plan.stages.iter().map(|stage| match stage.base {
+            Source::Stage(base) => onbuild_triggers(plan.stages[base].statements).len(),
+            _ => 0,
+        });
+        if inherited.sum::<usize>() > MAX_INHERITED {
+            let message = "the stages inherit too many ONBUILD triggers from each other";
+            checks.out.push(Diagnostic::error(Span::default(), message));
+            return plan;
         }
         plan.check_references(checks);
         plan
+    }
+
+    /// Expands a word that global arguments may stand in, within the budget.
+    fn expand(
+        &self,
+        word: &Word,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Expansion, Box<Diagnostic>> {
+        if self.budget.get().is_spent() {
+            return Err(super::stage::too_large(word.span));
+        }
+        let expansion = self
+            .lexer
+            .process(&word.text, values)
+            .map_err(|error| Box::new(Diagnostic::error(word.part(error.range), error.message)))?;
+        let mut budget = self.budget.get();
+        let is_within = budget.take(expansion.cost(values));
+        self.budget.set(budget);
+        if is_within { Ok(expansion) } else { Err(super::stage::too_large(word.span)) }
     }
 
     /// Evaluates the ARGs before the first FROM; returns what they were without `--build-arg`.
@@ -105,21 +154,22 @@ impl<'a> Plan<'a> {
         checks: &mut Checks<'_>,
     ) -> BTreeMap<String, String> {
         let mut defaults = self.globals.clone();
-        for declaration in dockerfile.globals.iter().flat_map(|global| scope::declared(global)) {
+        for declaration in dockerfile.globals.iter().flat_map(scope::declared) {
+            if self.budget.get().is_spent() {
+                break;
+            }
             let name = &declaration.name.text;
             let given = self.options.build_args.get(name).cloned();
             if let Some(default) = &declaration.default {
-                if let Ok(value) = self.lexer.process(&default.text, &defaults) {
+                if let Ok(value) = self.expand(default, &defaults) {
                     defaults.insert(name.clone(), value.text);
                 }
                 if given.is_none() {
-                    match self.lexer.process(&default.text, &self.globals) {
+                    match self.expand(default, &self.globals) {
                         Ok(value) => {
                             self.globals.insert(name.clone(), value.text);
                         }
-                        Err(error) => checks
-                            .out
-                            .push(Diagnostic::error(default.part(error.range), error.message)),
+                        Err(diagnostic) => checks.out.push(*diagnostic),
                     }
                 }
             }
@@ -140,7 +190,7 @@ impl<'a> Plan<'a> {
         if !base.text.contains('$') {
             return;
         }
-        let Ok(value) = self.lexer.process(&base.text, defaults) else { return };
+        let Ok(value) = self.expand(base, defaults) else { return };
         if Reference::parse_normalized(&value.text).is_err() {
             let message = format!("without build arguments `{}` names no image", base.text);
             let rule = check::INVALID_DEFAULT_ARG_IN_FROM;
@@ -168,7 +218,7 @@ impl<'a> Plan<'a> {
         let context = stage.name().and_then(|name| self.named_context(name));
         if let Some((name, context)) = context {
             planned.statements = &[];
-            match self.context_source(name, context, &planned.platform, head.base.span) {
+            match context_source(name, context, &planned.platform, head.base.span) {
                 Ok(source) => planned.base = source,
                 Err(diagnostic) => checks.out.push(*diagnostic),
             }
@@ -225,7 +275,7 @@ impl<'a> Plan<'a> {
             return Ok(Source::Scratch);
         }
         if let Some((name, context)) = self.named_context(text) {
-            return self.context_source(name, context, platform, span);
+            return context_source(name, context, platform, span);
         }
         match Reference::parse_normalized(text) {
             Ok(reference) => Ok(Source::Image(BaseImage {
@@ -244,29 +294,6 @@ impl<'a> Plan<'a> {
         Some((found.0.as_str(), found.1))
     }
 
-    fn context_source(
-        &self,
-        name: &str,
-        context: &NamedContext,
-        platform: &Platform,
-        span: Span,
-    ) -> Result<Source, Box<Diagnostic>> {
-        let image =
-            |reference: String| Source::Image(BaseImage { reference, platform: platform.clone() });
-        match context {
-            NamedContext::Local => Ok(Source::Context(name.to_owned())),
-            NamedContext::Git(op) => Ok(Source::Git(op.clone())),
-            NamedContext::OciLayout(path) => Ok(image(format!("oci-layout://{path}"))),
-            NamedContext::Image(text) => match Reference::parse_normalized(text) {
-                Ok(reference) => Ok(image(reference.with_default_tag().to_string())),
-                Err(error) => {
-                    let message = format!("the build context `{name}`: {error}");
-                    Err(Box::new(Diagnostic::error(span, message)))
-                }
-            },
-        }
-    }
-
     /// Expands a word of FROM with the global arguments.
     fn expand_head(
         &self,
@@ -274,10 +301,10 @@ impl<'a> Plan<'a> {
         word: &Word,
         checks: &mut Checks<'_>,
     ) -> Option<Expansion> {
-        let expansion = match self.lexer.process(&word.text, &self.globals) {
+        let expansion = match self.expand(word, &self.globals) {
             Ok(expansion) => expansion,
-            Err(error) => {
-                checks.out.push(Diagnostic::error(word.part(error.range), error.message));
+            Err(diagnostic) => {
+                checks.out.push(*diagnostic);
                 return None;
             }
         };
@@ -423,6 +450,29 @@ impl<'a> Plan<'a> {
     /// A stage's name or number, as messages and progress show it.
     pub(super) fn label(&self, index: usize) -> String {
         self.names[index].map_or_else(|| index.to_string(), str::to_owned)
+    }
+}
+
+/// Returns what a named context stands for.
+fn context_source(
+    name: &str,
+    context: &NamedContext,
+    platform: &Platform,
+    span: Span,
+) -> Result<Source, Box<Diagnostic>> {
+    let image =
+        |reference: String| Source::Image(BaseImage { reference, platform: platform.clone() });
+    match context {
+        NamedContext::Local => Ok(Source::Context(name.to_owned())),
+        NamedContext::Git(op) => Ok(Source::Git(op.clone())),
+        NamedContext::OciLayout(path) => Ok(image(format!("oci-layout://{path}"))),
+        NamedContext::Image(text) => match Reference::parse_normalized(text) {
+            Ok(reference) => Ok(image(reference.with_default_tag().to_string())),
+            Err(error) => {
+                let message = format!("the build context `{name}`: {error}");
+                Err(Box::new(Diagnostic::error(span, message)))
+            }
+        },
     }
 }
 

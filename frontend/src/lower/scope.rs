@@ -49,10 +49,13 @@ impl Scope {
         }
     }
 
-    /// Declares an argument.
+    /// Declares an argument; without a value it keeps the one that it has from the stage below.
     pub(super) fn set_arg(&mut self, name: &str, value: Option<String>) {
         self.bytes += name.len() + value.as_ref().map_or(0, String::len) + 2;
-        if self.args.insert(name.to_owned(), value).is_none() {
+        if let Some(known) = self.args.get_mut(name) {
+            *known = value.or_else(|| known.take());
+        } else {
+            self.args.insert(name.to_owned(), value);
             self.declared.push(name.to_owned());
         }
     }
@@ -152,6 +155,8 @@ mod tests {
         assert_eq!(scope.value("A"), Some("image"));
         assert_eq!(scope.value("B"), Some("arg"));
         assert_eq!(scope.value("C"), None);
+        scope.set_arg("B", None);
+        assert_eq!(scope.value("B"), Some("arg"), "declared again without value");
         scope.set_env("B", "env".to_owned());
         scope.set_env("A", "new".to_owned());
         assert_eq!(scope.config_env(), ["A=new", "PATH=/bin", "B=env"]);

@@ -12,7 +12,7 @@ use crate::{
 };
 
 use super::budget::Budget;
-use super::plan::{self, Plan, Source};
+use super::plan::{self, Plan, PlannedStage, Source};
 use super::scope::Scope;
 use super::vertices::Vertices;
 use super::{BaseImage, LowerOptions, ResolvedBase, history};
@@ -39,12 +39,19 @@ pub(super) struct StageResult {
     pub(super) seen: BTreeMap<&'static str, Span>,
 }
 
+impl StageResult {
+    /// Roughly the bytes that a copy takes.
+    fn cost(&self) -> usize {
+        self.scope.bytes() + history::bytes(&self.history) + config_bytes(&self.config)
+    }
+}
+
 /// The state of lowering.
 pub(super) struct Lowering<'a, 'o> {
     pub(super) plan: &'a Plan<'a>,
     bases: &'a BTreeMap<BaseImage, ResolvedBase>,
     pub(super) checks: Checks<'o>,
-    budget: Budget,
+    pub(super) budget: Budget,
     pub(super) vertices: Vertices,
     pub(super) steps: Vec<Step>,
     pub(super) results: HashMap<usize, StageResult>,
@@ -59,13 +66,12 @@ impl<'a, 'o> Lowering<'a, 'o> {
         plan: &'a Plan<'a>,
         bases: &'a BTreeMap<BaseImage, ResolvedBase>,
         checks: Checks<'o>,
-        budget: Budget,
     ) -> Self {
         Self {
             plan,
             bases,
             checks,
-            budget,
+            budget: plan.budget.get(),
             vertices: Vertices::default(),
             steps: Vec::new(),
             results: HashMap::new(),
@@ -74,17 +80,13 @@ impl<'a, 'o> Lowering<'a, 'o> {
         }
     }
 
-    /// Lowers one stage; those that it stands on were lowered before.
+    /// Lowers one stage; those that it stands on were lowered before. Does nothing once the budget
+    /// is used up.
     pub(super) fn stage(&mut self, index: usize) {
         let plan = self.plan;
         let planned = &plan.stages[index];
         self.index = index;
-        let mut stage = self.base(&planned.base, &planned.platform, planned.head.base.span);
-        if !self.budget.take(stage.scope.bytes() + history::bytes(&stage.history)) {
-            self.checks.out.push(*too_large(planned.head.span));
-            self.results.insert(index, stage);
-            return;
-        }
+        let Some(mut stage) = self.base(planned) else { return };
         let inherited = match planned.base {
             Source::Stage(base) => plan::onbuild_triggers(plan.stages[base].statements),
             _ => Vec::new(),
@@ -116,25 +118,32 @@ impl<'a, 'o> Lowering<'a, 'o> {
             let text = format!("{prefix}{}", history::step_text(statement));
             let span = if is_foreign { planned.head.span } else { statement.span };
             step(&mut self.steps, text, span, vertex);
+            if self.budget.is_spent() {
+                break;
+            }
         }
         self.relocated = None;
         self.results.insert(index, stage);
     }
 
-    /// Begins a stage with what its base has.
-    fn base(&mut self, base: &Source, platform: &Platform, span: Span) -> StageResult {
-        if let Source::Stage(earlier) = base
-            && let Some(earlier) = self.results.get(earlier)
-        {
-            let mut stage = earlier.clone();
+    /// Begins a stage with what its base has; `None` where the budget does not allow it.
+    fn base(&mut self, planned: &PlannedStage<'_>) -> Option<StageResult> {
+        let PlannedStage { base, platform, .. } = planned;
+        if let Source::Stage(earlier) = base {
+            let cost = self.results.get(earlier)?.cost();
+            if let Err(fault) = self.charge(cost, planned.head.span) {
+                self.checks.out.push(*fault);
+                return None;
+            }
+            let mut stage = self.results.get(earlier)?.clone();
             stage.config.config.on_build = None;
             stage.seen = BTreeMap::new();
-            return stage;
+            return Some(stage);
         }
         let config = match base {
             Source::Image(image) => match self.bases.get(image) {
                 Some(resolved) => {
-                    self.check_platform(image, &resolved.config, span);
+                    self.check_platform(image, &resolved.config, planned.head.base.span);
                     inherited_config(&resolved.config)
                 }
                 None => empty_config(platform),
@@ -147,7 +156,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
         if !scope.is_declared("PATH") && platform.os != "windows" {
             scope.set_env("PATH", DEFAULT_PATH.to_owned());
         }
-        StageResult {
+        Some(StageResult {
             root,
             platform: platform.clone(),
             config,
@@ -155,7 +164,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
             history: Vec::new(),
             has_workdir: false,
             seen: BTreeMap::new(),
-        }
+        })
     }
 
     /// Returns the vertex whose root a source is.
@@ -333,7 +342,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
         let expansion = lexer
             .process(&word.text, scope)
             .map_err(|error| Box::new(Diagnostic::error(word.part(error.range), error.message)))?;
-        self.charge(expansion.text.len(), word.span)?;
+        self.charge(expansion.cost(scope), word.span)?;
         for name in expansion.unmatched.iter().filter(|name| !scope.is_declared(name)) {
             let message = format!("the variable `${name}` is not set");
             let rule = check::UNDEFINED_VAR;
@@ -362,11 +371,23 @@ pub(super) fn with_shell(stage: &StageResult, text: String) -> Vec<String> {
     arguments
 }
 
-fn too_large(span: Span) -> Fault {
+#[expect(clippy::unnecessary_box_returns, reason = "what lowering an instruction fails with")]
+pub(super) fn too_large(span: Span) -> Fault {
     Box::new(
         Diagnostic::error(span, "variables make the build's configuration too large")
             .with_help("a variable that holds variables doubles with each line"),
     )
+}
+
+/// Roughly what a copy of the parts of a config takes that a file can make large.
+fn config_bytes(config: &ImageConfig) -> usize {
+    let config = &config.config;
+    let ports = config.exposed_ports.iter().flatten().count();
+    let volumes = config.volumes.iter().flatten().map(|(path, _)| path.len() + 64);
+    let labels = config.labels.iter().flatten().map(|(key, value)| key.len() + value.len() + 64);
+    let lists = [&config.cmd, &config.entrypoint, &config.shell, &config.on_build];
+    let words = lists.into_iter().flatten().flatten().map(|word| word.len() + 32);
+    ports * 64 + volumes.chain(labels).chain(words).sum::<usize>()
 }
 
 /// An image without layers is `scratch` with a config.

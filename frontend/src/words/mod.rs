@@ -66,6 +66,14 @@ pub(crate) struct Expansion {
     pub(crate) unmatched: BTreeSet<String>,
 }
 
+impl Expansion {
+    /// What the expansion cost, in bytes: the result, and the values that were read for it.
+    pub(crate) fn cost(&self, variables: &dyn Variables) -> usize {
+        let read = self.matched.iter().filter_map(|name| variables.value(name));
+        self.text.len() + read.map(str::len).sum::<usize>()
+    }
+}
+
 /// Why a word cannot be processed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -222,17 +230,13 @@ impl<'w> Reader<'w> {
     fn single(&mut self) -> Result<String, WordError> {
         let start = self.at;
         let body = start + 1;
-        match self.source[body..].find('\'') {
-            Some(length) => {
-                self.at = body + length + 1;
-                let kept = if self.lexer.raw_quotes { start..self.at } else { body..body + length };
-                Ok(self.source[kept].to_owned())
-            }
-            None => {
-                self.at = self.source.len();
-                self.fault(start, "the single quote is never closed")
-            }
-        }
+        let Some(length) = self.source[body..].find('\'') else {
+            self.at = self.source.len();
+            return self.fault(start, "the single quote is never closed");
+        };
+        self.at = body + length + 1;
+        let kept = if self.lexer.raw_quotes { start..self.at } else { body..body + length };
+        Ok(self.source[kept].to_owned())
     }
 
     fn double(&mut self) -> Result<String, WordError> {
@@ -295,13 +299,11 @@ impl<'w> Reader<'w> {
         if name.is_empty() {
             return Ok("$".to_owned());
         }
-        Ok(match self.look_up(name) {
-            Some(value) => value.to_owned(),
-            None => {
-                self.missing(name);
-                if self.lexer.keeps_unset { format!("${name}") } else { String::new() }
-            }
-        })
+        if let Some(value) = self.look_up(name) {
+            return Ok(value.to_owned());
+        }
+        self.missing(name);
+        Ok(if self.lexer.keeps_unset { format!("${name}") } else { String::new() })
     }
 
     /// Processes `${...}`, the brace not yet read.

@@ -5,7 +5,7 @@
 //! the earliest start that leads there, so the work is pattern length times value length.
 
 /// Pattern length times value length, in characters, beyond which the work is refused.
-const MAX_WORK: usize = 1 << 26;
+const MAX_WORK: usize = 1 << 24;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 /// The container's ports of one specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ports {
-    pub(super) first: u16,
-    pub(super) last: u16,
+pub(crate) struct Ports {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
     /// `tcp`, `udp` or `sctp`, as written.
-    pub(super) protocol: String,
+    pub(crate) protocol: String,
     /// An address or a host's port is given, which EXPOSE has no use for.
-    pub(super) has_host: bool,
+    pub(crate) has_host: bool,
 }
 
 impl Ports {
@@ -19,7 +19,7 @@ impl Ports {
     /// # Errors
     ///
     /// What is wrong: lowercase, one sentence.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.rsplitn(3, ':');
         let container = parts.next().unwrap_or_default();
         let host = parts.next();

@@ -1,13 +1,16 @@
 //! `--chmod`: octal, or symbolic as chmod(1) writes it.
 
-use crate::CopyMode;
+use crate::{CopyMode, Diagnostic, Span};
 
-/// Parses the value of `--chmod`.
-///
-/// # Errors
-///
-/// What is wrong: lowercase, one sentence.
-pub(super) fn parse(text: &str) -> Result<CopyMode, String> {
+/// Parses the value of `--chmod` that stands at `span`.
+pub(crate) fn check(text: &str, span: Span) -> Result<CopyMode, Box<Diagnostic>> {
+    parse(text).map_err(|message| {
+        let help = "write it in octal up to 7777, or as chmod does: u=rwX,go=rX";
+        Box::new(Diagnostic::error(span, message).with_help(help))
+    })
+}
+
+fn parse(text: &str) -> Result<CopyMode, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o7777);
         return mode

@@ -1,0 +1,101 @@
+//! The syntax tree as s-expressions, in the form of BuildKit's parser dumps, so that other
+//! implementations' tables can be held against ours.
+//!
+//! One line an instruction: keyword in lower case, flags in brackets, arguments as Go quotes
+//! them; ENV and LABEL write name, value and separator; a trigger is an expression within; the
+//! heredocs follow the arguments. What the arguments mean is not looked at.
+
+use crate::ast::Pair;
+use crate::go_text::{quoted, quoted_list};
+use crate::lines::Lines;
+use crate::syntax::{self, Arguments, Raw};
+use crate::{Diagnostic, Severity, Span, directive};
+
+/// Writes the instructions of a Dockerfile as s-expressions.
+///
+/// # Errors
+///
+/// Faults of the grammar; faults of meaning are [`crate::parse`]'s to find.
+pub fn dump_ast(source: &str) -> Result<String, Vec<Diagnostic>> {
+    let mut lines = Lines::new(source);
+    let mut out = Vec::new();
+    let directives = directive::parse(&mut lines, &mut out);
+    let instructions = syntax::parse(&mut lines, directives.escape, &mut out);
+    out.retain(|diagnostic| diagnostic.severity == Severity::Error);
+    if instructions.is_empty() && out.is_empty() {
+        out.push(Diagnostic::error(Span::default(), "the file has no instructions"));
+    }
+    if !out.is_empty() {
+        return Err(out);
+    }
+    Ok(instructions.iter().map(|raw| expression(raw) + "\n").collect())
+}
+
+fn expression(raw: &Raw) -> String {
+    let mut text = format!("({}", raw.keyword.text.to_lowercase());
+    let mut push = |part: String| {
+        text.push(' ');
+        text.push_str(&part);
+    };
+    if !raw.flags.is_empty() {
+        let flags: Vec<String> = raw.flags.iter().map(|flag| flag.text.clone()).collect();
+        push(quoted_list(&flags));
+    }
+    match &raw.arguments {
+        Arguments::Words(words) | Arguments::Json(words) => {
+            for word in words {
+                push(quoted(&word.text));
+            }
+        }
+        Arguments::Health { kind, command, .. } => {
+            for word in kind.iter().chain(command) {
+                push(quoted(&word.text));
+            }
+        }
+        Arguments::Pairs(pairs) => {
+            for pair in pairs {
+                push(pair_text(pair));
+            }
+        }
+        Arguments::Trigger(Some(trigger)) => push(expression(trigger)),
+        Arguments::Trigger(None) => {}
+        Arguments::Ignored => push(quoted("")),
+    }
+    for heredoc in &raw.heredocs {
+        push(format!("(heredoc {} {})", quoted(&heredoc.name), quoted(&heredoc.content)));
+    }
+    text.push(')');
+    text
+}
+
+fn pair_text(pair: &Pair) -> String {
+    let separator = if pair.has_equals { "=" } else { "" };
+    [pair.key.text.as_str(), &pair.value.text, separator].map(quoted).join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions() {
+        #[rustfmt::skip]
+        let cases = [
+            ("FROM a AS b",                    "(from \"a\" \"AS\" \"b\")\n"),
+            ("run --mount=type=ssh a b",       "(run [\"--mount=type=ssh\"] \"a b\")\n"),
+            ("CMD [\"a\", \"b\"]",             "(cmd \"a\" \"b\")\n"),
+            ("ENV a=b c='d e'",                "(env \"a\" \"b\" \"=\" \"c\" \"'d e'\" \"=\")\n"),
+            ("LABEL a b c",                    "(label \"a\" \"b c\" \"\")\n"),
+            ("ONBUILD RUN x",                  "(onbuild (run \"x\"))\n"),
+            ("HEALTHCHECK --retries=1 CMD x",  "(healthcheck [\"--retries=1\"] \"CMD\" \"x\")\n"),
+            ("RUN",                            "(run)\n"),
+            ("FOO bar",                        "(foo \"\")\n"),
+            ("RUN <<E\nx\nE",                  "(run \"<<E\" (heredoc \"E\" \"x\\n\"))\n"),
+        ];
+        for (source, want) in cases {
+            assert_eq!(dump_ast(source).as_deref(), Ok(want), "{source}");
+        }
+        assert!(dump_ast("# only a comment").is_err());
+        assert!(dump_ast("CMD [\"a\", [\"b\"]]").is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the whole frontend: goldens, properties, a second opinion, and the example's graph.
+
+mod example;
+mod golden;
+mod properties;
+mod second_opinion;
+mod support;
+mod triggers;

@@ -1,0 +1,4 @@
+FROM busybox
+RUN ['a', 'b']
+RUN ["a",]
+RUN ["a"] && b

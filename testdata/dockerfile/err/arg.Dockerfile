@@ -1,0 +1,4 @@
+FROM busybox
+ARG
+ARG =x
+ARG A="

@@ -1,0 +1,7 @@
+FROM busybox
+COPY
+COPY a
+ADD
+COPY <<EOF
+x
+EOF

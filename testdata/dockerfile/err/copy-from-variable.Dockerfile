@@ -1,0 +1,4 @@
+ARG A=b
+FROM busybox
+COPY --from=$A a b
+RUN --mount=from=${A},target=/x true

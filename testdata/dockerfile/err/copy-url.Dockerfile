@@ -1,0 +1,3 @@
+FROM busybox
+COPY https://example.com/x /
+COPY https://example.com/x.git /

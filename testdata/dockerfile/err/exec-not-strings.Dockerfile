@@ -1,0 +1,4 @@
+FROM busybox
+CMD ["a", 1]
+RUN ["a", ["b"]]
+COPY ["a", null]

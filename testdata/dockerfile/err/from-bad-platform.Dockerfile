@@ -1,0 +1,2 @@
+FROM --platform=linux/ busybox
+FROM --platform=$TARGETPLATFROM busybox

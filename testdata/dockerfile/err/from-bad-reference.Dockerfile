@@ -1,0 +1,2 @@
+FROM Busy:box:1
+FROM a//b

@@ -1,0 +1,4 @@
+FROM busybox
+LABEL
+LABEL a
+LABEL =x

@@ -1,0 +1,4 @@
+FROM busybox
+COPY "a b" c
+WORKDIR "a
+USER 'x

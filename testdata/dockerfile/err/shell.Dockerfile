@@ -1,0 +1,4 @@
+FROM busybox
+SHELL
+SHELL /bin/bash -c
+SHELL []

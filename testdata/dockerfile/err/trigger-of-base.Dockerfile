@@ -1,0 +1,2 @@
+FROM with-bad-trigger
+RUN x

@@ -1,0 +1,4 @@
+FROM busybox
+COPPY a b
+RNU x
+INSTALL y

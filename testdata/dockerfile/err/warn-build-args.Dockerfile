@@ -1,0 +1,3 @@
+FROM busybox
+ARG VERSION
+# options: --build-arg VERSOIN=1 --build-arg OTHER=2

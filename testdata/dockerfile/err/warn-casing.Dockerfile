@@ -1,0 +1,4 @@
+FROM busybox as A
+run x
+RUN y
+ENv A=1

@@ -1,0 +1,3 @@
+ARG TAG
+FROM busybox:${TAG}
+# options: --build-arg TAG=1

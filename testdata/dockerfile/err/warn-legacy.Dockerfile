@@ -1,0 +1,4 @@
+FROM busybox
+ENV A b  c
+LABEL d e f
+MAINTAINER me

@@ -1,0 +1,3 @@
+FROM busybox
+ARG API_KEY
+ENV DB_PASSWORD=x

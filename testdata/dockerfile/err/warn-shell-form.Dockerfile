@@ -1,0 +1,4 @@
+FROM busybox
+CMD a
+ENTRYPOINT b
+CMD c

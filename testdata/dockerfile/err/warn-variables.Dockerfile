@@ -1,0 +1,5 @@
+FROM busybox
+ARG FOO=1
+COPY $FO $BAR /x
+LABEL a=${NOPE:-d}
+WORKDIR rel

@@ -1,0 +1,2 @@
+FROM foreign
+RUN x

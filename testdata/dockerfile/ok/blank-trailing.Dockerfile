@@ -1,0 +1,8 @@
+
+
+   
+# c
+  FROM busybox   
+
+	RUN echo x	
+   # end

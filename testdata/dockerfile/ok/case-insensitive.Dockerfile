@@ -1,0 +1,4 @@
+from busybox as base
+run echo a
+from base
+copy --from=BASE /a /b

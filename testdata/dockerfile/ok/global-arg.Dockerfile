@@ -1,0 +1,5 @@
+ARG TAG=1.36
+ARG IMAGE=busybox:$TAG
+FROM $IMAGE
+ARG TAG
+RUN echo $TAG

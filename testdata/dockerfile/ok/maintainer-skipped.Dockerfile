@@ -1,0 +1,3 @@
+# check=skip=MaintainerDeprecated
+FROM busybox
+MAINTAINER Jane Doe <jane@example.com>

@@ -1,0 +1,3 @@
+FROM busybox
+RUN true
+# options: --build-arg SOURCE_DATE_EPOCH=1700000000

@@ -1,0 +1,7 @@
+FROM busybox
+ENV WHO=app
+USER $WHO:1000
+VOLUME /data /logs
+VOLUME ["/with space"]
+STOPSIGNAL SIGQUIT
+STOPSIGNAL 9
