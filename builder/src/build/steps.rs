@@ -4,7 +4,7 @@
 //! ended; one whose result another build of the graph shares ends with that vertex.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use frontend::{BuildGraph, VertexId};
@@ -48,7 +48,29 @@ impl Steps {
             .iter()
             .map(|step| Row { stage: step.stage.clone(), vertex: step.vertex })
             .collect();
-        Self { events: events.clone(), rows, ended: Mutex::default() }
+        let steps = Self { events: events.clone(), rows, ended: Mutex::default() };
+        steps.begin().await;
+        steps
+    }
+
+    /// Ends what has nothing to wait for: `FROM scratch`, and what follows it in the config alone.
+    async fn begin(&self) {
+        for (index, row) in self.rows.iter().enumerate() {
+            let is_first = index.checked_sub(1).is_none_or(|it| self.rows[it].stage != row.stage);
+            if is_first && row.vertex.is_none() {
+                self.ended().insert(index);
+                self.send_end(index, StepOutcome::Executed { reason: None }, 0, "").await;
+            }
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send_end(&self, step: usize, outcome: StepOutcome, millis: u64, id: &str) {
+        let id = id.to_owned();
+        self.events.send(Event::StepFinished { step, outcome, millis, id }).await;
     }
 
     /// Returns the first step that `vertex` does the work of.
@@ -85,14 +107,13 @@ impl Steps {
 
     async fn end(&self, vertex: VertexId, outcome: &StepOutcome, millis: u64, id: &str) {
         for (step, outcome) in self.take_ended(vertex, outcome) {
-            let id = id.to_owned();
-            self.events.send(Event::StepFinished { step, outcome, millis, id }).await;
+            self.send_end(step, outcome, millis, id).await;
         }
     }
 
     /// Marks the steps of `vertex` and those after them that have no work left to wait for.
     fn take_ended(&self, vertex: VertexId, outcome: &StepOutcome) -> Vec<(usize, StepOutcome)> {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.ended();
         let mut events = Vec::new();
         for (index, row) in self.rows.iter().enumerate() {
             let is_of_vertex = row.vertex == Some(vertex);

@@ -5,6 +5,8 @@ mod tar;
 
 use std::fmt;
 
+use frontend::IgnoreRules;
+
 pub use root::FileRootError;
 pub use tar::{ContextError, unpack_context};
 
@@ -45,6 +47,20 @@ impl Rules {
     #[must_use]
     pub fn verdict(&self, path: &[u8], is_dir: bool) -> Verdict {
         if path.is_empty() { Verdict::Keep } else { (self.0)(path, is_dir) }
+    }
+}
+
+impl From<IgnoreRules> for Rules {
+    fn from(rules: IgnoreRules) -> Self {
+        Self::new(move |path, is_dir| {
+            if !rules.is_excluded(path, is_dir) {
+                Verdict::Keep
+            } else if is_dir && rules.may_descend(path) {
+                Verdict::Skip
+            } else {
+                Verdict::Prune
+            }
+        })
     }
 }
 

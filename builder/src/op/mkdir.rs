@@ -8,7 +8,7 @@ use crate::ErrorKind;
 use crate::layer::WHITEOUT;
 use crate::rootfs::{
     Attributes, Follow, LayeredRoot, RootError, Upper, UpperError, UserError, components,
-    display_path, resolve_user,
+    display_path, resolve_owner,
 };
 
 /// Why the directory cannot be made.
@@ -17,12 +17,12 @@ pub enum MakeDirError {
     /// The path cannot be resolved.
     #[error("could not resolve the directory")]
     Root(#[from] RootError),
-    /// The step's user, who is to own it, cannot be looked up.
-    #[error(transparent)]
-    Owner(#[from] UserError),
     /// It cannot be written.
     #[error(transparent)]
     Write(#[from] UpperError),
+    /// The owner is nobody of the image's.
+    #[error("invalid user")]
+    Owner(#[from] UserError),
     /// BuildKit's words for a file in the way.
     #[error("mkdir {path}: not a directory")]
     NotADirectory {
@@ -43,6 +43,7 @@ impl MakeDirError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Root(RootError::Io { .. })
+            | Self::Owner(UserError::File { source: RootError::Io { .. }, .. })
             | Self::Write(UpperError::Io { .. } | UpperError::Root(RootError::Io { .. })) => {
                 ErrorKind::Host
             }
@@ -51,7 +52,7 @@ impl MakeDirError {
     }
 }
 
-/// Makes the directory and its missing parents (0755, the op's owner's) in the snapshot `upper` on top of
+/// Makes the directory and its missing parents (0755, `op.owner`'s) in the snapshot `upper` on top of
 /// `root`, through symlinks inside the root. Returns whether anything had to be made.
 ///
 /// # Errors
@@ -72,8 +73,7 @@ pub fn make_dir(op: &MakeDirOp, root: &LayeredRoot, upper: &Path) -> Result<bool
         Some(node) if node.metadata.is_dir() => Ok(false),
         Some(_) => Err(not_a_directory(&display_path(&resolved.path))),
         None => {
-            let user = resolve_user(root, &op.owner)?;
-            let owner = Some((user.uid, user.gid));
+            let owner = Some(resolve_owner(root, &op.owner)?);
             upper.dir(&resolved.path, &Attributes { owner, ..Attributes::implied_dir() })?;
             Ok(true)
         }

@@ -7,7 +7,8 @@ pub(crate) fn nearest(name: &[u8], known: impl Iterator<Item = Vec<u8>>) -> Opti
     // Distances of what is longer are beyond the limit anyway, and cost the square of the length.
     let candidates = known.take(10_000).filter(|known| known.len().abs_diff(name.len()) <= limit);
     let measured = candidates.map(|known| (distance(name, &known), known));
-    measured.filter(|(distance, _)| *distance <= limit).min().map(|(_, known)| known)
+    // What has this very name is there and leads nowhere: no help.
+    measured.filter(|(distance, _)| (1..=limit).contains(distance)).min().map(|(_, known)| known)
 }
 
 /// Levenshtein's distance in halves: 2 for another byte, 1 for another case.

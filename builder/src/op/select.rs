@@ -6,19 +6,11 @@
 
 use std::path::PathBuf;
 
-use frontend::{CopyOp, CopySource};
+use frontend::{CopyOp, CopySource, IgnoreError, IgnoreRules};
 
-use super::nearest::nearest;
-use super::pattern::{Pattern, PatternError, RuleList, has_wildcard, unescape};
+use super::query::{Query, only};
 use crate::context::{Rules, Verdict};
-use crate::layer::WHITEOUT;
-use crate::rootfs::{
-    DirEntry, Follow, Kind, LayeredRoot, MergedDir, Node, RootError, components, display_path,
-    join, split_last,
-};
-
-/// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
-const MAX_DEPTH: usize = 2048;
+use crate::rootfs::{LayeredRoot, Node, RootError};
 
 /// Where an op finds its sources; one for each of its vertex's inputs, in their order.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +37,7 @@ impl<'a> CopyInput<'a> {
         matches!(self, Self::Context { .. })
     }
 
-    fn verdict(&self, path: &[u8], is_dir: bool) -> Verdict {
+    pub(super) fn verdict(&self, path: &[u8], is_dir: bool) -> Verdict {
         match self {
             Self::Context { rules, .. } => rules.verdict(path, is_dir),
             Self::Root(_) => Verdict::Keep,
@@ -66,9 +58,15 @@ pub enum SelectError {
         /// The name in the same directory that is most like it.
         nearest: Option<String>,
     },
-    /// A pattern that cannot be read.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
+    /// A source whose wildcards cannot be read, such as `a[`.
+    #[error("syntax error in pattern `{pattern}`")]
+    Pattern {
+        /// As written, cleaned.
+        pattern: String,
+    },
+    /// An `--exclude` that cannot be read.
+    #[error("syntax error in pattern `{}`", .0.pattern)]
+    Exclude(IgnoreError),
     /// A source's root cannot be read.
     #[error("could not read the source")]
     Root(#[from] RootError),
@@ -163,7 +161,7 @@ pub(crate) struct Entry {
 ///
 /// [`SelectError`].
 pub fn select(op: &CopyOp, inputs: &[CopyInput<'_>]) -> Result<Selection, SelectError> {
-    let excludes = RuleList::new(&op.exclude)?;
+    let excludes = IgnoreRules::from_patterns(&op.exclude).map_err(SelectError::Exclude)?;
     let mut items = Vec::new();
     for source in &op.sources {
         match source {
@@ -178,7 +176,7 @@ pub fn select(op: &CopyOp, inputs: &[CopyInput<'_>]) -> Result<Selection, Select
                     input,
                     index,
                     excludes: &excludes,
-                    include: include.as_deref().map(Pattern::rule).transpose()?,
+                    include: include.as_deref().map(only).transpose()?,
                 };
                 let matches = query.matches(&base, *wildcard)?;
                 let found: Vec<Match> = matches.into_iter().flatten().collect();
@@ -203,263 +201,4 @@ fn pivot(path: &str) -> (String, Option<String>) {
         Some((base, rest)) => (clean(base), Some(clean(rest))),
         None => (String::new(), Some(clean(path))),
     }
-}
-
-/// One source being looked up.
-struct Query<'a> {
-    input: &'a CopyInput<'a>,
-    index: usize,
-    excludes: &'a RuleList,
-    /// `--parents`: what is kept below the base.
-    include: Option<Pattern>,
-}
-
-impl Query<'_> {
-    /// Returns what the source names; `None` for a file that `--exclude` takes out. A wildcard may
-    /// name nothing, a plain path may not.
-    fn matches(&self, path: &str, wildcard: bool) -> Result<Vec<Option<Match>>, SelectError> {
-        if wildcard && has_wildcard(path) {
-            let found = self.glob(path)?;
-            return found.iter().map(|path| self.select(path)).collect();
-        }
-        let path = if wildcard { unescape(path) } else { path.to_owned() };
-        Ok(vec![self.select(path.as_bytes())?])
-    }
-
-    /// Expands wildcards, in the order of the names' bytes.
-    fn glob(&self, path: &str) -> Result<Vec<Vec<u8>>, SelectError> {
-        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-        let literal = names.iter().take_while(|name| !has_wildcard(name)).count();
-        let patterns: Result<Vec<_>, _> =
-            names[literal..].iter().map(|name| Pattern::glob(name)).collect();
-        let start = unescape(&names[..literal].join("/"));
-        let start = self.input.root().resolve(start, Follow::Last)?;
-        let mut found = Vec::new();
-        if self.is_reachable(&start.path)
-            && let Some(dir) = self.input.root().dir(&start.path)?
-        {
-            self.expand(&dir, &start.path, &patterns?, &mut found)?;
-        }
-        Ok(found)
-    }
-
-    fn expand(
-        &self,
-        dir: &MergedDir,
-        path: &[u8],
-        patterns: &[Pattern],
-        found: &mut Vec<Vec<u8>>,
-    ) -> Result<(), SelectError> {
-        let Some((first, rest)) = patterns.split_first() else { return Ok(()) };
-        for DirEntry { name, node } in entries(dir, path)? {
-            if !first.matches(&name) {
-                continue;
-            }
-            let path = join(path, &name);
-            let is_dir = node.metadata.is_dir();
-            let verdict = self.input.verdict(&path, is_dir);
-            if verdict == Verdict::Prune || (verdict == Verdict::Skip && !is_dir) {
-                continue;
-            }
-            if rest.is_empty() {
-                if verdict == Verdict::Keep || !self.walk(&path, node)?.is_empty() {
-                    found.push(path);
-                }
-            } else if let Some(dir) = open_dir(dir, &name, &path)? {
-                self.expand(&dir, &path, rest, found)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether no rule cuts off the path or a directory above it.
-    fn is_reachable(&self, path: &[u8]) -> bool {
-        let mut above = Vec::new();
-        components(path).all(|name| {
-            above = join(&above, name);
-            self.input.verdict(&above, true) != Verdict::Prune
-        })
-    }
-
-    /// Selects the file or directory that `path` leads to.
-    fn select(&self, path: &[u8]) -> Result<Option<Match>, SelectError> {
-        let resolved = self.input.root().resolve(path, Follow::Last)?;
-        let Some(node) = resolved.node else { return Err(self.not_found(path, false)?) };
-        let (parent, _) = split_last(&resolved.path);
-        let is_dir = node.metadata.is_dir();
-        let verdict = self.input.verdict(&resolved.path, is_dir);
-        if !self.is_reachable(parent) || verdict == Verdict::Prune {
-            return Err(self.not_found(path, true)?);
-        }
-        let name = split_last(path).1.to_vec();
-        if !is_dir {
-            if verdict != Verdict::Keep {
-                return Err(self.not_found(path, true)?);
-            }
-            if self.excludes.matches(&name, &[]).0 {
-                return Ok(None);
-            }
-        }
-        let top = self.entry(Vec::new(), resolved.path.clone(), node)?;
-        let mut entries = vec![top];
-        if is_dir {
-            let below = self.walk(&resolved.path, node)?;
-            if below.is_empty() && verdict == Verdict::Skip {
-                return Err(self.not_found(path, true)?);
-            }
-            entries.extend(below);
-        }
-        Ok(Some(Match { input: self.index, name, entries }))
-    }
-
-    /// Lists what is selected below the directory at `path`.
-    fn walk(&self, path: &[u8], node: Node) -> Result<Vec<Entry>, SelectError> {
-        if !node.metadata.is_dir() {
-            return Ok(Vec::new());
-        }
-        let dir = self.input.root().dir(path)?;
-        let mut walk = Walk { query: self, pending: Vec::new(), entries: Vec::new() };
-        if let Some(dir) = dir {
-            walk.content(&dir, Place { path: b"", source: path, inside: false, excluded: &[] }, 0)?;
-        }
-        Ok(walk.entries)
-    }
-
-    fn entry(&self, path: Vec<u8>, source: Vec<u8>, node: Node) -> Result<Entry, SelectError> {
-        if split_last(&source).1.starts_with(WHITEOUT) {
-            return Err(SelectError::Reserved { path: display_path(&source) });
-        }
-        let kind = node.metadata.kind;
-        if self.input.is_context() && matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
-            return Err(SelectError::Device { path: display_path(&source) });
-        }
-        let link = match kind {
-            Kind::Symlink => self.input.root().read_link(&source, &node)?,
-            _ => Vec::new(),
-        };
-        Ok(Entry { path, source, node, link, is_implied: false })
-    }
-
-    /// A plain path given to `--parents` must be there as any other.
-    fn check_include(
-        &self,
-        include: Option<&str>,
-        base: &str,
-        found: &[Match],
-    ) -> Result<(), SelectError> {
-        let Some(include) = include.filter(|include| !has_wildcard(include)) else {
-            return Ok(());
-        };
-        let is_there = include.is_empty() || found.iter().any(|found| found.entries.len() > 1);
-        if is_there || has_wildcard(base) || !self.excludes.is_empty() {
-            return Ok(());
-        }
-        Err(self.not_found(&join(base.as_bytes(), unescape(include).as_bytes()), false)?)
-    }
-
-    /// Finds the words for a missing source: the most similar name where it should be.
-    fn not_found(&self, path: &[u8], is_ignored: bool) -> Result<SelectError, SelectError> {
-        let names: Vec<&[u8]> = components(path).collect();
-        let mut candidate = None;
-        for (index, name) in names.iter().enumerate() {
-            let parent = names[..index].join(&b'/');
-            let here = join(&parent, name);
-            if self.input.root().resolve(&here, Follow::Last)?.node.is_some() {
-                continue;
-            }
-            let Some(dir) = self.input.root().dir(&parent)? else { break };
-            let visible = |entry: &DirEntry| {
-                let path = join(&parent, &entry.name);
-                self.input.verdict(&path, entry.node.metadata.is_dir()) == Verdict::Keep
-            };
-            let known = entries(&dir, &parent)?.into_iter().filter(visible).map(|entry| entry.name);
-            candidate = nearest(name, known).map(|name| join(&parent, &name));
-            break;
-        }
-        Ok(SelectError::NotFound {
-            path: String::from_utf8_lossy(path).into_owned(),
-            is_ignored,
-            nearest: candidate.map(|path| String::from_utf8_lossy(&path).into_owned()),
-        })
-    }
-}
-
-/// A walk below one directory.
-struct Walk<'a> {
-    query: &'a Query<'a>,
-    /// Directories passed that are not selected themselves, in case something in them is.
-    pending: Vec<Entry>,
-    entries: Vec<Entry>,
-}
-
-/// A directory on the way.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    path: &'a [u8],
-    source: &'a [u8],
-    /// A pattern of `--parents` matched it or a directory above.
-    inside: bool,
-    /// What each `--exclude` said to it.
-    excluded: &'a [bool],
-}
-
-impl Walk<'_> {
-    fn content(
-        &mut self,
-        dir: &MergedDir,
-        place: Place<'_>,
-        depth: usize,
-    ) -> Result<(), SelectError> {
-        if depth > MAX_DEPTH {
-            return Err(SelectError::TooDeep { path: display_path(place.source) });
-        }
-        for DirEntry { name, node } in entries(dir, place.source)? {
-            let path = join(place.path, &name);
-            let source = join(place.source, &name);
-            let is_dir = node.metadata.is_dir();
-            let verdict = self.query.input.verdict(&source, is_dir);
-            // No layer can hold a socket.
-            if verdict == Verdict::Prune || node.metadata.kind == Kind::Socket {
-                continue;
-            }
-            let include = self.query.include.as_ref();
-            let inside = place.inside || include.is_none_or(|include| include.matches(&path));
-            let (is_excluded, excluded) = self.query.excludes.matches(&path, place.excluded);
-            let is_selected = verdict == Verdict::Keep && inside && !is_excluded;
-            let pending = self.pending.len();
-            if is_selected {
-                let entry = self.query.entry(path.clone(), source.clone(), node)?;
-                self.entries.append(&mut self.pending);
-                self.entries.push(entry);
-            }
-            if !is_dir {
-                continue;
-            }
-            if !is_selected {
-                let hopeless = is_excluded && !self.query.excludes.has_exceptions();
-                let may_match =
-                    inside || include.is_none_or(|include| include.may_match_below(&path));
-                if hopeless || !may_match {
-                    continue;
-                }
-                let mut entry = self.query.entry(path.clone(), source.clone(), node)?;
-                entry.is_implied = true;
-                self.pending.push(entry);
-            }
-            if let Some(dir) = open_dir(dir, &name, &source)? {
-                let below = Place { path: &path, source: &source, inside, excluded: &excluded };
-                self.content(&dir, below, depth + 1)?;
-            }
-            self.pending.truncate(pending);
-        }
-        Ok(())
-    }
-}
-
-fn entries(dir: &MergedDir, path: &[u8]) -> Result<Vec<DirEntry>, RootError> {
-    dir.entries().map_err(|error| RootError::io(path, error))
-}
-
-fn open_dir(dir: &MergedDir, name: &[u8], path: &[u8]) -> Result<Option<MergedDir>, RootError> {
-    dir.open_dir(name).map_err(|error| RootError::io(path, error))
 }

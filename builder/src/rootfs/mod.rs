@@ -101,5 +101,6 @@ pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// Writes a path inside a root as its user sees it: absolute.
 pub(crate) fn display_path(path: &[u8]) -> PathBuf {
-    PathBuf::from(OsString::from_vec([b"/", path].concat()))
+    let names: Vec<&[u8]> = components(path).collect();
+    PathBuf::from(OsString::from_vec([b"/", &names.join(&b'/')[..]].concat()))
 }

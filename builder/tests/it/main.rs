@@ -1,5 +1,11 @@
 //! The crate's integration tests, in one binary.
 
+mod layer;
+mod layer_compress;
+mod layer_copy;
+mod layer_hostile;
+mod layer_root;
+mod layer_tree;
 mod registry;
 mod registry_faults;
 mod registry_support;

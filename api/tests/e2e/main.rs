@@ -1,0 +1,11 @@
+//! The whole path on real parts: real base images, a real npm install, Debian's docker-registry,
+//! dockerd and skopeo. `testdata/test.sh` installs what these tests need; they must run as root
+//! (they drop to an ordinary user themselves) and fail where something is missing.
+
+mod docker;
+mod embedded;
+mod failures;
+mod registry;
+mod rootless;
+mod served;
+mod support;

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Runs every test, after installing the programs that they use (Debian and Ubuntu, as root or sudo).
+#
+#   test.sh [packages | CARGO-TEST-ARGUMENTS...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(
+  apache2-utils busybox-static ca-certificates curl docker-registry docker.io gcc git iptables
+  libc6-dev mmdebstrap skopeo slirp4netns uidmap umoci xattr
+)
+# A docker client that did not come from Debian still wants Debian's daemon.
+command -v npm >/dev/null || packages+=(npm)
+
+install_packages() {
+  local missing=() package
+  for package in "${packages[@]}"; do
+    dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+      missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  local sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -q
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
+
+install_packages
+[ "${1-}" != packages ] || exit 0
+exec cargo test --workspace --locked "$@"
