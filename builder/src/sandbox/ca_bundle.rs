@@ -17,12 +17,14 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::beneath::open_exact;
 use super::error::{At as _, Fault};
-use super::mount::{open_dir, path_of};
+use super::mount::{make_file, open_dir, path_of};
+use super::spec::base64_bytes;
 use super::stub::StubLayer;
 use super::view::ImageView;
 
@@ -30,10 +32,17 @@ use super::view::ImageView;
 pub(super) const DEV_DIR: &str = "rbuild";
 
 /// The image's authorities and the extra ones.
-pub(super) const ALL_FILE: &str = "ca-certificates.crt";
+const ALL_FILE: &str = "ca-certificates.crt";
 
 /// The extra authorities alone.
-pub(super) const EXTRA_FILE: &str = "extra-ca-certificates.crt";
+const EXTRA_FILE: &str = "extra-ca-certificates.crt";
+
+/// Settings of wget and apt, whose TLS library knows no variable: without them they would lose the
+/// extra authorities as soon as the step itself installs the distribution's.
+const SETTINGS: [(&str, &str, &str); 2] = [
+    ("WGETRC", "wgetrc", "ca_certificate = /dev/rbuild/ca-certificates.crt\n"),
+    ("APT_CONFIG", "apt.conf", "Acquire::https::CAInfo \"/dev/rbuild/ca-certificates.crt\";\n"),
+];
 
 /// Bundle files of distributions. The first is also made where an image has none of them.
 const BUNDLES: [&str; 6] = [
@@ -67,15 +76,24 @@ const BUNDLE_BYTES: u64 = 16 << 20;
 /// What was made for the command.
 #[derive(Debug)]
 pub(super) struct CaPlaces {
-    /// The extra authorities, then those of the image.
-    pub bundle: Vec<u8>,
-    /// Files that must be looked at when the command is done.
-    pub shadowed: Vec<Shadowed>,
+    /// The extra authorities, then those of the image or, if it has none, of this machine.
+    bundle: Vec<u8>,
+    notes: Notes,
+}
+
+/// What must be done when the command has ended.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Notes {
+    /// What stands in front of each bundle and must not stay in the layer.
+    #[serde(with = "base64_bytes")]
+    block: Vec<u8>,
+    /// The bundles.
+    shadowed: Vec<Shadowed>,
 }
 
 /// A bundle file that the command saw with the extra authorities in it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Shadowed {
+struct Shadowed {
     /// Relative to the root, without links.
     path: PathBuf,
     /// How many leading parts of it the image has; all, if it has the file.
@@ -99,7 +117,8 @@ pub(super) fn end_line(pem: &mut Vec<u8>) {
 pub(super) fn fill_environment(env: &mut Vec<(String, String)>) {
     let all = ALL_VARIABLES.iter().map(|name| (*name, ALL_FILE));
     let extra = EXTRA_VARIABLES.iter().map(|name| (*name, EXTRA_FILE));
-    for (name, file) in all.chain(extra) {
+    let settings = SETTINGS.iter().map(|(name, file, _)| (*name, *file));
+    for (name, file) in all.chain(extra).chain(settings) {
         if !env.iter().any(|(key, _)| key == name) {
             env.push((name.to_owned(), format!("/dev/{DEV_DIR}/{file}")));
         }
@@ -107,56 +126,85 @@ pub(super) fn fill_environment(env: &mut Vec<(String, String)>) {
 }
 
 /// Shadows the bundle files of the image by ones with `extra` in front.
+///
+/// An image without any gets a bundle that also holds this machine's authorities: a step that
+/// installs the distribution's own and then fetches something must find the public ones too,
+/// though the variables that were set for it name another file.
 pub(super) fn add_to_image(
     view: &ImageView,
     stubs: &mut StubLayer<'_>,
     extra: &[u8],
 ) -> Result<CaPlaces, Fault> {
-    let mut shadowed: Vec<Shadowed> = Vec::new();
+    let mut notes = Notes { block: extra.to_owned(), shadowed: Vec::new() };
     let mut first = None;
     for path in BUNDLES {
         // A path that cannot be followed, such as a loop of links, holds no bundle.
         let Ok(located) = view.locate(path) else { continue };
-        let is_known = shadowed.iter().any(|earlier| earlier.path == located.path);
+        let is_known = notes.shadowed.iter().any(|earlier| earlier.path == located.path);
         let own = view.read_file(&located.path, BUNDLE_BYTES)?.filter(|_| !is_known);
         let Some(own) = own else { continue };
         let bundle = [extra, &own].concat();
         stubs.add_file(&located, &bundle)?;
-        shadowed.push(Shadowed { path: located.path, existing: located.existing });
+        notes.shadowed.push(Shadowed { path: located.path, existing: located.existing });
         first.get_or_insert(bundle);
     }
-    if first.is_none() {
+    let Some(bundle) = first else {
+        notes.block.extend(host_bundle());
         let located = view.locate(BUNDLES[0])?;
         if located.kind.is_none() {
-            stubs.add_file(&located, extra)?;
-            shadowed.push(Shadowed { path: located.path, existing: located.existing });
+            stubs.add_file(&located, &notes.block)?;
+            notes.shadowed.push(Shadowed { path: located.path, existing: located.existing });
         }
+        return Ok(CaPlaces { bundle: notes.block.clone(), notes });
+    };
+    Ok(CaPlaces { bundle, notes })
+}
+
+/// Reads this machine's authorities; none where it has none.
+fn host_bundle() -> Vec<u8> {
+    let read = |path: &&str| {
+        let mut content = Vec::new();
+        File::open(path).and_then(|file| file.take(BUNDLE_BYTES).read_to_end(&mut content)).ok()?;
+        Some(content)
+    };
+    BUNDLES.iter().find_map(read).unwrap_or_default()
+}
+
+impl CaPlaces {
+    /// Writes the files that the environment names into `dir`.
+    pub(super) fn write_files(&self, dir: &OwnedFd, extra: &[u8]) -> Result<(), Fault> {
+        let settings = SETTINGS.iter().map(|(_, name, text)| (*name, text.as_bytes()));
+        let bundles = [(ALL_FILE, self.bundle.as_slice()), (EXTRA_FILE, extra)];
+        for (name, content) in bundles.into_iter().chain(settings) {
+            File::from(make_file(dir, name, 0o444)?).write_all(content).at(name)?;
+        }
+        Ok(())
     }
-    Ok(CaPlaces { bundle: first.unwrap_or_else(|| extra.to_owned()), shadowed })
+
+    /// Hands what must be done afterwards to whoever outlives the command.
+    pub(super) fn write_notes(&self, notes: &OwnedFd) -> Result<(), Fault> {
+        let text = serde_json::to_vec(&self.notes).map_err(std::io::Error::from)?;
+        Ok(File::from(notes.try_clone()?).write_all(&text)?)
+    }
 }
 
-/// Hands the list to whoever outlives the command.
-pub(super) fn write_notes(shadowed: &[Shadowed], notes: &OwnedFd) -> Result<(), Fault> {
-    let text = serde_json::to_vec(shadowed).map_err(std::io::Error::from)?;
-    Ok(File::from(notes.try_clone()?).write_all(&text)?)
-}
-
-/// Cuts `extra` out of the layer `upper`, after the command and all its processes are gone.
-/// `notes` is what [`write_notes`] wrote; nothing, if the command never ran.
-pub(super) fn clean_layer(notes: &OwnedFd, upper: &Path, extra: &[u8]) -> Result<(), Fault> {
+/// Cuts the extra authorities out of the layer `upper`, after the command and all its processes
+/// are gone. `notes` is what [`CaPlaces::write_notes`] wrote; nothing, if the command never ran.
+pub(super) fn clean_layer(notes: &OwnedFd, upper: &Path) -> Result<(), Fault> {
     let text = fs::read(path_of(notes))?;
     if text.is_empty() {
         return Ok(());
     }
-    let shadowed: Vec<Shadowed> = serde_json::from_slice(&text).map_err(std::io::Error::from)?;
+    let notes: Notes = serde_json::from_slice(&text).map_err(std::io::Error::from)?;
     let upper = open_dir(upper)?;
-    shadowed.iter().try_for_each(|file| clean_file(&upper, file, extra).at(file.path.display()))
+    notes
+        .shadowed
+        .iter()
+        .try_for_each(|file| clean_file(&upper, file, &notes.block).at(file.path.display()))
 }
 
-fn clean_file(upper: &OwnedFd, file: &Shadowed, extra: &[u8]) -> Result<(), Fault> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let place = match rustix::fs::openat2(upper, &file.path, flags, Mode::empty(), resolve) {
+fn clean_file(upper: &OwnedFd, file: &Shadowed, block: &[u8]) -> Result<(), Fault> {
+    let place = match open_exact(upper, &file.path) {
         // Untouched, or something else has taken the place of a directory on the way.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
         place => place?,
@@ -167,20 +215,20 @@ fn clean_file(upper: &OwnedFd, file: &Shadowed, extra: &[u8]) -> Result<(), Faul
         FileType::CharacterDevice if stat.st_rdev == 0 && !file.is_in_image() => {
             remove(upper, file)
         }
-        FileType::RegularFile => cut(upper, &place, &stat, file, extra),
+        FileType::RegularFile => cut(upper, &place, &stat, file, block),
         _ => Ok(()),
     }
 }
 
-/// Cuts every occurrence of `extra` out of the file at `place`.
+/// Cuts every occurrence of `block` out of the file at `place`.
 fn cut(
     upper: &OwnedFd,
     place: &OwnedFd,
     stat: &Stat,
     file: &Shadowed,
-    extra: &[u8],
+    block: &[u8],
 ) -> Result<(), Fault> {
-    if u64::try_from(stat.st_size).unwrap_or(0) > BUNDLE_BYTES + extra.len() as u64 {
+    if u64::try_from(stat.st_size).unwrap_or(0) > BUNDLE_BYTES + block.len() as u64 {
         return Err(Fault::refused(format!(
             "`/{}` is too large to be searched for the extra certificates",
             file.path.display()
@@ -188,7 +236,7 @@ fn cut(
     }
     let mut content = Vec::new();
     File::open(path_of(place))?.read_to_end(&mut content)?;
-    let Some(kept) = without(&content, extra) else { return Ok(()) };
+    let Some(kept) = without(&content, block) else { return Ok(()) };
     if kept.is_empty() && !file.is_in_image() {
         return remove(upper, file);
     }
@@ -261,7 +309,7 @@ mod tests {
         let mut env = vec![("SSL_CERT_FILE".to_owned(), "/own.pem".to_owned())];
         fill_environment(&mut env);
         assert_eq!(env[0].1, "/own.pem");
-        assert_eq!(env.len(), ALL_VARIABLES.len() + EXTRA_VARIABLES.len());
+        assert_eq!(env.len(), ALL_VARIABLES.len() + EXTRA_VARIABLES.len() + SETTINGS.len());
         let node = env.iter().find(|(key, _)| key == "NODE_EXTRA_CA_CERTS").unwrap();
         assert_eq!(node.1, "/dev/rbuild/extra-ca-certificates.crt");
     }

@@ -12,7 +12,7 @@ use super::error::Fault;
 use super::root::{Layers, Places};
 use super::source::Prepared;
 use super::spec::SandboxSpec;
-use super::wire::{self, Report};
+use super::wire;
 use super::{dev, etc, exec, identity, kernel_fs, namespace, root};
 
 /// One thing done on the way to the command.
@@ -20,7 +20,7 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
-const STEPS: [(&str, Step); 26] = [
+const STEPS: [(&str, Step); 27] = [
     ("join the cgroup", namespace::join_cgroup),
     ("new namespaces", namespace::enter_namespaces),
     ("private mounts", root::make_mounts_private),
@@ -43,6 +43,7 @@ const STEPS: [(&str, Step); 26] = [
     ("working directory", identity::enter_directory),
     ("wait for the network", namespace::wait_for_network),
     ("capability bounding set", identity::drop_bounding_set),
+    ("seccomp filter", identity::filter_system_calls),
     ("user and groups", identity::become_user),
     ("capabilities", identity::drop_capabilities),
     ("close descriptors", identity::close_descriptors),
@@ -114,9 +115,7 @@ impl Child {
     pub(super) fn run(mut self, control: impl AsFd) -> ExitCode {
         for (step, run) in STEPS {
             if let Err(fault) = run(&mut self) {
-                let report = Report::Failed { step: step.to_owned(), fault };
-                // If the builder is gone, so is the reader of this message.
-                let _ = wire::send(&control, &report, &[]);
+                wire::send_failure(&control, step, fault);
                 break;
             }
         }

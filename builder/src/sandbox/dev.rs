@@ -3,8 +3,6 @@
 //! The nodes are bind mounts, because a user namespace cannot make device nodes, and because all
 //! else here is `nodev`: a node that a step makes itself cannot be opened.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -48,7 +46,9 @@ pub(super) fn mount_dev(child: &mut Child) -> Result<(), Fault> {
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, &dev, name).at(name)?;
     }
-    write_bundles(child, &dev)?;
+    if let Some(ca) = &child.ca {
+        ca.write_files(&make_dir(&dev, ca_bundle::DEV_DIR, 0o755)?, &child.spec.ca_certs)?;
+    }
     let prepared = Prepared { mount: dev.try_clone()?, is_dir: true };
     attach_at(child.root(), &child.places().dev.path, &prepared)?;
 
@@ -87,16 +87,4 @@ fn open_node(name: &str, major: u32, minor: u32) -> Result<OwnedFd, Fault> {
         )));
     }
     Ok(node)
-}
-
-/// Writes the certificate files that environment variables point to.
-fn write_bundles(child: &Child, dev: &OwnedFd) -> Result<(), Fault> {
-    let Some(places) = &child.ca else { return Ok(()) };
-    let dir = make_dir(dev, ca_bundle::DEV_DIR, 0o755)?;
-    for (name, content) in
-        [(ca_bundle::ALL_FILE, &places.bundle), (ca_bundle::EXTRA_FILE, &child.spec.ca_certs)]
-    {
-        File::from(make_file(&dir, name, 0o444)?).write_all(content).at(name)?;
-    }
-    Ok(())
 }

@@ -103,6 +103,9 @@ impl SandboxError {
     }
 }
 
+/// Bytes of one text in a message at most. In JSON each may take six.
+const TEXT_BYTES: usize = 2048;
+
 /// A failure inside a helper process, small enough to send.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Fault {
@@ -118,6 +121,15 @@ enum FaultKind {
     Refused,
     Network,
     Command { exit_code: i32, command: String },
+}
+
+impl FaultKind {
+    fn command_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Command { command, .. } => Some(command),
+            Self::Host | Self::Refused | Self::Network => None,
+        }
+    }
 }
 
 impl Fault {
@@ -143,6 +155,18 @@ impl Fault {
             "" => what.to_string(),
             inner => format!("{what}: {inner}"),
         };
+        self
+    }
+
+    /// Cuts the text down to what fits a message, whatever paths and names it repeats.
+    pub(super) fn clip(mut self) -> Self {
+        for text in [Some(&mut self.detail), self.kind.command_mut()].into_iter().flatten() {
+            if text.len() > TEXT_BYTES {
+                let end = (0..=TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end));
+                text.truncate(end.unwrap_or_default());
+                text.push_str("...");
+            }
+        }
         self
     }
 

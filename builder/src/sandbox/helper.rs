@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::error::Fault;
 use super::spec::Network;
-use super::wire::{self, Launch, Report};
+use super::wire::{self, Launch};
 use super::{init, network, sys};
 use crate::userns;
 
@@ -38,9 +38,7 @@ pub fn helper_main() -> ExitCode {
     match supervise(&control) {
         Ok(code) => code,
         Err(fault) => {
-            let report = Report::Failed { step: "start the helper".to_owned(), fault };
-            // If the builder is gone, so is the reader of this message.
-            let _ = wire::send(&control, &report, &[]);
+            wire::send_failure(&control, "start the helper", fault);
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,8 @@
 //! Who the command is and what it may do: session, limits, working directory, user, capabilities.
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -8,9 +10,10 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid};
 
+use super::beneath::open_followed;
 use super::child::Child;
 use super::error::{At as _, Fault};
-use super::sys;
+use super::{seccomp, sys};
 use crate::userns;
 
 /// What root keeps: Docker's default set, mask `a80425fb`.
@@ -66,9 +69,7 @@ pub(super) fn enter_directory(child: &mut Child) -> Result<(), Fault> {
     if !cwd.starts_with('/') {
         return Err(Fault::refused(format!("working directory `{cwd}` is not absolute")));
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let open = |path: &str| rustix::fs::openat2(child.root(), path, flags, Mode::empty(), resolve);
+    let open = |path: &str| open_followed(child.root(), Path::new(path), OFlags::DIRECTORY);
     let mut path = String::new();
     let mut dir = open("/")?;
     for name in cwd.split('/').filter(|name| !name.is_empty()) {
@@ -110,6 +111,12 @@ pub(super) fn drop_bounding_set(_: &mut Child) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Filters system calls from here on. It comes before the privilege to do so is dropped, since
+/// `no_new_privs`, the other way, would break set-user-ID programs such as `sudo`.
+pub(super) fn filter_system_calls(_: &mut Child) -> Result<(), Fault> {
+    Ok(sys::set_filter(&seccomp::compile())?)
 }
 
 /// Takes on the command's user and groups.

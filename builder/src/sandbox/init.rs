@@ -38,18 +38,27 @@ pub(super) fn run(
         ca_bundle::end_line(&mut spec.ca_certs);
         ca_bundle::fill_environment(&mut spec.env);
     }
-    let report = match start(control, link, launch, &spec) {
+    let running = match start(control, link, launch, &spec) {
         Ok(Started::Command(code)) => return code,
-        Ok(Started::Watch(running)) => match running.watch(control, &spec) {
-            Ok(Some(report)) => report,
-            // The builder is gone; leaving takes everything along.
-            Ok(None) => return ExitCode::FAILURE,
-            Err(fault) => Report::Failed { step: "watch the command".to_owned(), fault },
-        },
-        Err((step, fault)) => Report::Failed { step: step.to_owned(), fault },
+        Ok(Started::Watch(running)) => running,
+        Err((step, fault)) => {
+            wire::send_failure(control, step, fault);
+            return ExitCode::FAILURE;
+        }
     };
-    let _ = wire::send(control, &report, &[]);
-    ExitCode::SUCCESS
+    match running.watch(control, &spec) {
+        Ok(Some(report)) => {
+            // If the builder is gone, so is the reader of this message.
+            let _ = wire::send(control, &report, &[]);
+            ExitCode::SUCCESS
+        }
+        // The builder is gone; leaving takes everything along.
+        Ok(None) => ExitCode::FAILURE,
+        Err((step, fault)) => {
+            wire::send_failure(control, step, fault);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Which of two processes this is.
@@ -119,20 +128,17 @@ fn start_network(
 
 impl Running {
     /// Follows orders until the command has ended; `None` when the builder is gone.
-    fn watch(mut self, control: &OwnedFd, spec: &SandboxSpec) -> Result<Option<Report>, Fault> {
+    fn watch(
+        mut self,
+        control: &OwnedFd,
+        spec: &SandboxSpec,
+    ) -> Result<Option<Report>, (&'static str, Fault)> {
+        let watching = |fault| ("watch the command", fault);
         let mut failure = None;
         loop {
-            let [has_ended, has_order, has_network] = self.wait(control)?;
-            if has_order {
-                match wire::receive::<Order>(control)? {
-                    None => return Ok(None),
-                    Some((Order::Kill, _)) => self.signal(Signal::KILL),
-                    Some((Order::Signal(number), _)) => {
-                        if let Some(signal) = Signal::from_named_raw(number) {
-                            self.signal(signal);
-                        }
-                    }
-                }
+            let [has_ended, has_order, has_network] = self.wait(control).map_err(watching)?;
+            if has_order && !self.obey(control).map_err(watching)? {
+                return Ok(None);
             }
             let is_late = self.network.is_some() && Instant::now() > self.deadline;
             if let Some((network, tell_go)) = self.network.take_if(|_| has_network || is_late)
@@ -145,14 +151,29 @@ impl Running {
                 break;
             }
         }
-        let report = self.reap()?;
+        let report = self.reap().map_err(watching)?;
         if let Some(fault) = failure {
-            return Ok(Some(Report::Failed { step: "private network".to_owned(), fault }));
+            return Err(("private network", fault));
         }
         if let Some(dirs) = spec.scratch.as_ref().filter(|_| !spec.ca_certs.is_empty()) {
-            ca_bundle::clean_layer(&self.notes, &dirs.upper, &spec.ca_certs)?;
+            ca_bundle::clean_layer(&self.notes, &dirs.upper)
+                .map_err(|fault| ("take the extra certificates out of the layer", fault))?;
         }
         Ok(Some(report))
+    }
+
+    /// Does what the builder asks for; false if the builder is gone.
+    fn obey(&self, control: &OwnedFd) -> Result<bool, Fault> {
+        match wire::receive::<Order>(control)? {
+            None => return Ok(false),
+            Some((Order::Kill, _)) => self.signal(Signal::KILL),
+            Some((Order::Signal(number), _)) => {
+                if let Some(signal) = Signal::from_named_raw(number) {
+                    self.signal(signal);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Sleeps until the command ends, an order comes or the network is up.

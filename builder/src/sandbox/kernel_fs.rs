@@ -8,9 +8,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::beneath::open_exact;
 use super::child::Child;
 use super::error::{At as _, Fault};
 use super::mount::{
@@ -141,9 +142,7 @@ fn mask(mount: &OwnedFd, name: &str, null: &OwnedFd, empty: &OwnedFd) -> Result<
 }
 
 fn open_part(mount: &OwnedFd, name: &str) -> Result<Option<OwnedFd>, Fault> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match rustix::fs::openat2(mount, name, flags, Mode::empty(), resolve) {
+    match open_exact(mount, Path::new(name)) {
         Err(Errno::NOENT) => Ok(None),
         place => place.at(name).map(Some),
     }

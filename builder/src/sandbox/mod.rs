@@ -7,6 +7,7 @@
 //!
 //! One kernel topic a file; the order of things is the list in `child.rs`.
 
+mod beneath;
 mod ca_bundle;
 mod cgroup;
 mod child;
@@ -23,6 +24,7 @@ mod namespace;
 mod network;
 mod root;
 mod run;
+mod seccomp;
 mod source;
 mod spec;
 mod stub;

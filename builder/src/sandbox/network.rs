@@ -148,9 +148,9 @@ pub(super) fn send_namespace(link: &OwnedFd) -> Result<(), Fault> {
         unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?;
         File::open("/proc/self/ns/net").at("network namespace")
     };
-    let made = make();
-    let fds: Vec<_> = made.iter().map(AsFd::as_fd).collect();
-    Ok(wire::send(link, &made.as_ref().err(), &fds)?)
+    let netns = make();
+    let fds: Vec<_> = netns.iter().map(AsFd::as_fd).collect();
+    Ok(wire::send(link, &netns.as_ref().err(), &fds)?)
 }
 
 /// Receives what [`send_namespace`] sends.

@@ -7,7 +7,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use super::ca_bundle;
 use super::child::Child;
 use super::error::{At as _, Fault};
-use super::mount::{KERNEL, attach, make_dir, open_dir, overlay, tmpfs};
+use super::mount::{DATA, attach, make_dir, open_dir, overlay, tmpfs};
 use super::source::{Prepared, open_roots, prepare};
 use super::spec::MountSource;
 use super::stub::StubLayer;
@@ -75,7 +75,8 @@ pub(super) fn make_mounts_private(_: &mut Child) -> Result<(), Fault> {
 pub(super) fn mount_scratch(child: &mut Child) -> Result<(), Fault> {
     let contents: usize = child.spec.mounts.iter().map(|mount| content_bytes(&mount.source)).sum();
     let size = SCRATCH_BYTES + contents as u64 + 4 * child.spec.ca_certs.len() as u64;
-    let scratch = tmpfs("700", Some(size), KERNEL)?;
+    // Not `noexec`: files of the spec may be programs, and a copy of a mount keeps its flags.
+    let scratch = tmpfs("700", Some(size), DATA)?;
     let layers = child.layers();
     let place = layers.writable.as_ref().map(|(_, work)| work).or(layers.lowers.last());
     let place = place.ok_or_else(|| Fault::refused("the image has no layers: nothing can run"))?;
@@ -151,7 +152,7 @@ pub(super) fn find_mount_points(child: &mut Child) -> Result<(), Fault> {
     let ca = ca.transpose()?;
     let stub = stubs.finish()?;
     if let Some(ca) = &ca {
-        ca_bundle::write_notes(&ca.shadowed, &child.notes)?;
+        ca.write_notes(&child.notes)?;
     }
 
     child.places = Some(Places { proc, dev, sys, etc, mounts });
@@ -174,7 +175,7 @@ pub(super) fn mount_root(child: &mut Child) -> Result<(), Fault> {
         overlay(&lowers, Some((upper.as_fd(), work.as_fd())))?
     } else {
         // Apart from the scratch memory, which is small: a command may write much.
-        let memory = tmpfs("755", None, KERNEL)?;
+        let memory = tmpfs("755", None, DATA)?;
         attach(&memory, make_dir(scratch, "changes", 0o700)?)?;
         let upper = make_dir(&memory, "upper", 0o755)?;
         let work = make_dir(&memory, "work", 0o700)?;

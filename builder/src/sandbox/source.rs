@@ -6,11 +6,13 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::beneath::open_followed;
 use super::error::{At as _, Fault};
 use super::mount::{
     DATA, KERNEL, READ_ONLY, attach, clone_of, make_dir, make_file, open_dir, overlay, tmpfs,
@@ -75,10 +77,7 @@ fn bind(place: impl AsFd, attributes: MountAttrFlags) -> Result<Prepared, Fault>
 /// Finds `path` beneath `root`, links kept inside it.
 fn find(root: &OwnedFd, path: &str, target: &str) -> Result<OwnedFd, Fault> {
     let relative = path.trim_start_matches('/');
-    let relative = if relative.is_empty() { "." } else { relative };
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) {
+    match open_followed(root, Path::new(relative), OFlags::empty()) {
         Err(Errno::NOENT | Errno::NOTDIR) => Err(Fault::refused(format!(
             "the source `{path}` of the mount on `{target}` does not exist"
         ))),

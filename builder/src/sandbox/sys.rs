@@ -55,12 +55,37 @@ pub(super) fn close_from_on_exec(first: libc::c_uint) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Gives every signal its default action (signal(2)): ignored ones would survive execve.
+/// Gives every signal its default action (`rt_sigaction(2)`): ignored ones would survive execve.
+///
+/// Not by libc, which keeps 32 and 33 for itself although they can be inherited as ignored.
 pub(super) fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL runs no code of ours; numbers that cannot be changed fail harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    const SIGNALS: libc::c_int = 64;
+    // The kernel's `struct sigaction`: handler (0 is the default), flags, restorer, mask.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNALS {
+        // SAFETY: `default` is a whole structure of zeros that outlives the call, and installs no
+        // code of ours. SIGKILL and SIGSTOP cannot be changed and fail harmlessly.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
+}
+
+/// Installs a system call filter (seccomp(2)); needs `CAP_SYS_ADMIN` in this user namespace.
+pub(super) fn set_filter(program: &[libc::sock_filter]) -> nix::Result<()> {
+    let len = program.len().try_into().map_err(|_| Errno::EINVAL)?;
+    let filter = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `filter` describes `program`, which outlives the call; the kernel copies and checks
+    // it, and writes to neither.
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    Errno::result(result).map(drop)
 }
 
 /// Leaves the session keyring of whoever started the builder for a new one (keyctl(2)).

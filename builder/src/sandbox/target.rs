@@ -1,11 +1,12 @@
 //! Where things are mounted: mount points found, made where missing, and covered.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::beneath::open_exact;
 use super::error::{At as _, Fault};
 use super::mount::attach;
 use super::source::Prepared;
@@ -61,7 +62,7 @@ impl Targets {
 /// What is missing by now lies inside an earlier mount and is made there, as Docker does; links
 /// inside an earlier mount are not followed.
 pub(super) fn attach_at(root: &OwnedFd, target: &Path, prepared: &Prepared) -> Result<(), Fault> {
-    let place = match open(root, target) {
+    let place = match open_exact(root, target) {
         Err(Errno::NOENT) => make(root, target, prepared.is_dir)?,
         Err(Errno::LOOP) => {
             let target = target.display();
@@ -74,18 +75,12 @@ pub(super) fn attach_at(root: &OwnedFd, target: &Path, prepared: &Prepared) -> R
     attach(&prepared.mount, place).at(target.display())
 }
 
-fn open(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
-}
-
 /// Makes the mount point `path` with its parents and opens it.
 fn make(root: &OwnedFd, path: &Path, is_dir: bool) -> Result<OwnedFd, Fault> {
     let parent = path.parent().unwrap_or(Path::new(""));
     let mut dir = root.try_clone()?;
     for name in parent {
-        dir = match open(&dir, Path::new(name)) {
+        dir = match open_exact(&dir, Path::new(name)) {
             Err(Errno::NOENT) => super::mount::make_dir(&dir, name, 0o755)?,
             next => next.at(path.display())?,
         };

@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::beneath::open_exact;
 use super::error::{At as _, Fault};
 use super::mount::{overlay, path_of};
 
@@ -49,11 +50,7 @@ impl ImageView {
 
     /// Opens what is at `path`, itself free of links, as a place; a link is not followed.
     pub(super) fn open_place(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        let root = self.root.as_ref().ok_or(Errno::NOENT)?;
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+        open_exact(self.root.as_ref().ok_or(Errno::NOENT)?, path)
     }
 
     /// Follows every link of `path`, an absolute one, beneath the root.
@@ -160,6 +157,9 @@ fn parts(path: &Path) -> impl Iterator<Item = OsString> + '_ {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use rustix::fs::OFlags;
+
+    use super::super::beneath::open_followed;
     use super::*;
 
     /// An image with the links that images have, and some that attackers make.
@@ -242,6 +242,39 @@ mod tests {
         for (name, path, limit, want) in cases {
             let read = view.read_file(Path::new(path), limit).unwrap();
             assert_eq!(read.is_some(), want, "{name}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Where the kernel finds something beneath the root, so do we, and the same thing.
+        #[test]
+        fn the_kernel_agrees(
+            links in proptest::collection::vec(("[ab](/[ab]){0,2}", "/?(([ab]|\\.\\.)/){0,3}[ab.]"), 0..5),
+            dirs in proptest::collection::vec("[ab](/[ab]){0,3}", 0..5),
+            path in "(/([ab]|\\.\\.)){1,5}",
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, target) in links {
+                let link = dir.path().join(name);
+                // Some of the random names are taken, or lead through a link: left out.
+                let _ = std::fs::create_dir_all(link.parent().unwrap());
+                let _ = symlink(target, link);
+            }
+            for name in dirs {
+                let _ = std::fs::create_dir_all(dir.path().join(name));
+            }
+            let root = super::super::mount::open_dir(dir.path()).unwrap();
+            let kernels = open_followed(&root, Path::new(&path), OFlags::empty());
+            let view = ImageView::open(&[root.as_fd()]).unwrap();
+            let located = view.locate(&path);
+            if let Ok(kernels) = kernels {
+                let located = located.unwrap();
+                let ours = view.open_place(&located.path).unwrap();
+                let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+                proptest::prop_assert_eq!(inode(&ours), inode(&kernels));
+                proptest::prop_assert!(located.kind.is_some());
+                proptest::prop_assert_eq!(located.existing, located.path.components().count());
+            }
         }
     }
 }

@@ -84,6 +84,12 @@ pub(super) fn send(
     rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
+/// Tells the builder that `step` failed. If the builder is gone, so is the reader of the message.
+pub(super) fn send_failure(socket: impl AsFd, step: &str, fault: Fault) {
+    let report = Report::Failed { step: step.to_owned(), fault: fault.clip() };
+    let _ = send(socket, &report, &[]);
+}
+
 /// Receives one message and its descriptors; `None` when the other end is closed.
 pub(super) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,

@@ -1,60 +1,91 @@
 //! What tests re-execute as the sandbox's helper, and run as another user or to be killed.
 //!
-//! `sandbox-program run|rootless` reads a spec as JSON, runs it and writes what came of it as JSON.
+//! `sandbox-program run|rootless [cancel|SIGNAL MILLISECONDS]` reads a spec as JSON from standard
+//! input or the file `$SANDBOX_SPEC`, runs it (cancelling or sending the signal after that time) and writes what came of it.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use builder::{Control, HELPER_ARG, OutputStream, Sandbox, SandboxSpec};
+use cache::Digest;
+use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    let command = std::env::args().nth(1).unwrap_or_default();
-    if command == HELPER_ARG {
-        return builder::helper_main();
-    }
-    let mapping = match command.as_str() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (mode, request) = match args[..] {
+        [HELPER_ARG, ..] => return builder::helper_main(),
+        [mode, request, after] => (mode, Some((request, after))),
+        [mode] => (mode, None),
+        _ => return ExitCode::from(2),
+    };
+    let mapping = match mode {
         "run" => Ok(None),
         "rootless" => builder::enter_user_namespace().map(Some),
         _ => return ExitCode::from(2),
     };
     let outcome = match mapping {
         Ok(mapping) => {
-            let mut outcome = run();
+            let mut outcome = run(request);
             outcome["mapping"] = mapping.map(|mapping| format!("{mapping:?}")).into();
             outcome
         }
-        Err(error) => serde_json::json!({ "error": builder::causes(&error) }),
+        Err(error) => json!({ "error": builder::causes(&error) }),
     };
-    if serde_json::to_writer(io::stdout(), &outcome).is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let is_written = serde_json::to_writer(io::stdout(), &outcome).is_ok();
+    if is_written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs the spec on standard input.
-fn run() -> serde_json::Value {
-    let mut text = String::new();
-    let spec = io::stdin().read_to_string(&mut text).map_err(serde_json::Error::io);
-    let spec: SandboxSpec = match spec.and_then(|_| serde_json::from_str(&text)) {
+fn run(request: Option<(&str, &str)>) -> Value {
+    // A step that inherits standard input has its spec in a file.
+    let text = match std::env::var_os("SANDBOX_SPEC") {
+        Some(file) => std::fs::read_to_string(file),
+        None => io::read_to_string(io::stdin()),
+    };
+    let spec = text.map_err(serde_json::Error::io).and_then(|text| serde_json::from_str(&text));
+    let spec: SandboxSpec = match spec {
         Ok(spec) => spec,
-        Err(error) => return serde_json::json!({ "error": [error.to_string()] }),
+        Err(error) => return json!({ "error": [error.to_string()] }),
+    };
+    let started = Instant::now();
+    let mut request = request.map(|(what, after)| {
+        let after = Duration::from_millis(after.parse().expect("milliseconds"));
+        let what = what.parse().map_or(Control::Cancel, Control::Signal);
+        (what, after)
+    });
+    let mut control = || match request {
+        Some((what, after)) if started.elapsed() > after => {
+            if what != Control::Cancel {
+                request = None;
+            }
+            what
+        }
+        _ => Control::Continue,
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut output = |stream, bytes: &[u8]| match stream {
         OutputStream::Stdout => stdout.extend_from_slice(bytes),
         OutputStream::Stderr => stderr.extend_from_slice(bytes),
     };
-    let result = Sandbox::open()
-        .and_then(|sandbox| sandbox.run(&spec, &mut output, &mut || Control::Continue));
-    let (code, error) = match result {
-        Ok(exit) => (Some(exit.code()), None),
-        Err(error) => (None, Some(builder::causes(&error))),
-    };
-    serde_json::json!({
-        "code": code,
-        "error": error,
+    let result = Sandbox::open().and_then(|sandbox| sandbox.run(&spec, &mut output, &mut control));
+    let millis = u64::try_from(started.elapsed().as_millis()).expect("a test ends");
+    let digest = Digest::of(&stdout).to_string();
+    stdout.truncate(1 << 20);
+    let mut outcome = json!({
         "stdout": String::from_utf8_lossy(&stdout),
+        "stdout_digest": digest,
         "stderr": String::from_utf8_lossy(&stderr),
-    })
+        "millis": millis,
+    });
+    match result {
+        Ok(exit) => outcome["code"] = exit.code().into(),
+        Err(error) => {
+            outcome["kind"] = json!(error.kind());
+            outcome["exit_code"] = error.exit_code().into();
+            outcome["error"] = json!(builder::causes(&error));
+        }
+    }
+    outcome
 }
