@@ -33,7 +33,7 @@ impl Engine {
             Self::Remote(client) => client.images().await,
             Self::Local(builder) => {
                 let builder = builder.clone();
-                let images = blocking::run(move || builder.images()).await?;
+                let images = blocking::run(move || builder.images().map_err(Fault::from)).await?;
                 Ok(images.into_iter().map(ImageItem::from).collect())
             }
         }
@@ -45,7 +45,9 @@ impl Engine {
             Self::Remote(client) => client.inspect(name).await,
             Self::Local(builder) => {
                 let (builder, name) = (builder.clone(), name.to_owned());
-                Ok(wire::inspect(blocking::run(move || builder.inspect(&name)).await?))
+                let image =
+                    blocking::run(move || builder.inspect(&name).map_err(Fault::from)).await?;
+                Ok(wire::inspect(image))
             }
         }
     }
@@ -56,7 +58,8 @@ impl Engine {
             Self::Remote(client) => client.history(name).await,
             Self::Local(builder) => {
                 let (builder, name) = (builder.clone(), name.to_owned());
-                let rows = blocking::run(move || builder.history(&name)).await?;
+                let rows =
+                    blocking::run(move || builder.history(&name).map_err(Fault::from)).await?;
                 Ok(rows.into_iter().map(HistoryItem::from).collect())
             }
         }
@@ -68,7 +71,7 @@ impl Engine {
             Self::Remote(client) => client.tag(&source, &target).await,
             Self::Local(builder) => {
                 let builder = builder.clone();
-                Ok(blocking::run(move || builder.tag(&source, &target)).await?)
+                blocking::run(move || builder.tag(&source, &target).map_err(Fault::from)).await
             }
         }
     }
@@ -79,7 +82,9 @@ impl Engine {
             Self::Remote(client) => client.remove(name, force).await,
             Self::Local(builder) => {
                 let (builder, name) = (builder.clone(), name.to_owned());
-                let removed = blocking::run(move || builder.remove(&name, force)).await?;
+                let removed =
+                    blocking::run(move || builder.remove(&name, force).map_err(Fault::from))
+                        .await?;
                 Ok(wire::removed(removed))
             }
         }

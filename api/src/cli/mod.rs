@@ -53,7 +53,7 @@ fn start_log() {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .without_time()
-        .with_ansi(crate::progress::wants_color())
+        .with_ansi(false)
         .init();
 }
 

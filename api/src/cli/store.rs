@@ -15,7 +15,7 @@ use crate::format::{printable, size, table};
 pub(super) async fn usage(args: UsageArgs, settings: Settings) -> Result<(), Fault> {
     let root = settings.builder.root.clone();
     let builder = open_local(settings, "du").await?;
-    let usage = blocking::run(move || builder.usage()).await?;
+    let usage = blocking::run(move || builder.usage().map_err(Fault::from)).await?;
     if args.format == ListFormat::Json {
         let text = serde_json::to_string(&usage).expect("numbers are JSON");
         return print(&(text + "\n"));
@@ -51,7 +51,7 @@ pub(super) async fn prune(args: PruneArgs, settings: Settings) -> Result<(), Fau
 pub(super) async fn check(args: CheckArgs, settings: Settings) -> Result<ExitCode, Fault> {
     let builder = open_local(settings, "store check").await?;
     let repair = args.repair;
-    let faults = blocking::run(move || builder.check(repair)).await?;
+    let faults = blocking::run(move || builder.check(repair).map_err(Fault::from)).await?;
     let lines = faults.iter().map(|fault| printable(fault) + "\n");
     print(&lines.collect::<String>())?;
     let count = faults.len();

@@ -9,11 +9,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::lines::LineBuffer;
 use super::{Seen, View, phase_word, summary};
-use crate::format::{self, printable};
+use crate::format::{self, ellipsis, printable};
 use crate::report;
 
 /// Lines of output shown below a running step.
 const LOG_ROWS: usize = 4;
+
+/// Stands before them.
+const LOG_INDENT: &str = "    ";
 
 /// Redraws a second at most.
 const REDRAW_HERTZ: u8 = 10;
@@ -22,6 +25,8 @@ const REDRAW_HERTZ: u8 = 10;
 #[derive(Debug)]
 pub(super) struct Live {
     rows: MultiProgress,
+    /// Returns the columns of the terminal, which may change.
+    width: fn() -> usize,
     color: bool,
     seen: Seen,
     running: BTreeMap<usize, RunningStep>,
@@ -31,19 +36,22 @@ pub(super) struct Live {
 #[derive(Debug)]
 struct RunningStep {
     head: ProgressBar,
-    log: VecDeque<ProgressBar>,
+    /// Shows `lines`; made with the first of them.
+    log: Option<ProgressBar>,
+    lines: VecDeque<String>,
     /// Incomplete lines of standard output and of standard error.
     partial: [LineBuffer; 2],
 }
 
 impl Live {
     pub(super) fn on_stderr(color: bool) -> Self {
-        Self::new(ProgressDrawTarget::stderr_with_hz(REDRAW_HERTZ), color)
+        Self::new(ProgressDrawTarget::stderr_with_hz(REDRAW_HERTZ), stderr_width, color)
     }
 
-    fn new(target: ProgressDrawTarget, color: bool) -> Self {
+    fn new(target: ProgressDrawTarget, width: fn() -> usize, color: bool) -> Self {
         Self {
             rows: MultiProgress::with_draw_target(target),
+            width,
             color,
             seen: Seen::default(),
             running: BTreeMap::new(),
@@ -57,45 +65,43 @@ impl Live {
 
     fn start(&mut self, step: usize) {
         let (label, instruction) = self.seen.step(step);
-        let head = self.rows.add(ProgressBar::new_spinner());
-        head.set_style(style("{spinner} {prefix} {wide_msg} {elapsed}"));
-        head.set_prefix(label);
-        head.set_message(instruction);
+        let head = ProgressBar::new_spinner()
+            .with_style(style("{spinner} {prefix} {wide_msg} {elapsed}"))
+            .with_prefix(label)
+            .with_message(instruction);
+        let head = self.rows.add(head);
         head.enable_steady_tick(Duration::from_millis(200));
-        let log = VecDeque::new();
-        self.running.insert(step, RunningStep { head, log, partial: Default::default() });
+        let running =
+            RunningStep { head, log: None, lines: VecDeque::new(), partial: Default::default() };
+        self.running.insert(step, running);
     }
 
     fn output(&mut self, step: usize, stream: OutputStream, bytes: &[u8]) {
         let Some(running) = self.running.get_mut(&step) else { return };
-        let mut lines = VecDeque::new();
+        let lines = &mut running.lines;
+        let room = (self.width)().saturating_sub(LOG_INDENT.len());
+        let mut is_new = false;
         running.partial[usize::from(stream == OutputStream::Stderr)].push(bytes, |line| {
-            lines.push_back(printable(line));
+            is_new = true;
+            lines.push_back(format!("{LOG_INDENT}{}", ellipsis(&printable(line), room)));
             if lines.len() > LOG_ROWS {
                 lines.pop_front();
             }
         });
-        for line in lines {
-            let row = if running.log.len() < LOG_ROWS {
-                let after = running.log.back().unwrap_or(&running.head);
-                let row = self.rows.insert_after(after, ProgressBar::new_spinner());
-                row.set_style(style("    {wide_msg}"));
-                running.log.push_back(row.clone());
-                row
-            } else {
-                // Rows stay where they are; their texts move up.
-                for index in 1..running.log.len() {
-                    running.log[index - 1].set_message(running.log[index].message());
-                }
-                running.log[LOG_ROWS - 1].clone()
-            };
-            row.set_message(line);
+        if is_new {
+            // All lines are one row, so that they move up in one redraw.
+            let text = lines.make_contiguous().join("\n");
+            let row = running.log.get_or_insert_with(|| {
+                let row = ProgressBar::new_spinner().with_style(style("{msg}"));
+                self.rows.insert_after(&running.head, row.with_message(text.clone()))
+            });
+            row.set_message(text);
         }
     }
 
     fn end(&mut self, step: usize) {
         if let Some(running) = self.running.remove(&step) {
-            for row in running.log.iter().chain([&running.head]) {
+            for row in [running.log.as_ref(), Some(&running.head)].into_iter().flatten() {
                 row.finish_and_clear();
                 self.rows.remove(row);
             }
@@ -159,6 +165,12 @@ impl Live {
             self.rows.remove(&bar);
         }
     }
+}
+
+fn stderr_width() -> usize {
+    const UNKNOWN: usize = 80;
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|&width| width > 0).unwrap_or(UNKNOWN)
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -267,7 +279,7 @@ mod tests {
     fn run(events: &[Event]) -> String {
         let tape = Tape::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(tape.clone()), 255);
-        let mut view = Live::new(target, false);
+        let mut view = Live::new(target, || 80, false);
         for event in events {
             view.event(event).unwrap();
             // Redraws are limited in time; this one wants to see them all.

@@ -47,8 +47,8 @@ pub(crate) enum ApiError {
     #[error("too many builds are running, try again later")]
     Busy,
     /// Something about an image.
-    #[error("{}", builder::causes(.0).join(": "))]
-    Image(#[from] ImageError),
+    #[error("{}", builder::causes(&**.0).join(": "))]
+    Image(Box<ImageError>),
     /// A build that ended before it showed anything.
     #[error("{message}")]
     Build {
@@ -70,7 +70,8 @@ impl ApiError {
             Self::Parameter { .. } | Self::Unsupported { .. } | Self::Version(_) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::NoRoute | Self::NotFound(_) | Self::Image(ImageError::NotFound { .. }) => {
+            Self::NoRoute | Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Image(error) if matches!(**error, ImageError::NotFound { .. }) => {
                 StatusCode::NOT_FOUND
             }
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -80,6 +81,12 @@ impl ApiError {
             Self::Image(error) => status_of(error.kind()),
             Self::Build { kind, .. } => status_of(*kind),
         }
+    }
+}
+
+impl From<ImageError> for ApiError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Box::new(error))
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn list(call: &Call) -> Result<Response, ApiError> {
     call.expect_only(&["all", "digests", "filters", "shared-size"])?;
     let filters = Filters::parse(call.parameter("filters"))?;
     let builder = call.service.builder().clone();
-    let images = blocking::run(move || builder.images()).await?;
+    let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
     let rows = images.into_iter().filter(|image| filters.admit(image)).map(ImageItem::from);
     Ok(Json(rows.collect::<Vec<_>>()).into_response())
 }
@@ -28,7 +28,7 @@ pub(super) async fn list(call: &Call) -> Result<Response, ApiError> {
 pub(super) async fn inspect(call: &Call, name: String) -> Result<Response, ApiError> {
     call.expect_only(&[])?;
     let builder = call.service.builder().clone();
-    let image = blocking::run(move || builder.inspect(&name)).await?;
+    let image = blocking::run(move || builder.inspect(&name).map_err(ApiError::from)).await?;
     Ok(Json(wire::inspect(image)).into_response())
 }
 
@@ -36,7 +36,7 @@ pub(super) async fn inspect(call: &Call, name: String) -> Result<Response, ApiEr
 pub(super) async fn history(call: &Call, name: String) -> Result<Response, ApiError> {
     call.expect_only(&[])?;
     let builder = call.service.builder().clone();
-    let rows = blocking::run(move || builder.history(&name)).await?;
+    let rows = blocking::run(move || builder.history(&name).map_err(ApiError::from)).await?;
     Ok(Json(rows.into_iter().map(HistoryItem::from).collect::<Vec<_>>()).into_response())
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn tag(call: &Call, name: String) -> Result<Response, ApiError>
         call.parameter("repo").ok_or_else(|| ApiError::parameter("repo", "it is missing"))?;
     let target = with_tag(repository, call.parameter("tag"));
     let builder = call.service.builder().clone();
-    blocking::run(move || builder.tag(&name, &target)).await?;
+    blocking::run(move || builder.tag(&name, &target).map_err(ApiError::from)).await?;
     Ok(StatusCode::CREATED.into_response())
 }
 
@@ -57,7 +57,8 @@ pub(super) async fn remove(call: &Call, name: String) -> Result<Response, ApiErr
     call.expect_only(&["force", "noprune"])?;
     let force = call.parameter("force").is_some_and(boolean);
     let builder = call.service.builder().clone();
-    let removed = blocking::run(move || builder.remove(&name, force)).await?;
+    let removed =
+        blocking::run(move || builder.remove(&name, force).map_err(ApiError::from)).await?;
     Ok(Json(wire::removed(removed)).into_response())
 }
 

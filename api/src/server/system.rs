@@ -55,7 +55,7 @@ pub(super) fn version() -> Response {
 /// `GET /info`.
 pub(super) async fn info(call: &Call) -> Result<Response, ApiError> {
     let builder = call.service.builder().clone();
-    let images = blocking::run(move || builder.images()).await?;
+    let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
     let uname = rustix::system::uname();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = rustix::system::sysinfo();
@@ -86,7 +86,7 @@ pub(super) async fn info(call: &Call) -> Result<Response, ApiError> {
 /// `GET /system/df`.
 pub(super) async fn disk_usage(call: &Call) -> Result<Response, ApiError> {
     let builder = call.service.builder().clone();
-    let images = blocking::run(move || builder.images()).await?;
+    let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
     let images: Vec<ImageItem> = images.into_iter().map(ImageItem::from).collect();
     let layers: u64 = images.iter().map(|image| image.size).sum();
     Ok(Json(json!({

@@ -99,7 +99,10 @@ pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, 
     let builder = call.service.builder().clone();
     let known = names.clone();
     let look = builder.clone();
-    blocking::run(move || known.iter().try_for_each(|name| look.inspect(name).map(drop))).await?;
+    blocking::run(move || {
+        known.iter().try_for_each(|name| look.inspect(name).map(drop).map_err(ApiError::from))
+    })
+    .await?;
     let (writer, end, chunks) = pipe::writer();
     call.service.spawn(async move {
         let (events, seen) = Events::channel();

@@ -72,3 +72,33 @@ fn an_empty_store_has_no_images() {
     let version = text(&rbuild(dir.path(), &["version"]).stdout);
     assert_eq!(version, format!("rbuild {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn a_terminal_gets_the_live_view() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("context")).unwrap();
+    fs::write(dir.path().join("context/Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    // Makes the terminal that a test has not.
+    let rbuild = assert_cmd::cargo::cargo_bin!("rbuild").display().to_string();
+    let run = |settings: &str| {
+        let line = format!("{settings} {rbuild} --store store -t x:1 context");
+        let output = std::process::Command::new("script")
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .current_dir(dir.path())
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("`script` of util-linux starts");
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("Built x:1"), "{said}");
+        said
+    };
+    let said = run("");
+    assert!(said.contains("COPY Dockerfile /") && said.contains("\x1b["), "{said}");
+    let said = run("NO_COLOR=1");
+    assert!(said.contains("CACHED") && !said.contains("\x1b[32m"), "{said}");
+    let said = run("TERM=dumb");
+    assert!(said.contains("[2/2] COPY Dockerfile /  CACHED") && !said.contains('\x1b'), "{said}");
+}

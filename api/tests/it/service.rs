@@ -24,7 +24,7 @@ impl Service {
             .expect("rbuild starts");
         let mut line = String::new();
         let stderr = child.stderr.take().expect("standard error is piped");
-        BufReader::new(stderr).read_line(&mut line).expect("the service says where it listens");
+        BufReader::new(stderr).read_line(&mut line).expect("the first line is UTF-8");
         let address = line.trim().strip_prefix("rbuild listens on ").expect(&line).to_owned();
         Self { child, address }
     }
@@ -32,11 +32,9 @@ impl Service {
     /// Asks it to end, and returns its exit code and how long it took.
     fn end(mut self) -> (Option<i32>, Duration) {
         let since = Instant::now();
-        let id = i32::try_from(self.child.id()).expect("process ids are positive");
-        let id = rustix::process::Pid::from_raw(id).expect("a child is no process 0");
-        rustix::process::kill_process(id, rustix::process::Signal::TERM)
-            .expect("a child may be signalled");
-        (self.child.wait().expect("a child can be waited for").code(), since.elapsed())
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
+        (self.child.wait().expect("it is ours to wait for").code(), since.elapsed())
     }
 }
 
@@ -121,4 +119,67 @@ fn an_idle_connection_does_not_hold_the_end_up() {
     let (code, took) = service.end();
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn what_is_built_here_and_there_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = dir.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("file"), "content").unwrap();
+    std::fs::write(context.join("left.log"), "").unwrap();
+    std::fs::write(context.join(".dockerignore"), "*.log\n").unwrap();
+    let dockerfile = dir.path().join("elsewhere");
+    std::fs::write(&dockerfile, "FROM scratch\nCOPY . /\nCMD [\"/file\"]\n").unwrap();
+    let service = Service::start(dir.path(), &format!("unix://{}/s", dir.path().display()));
+
+    let build = |host: &[&str]| {
+        let args = [host, &["-q", "-t", "same:1", "-f", "elsewhere", "context"]].concat();
+        let output = rbuild(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let there = build(&["--host", &service.address]);
+    assert!(there.starts_with("sha256:"), "{there}");
+    assert_eq!(build(&[]), there);
+
+    let host = ["--host", service.address.as_str()];
+    let ask = |args: &[&str]| rbuild(dir.path(), &[&host[..], args].concat());
+    assert!(text(&ask(&["images"]).stdout).contains("same"));
+    assert!(text(&ask(&["history", "same:1"]).stdout).contains("COPY . /"));
+    assert!(text(&ask(&["inspect", "same:1"]).stdout).contains(there.trim()));
+    assert_eq!(ask(&["tag", "same:1", "other:2"]).status.code(), Some(0));
+    assert_eq!(ask(&["save", "same:1", "-o", "saved.tar"]).status.code(), Some(0));
+    assert!(text(&ask(&["rmi", "same:1"]).stdout).contains("Untagged: same:1"));
+    let loaded = ask(&["load", "-i", "saved.tar"]);
+    assert!(text(&loaded.stdout).contains("Loaded image: same:1"), "{loaded:?}");
+}
+
+#[test]
+fn a_faulty_dockerfile_is_a_status_for_docker_and_a_report_for_our_client() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("context")).unwrap();
+    std::fs::write(dir.path().join("context/Dockerfile"), "FROM scratch\nCPOY a b\n").unwrap();
+    let service = Service::start(dir.path(), &format!("unix://{}/s", dir.path().display()));
+    let output = rbuild(dir.path(), &["--host", &service.address, "context"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("Dockerfile:2:1") && errors.contains("^^^^"), "{errors}");
+
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_dir_all("", dir.path().join("context")).unwrap();
+    let tar = tar.into_inner().unwrap();
+    let mut stream = UnixStream::connect(dir.path().join("s")).unwrap();
+    let length = tar.len();
+    write!(
+        stream,
+        "POST /build HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    stream.write_all(&tar).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("{\"message\":\"Dockerfile:2:1: "), "{answer}");
 }
