@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use cache::{PruneError, PruneOptions, Pruned, Store, Usage};
 use frontend::Platform;
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
 use crate::build;
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) sources: Sources,
     sandbox: OnceLock<Sandbox>,
+    /// Read while work is under way whose results have no name yet; written by what deletes.
+    at_work: RwLock<()>,
 }
 
 impl Inner {
@@ -103,7 +106,15 @@ impl Builder {
         let store = Store::open(&config.root)?;
         let registry = Registry::open(config.registries.clone())?;
         let sources = Sources::new(store.clone(), registry);
-        Ok(Self { inner: Arc::new(Inner { config, store, sources, sandbox: OnceLock::new() }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                store,
+                sources,
+                sandbox: OnceLock::new(),
+                at_work: RwLock::default(),
+            }),
+        })
     }
 
     /// Builds `request`. The last event is [`Event::Finished`] or [`Event::Failed`], with what is
@@ -118,6 +129,7 @@ impl Builder {
         events: Events,
         cancel: CancellationToken,
     ) -> Result<Finished, Box<Failure>> {
+        let _at_work = self.inner.at_work.read().await;
         let mut source = None;
         match build::build(&self.inner, request, &events, &cancel, &mut source).await {
             Ok(finished) => {
@@ -144,6 +156,7 @@ impl Builder {
         credentials: &BTreeMap<String, Credentials>,
         events: &Events,
     ) -> Result<Pulled, ImageError> {
+        let _at_work = self.inner.at_work.read().await;
         let reference = image::parse_name(name)?;
         let platform = platform.unwrap_or_else(Platform::host);
         let sources = self.inner.sources_with(credentials);
@@ -164,6 +177,7 @@ impl Builder {
         credentials: &BTreeMap<String, Credentials>,
         events: &Events,
     ) -> Result<Pushed, ImageError> {
+        let _at_work = self.inner.at_work.read().await;
         let image = image::resolved(&self.inner.store, name)?;
         let reference = image::parse_name(destination.unwrap_or(name))?;
         let sources = self.inner.sources_with(credentials);
@@ -254,6 +268,7 @@ impl Builder {
         dest: ArchiveDest,
         events: &Events,
     ) -> Result<(), ImageError> {
+        let _at_work = self.inner.at_work.read().await;
         let mut images: Vec<ExportImage> = Vec::with_capacity(names.len());
         for name in names {
             let image = image::resolved(&self.inner.store, name)?;
@@ -272,6 +287,7 @@ impl Builder {
     ///
     /// [`ImageError`] when it is no archive of images, or damaged.
     pub async fn load(&self, archive: Box<dyn Read + Send>) -> Result<Vec<String>, ImageError> {
+        let _at_work = self.inner.at_work.read().await;
         Ok(export::load(&self.inner.store, archive, &Platform::host()).await?)
     }
 
@@ -287,6 +303,7 @@ impl Builder {
         events: &Events,
         cancel: CancellationToken,
     ) -> Result<i32, ImageError> {
+        let _at_work = self.inner.at_work.read().await;
         run_image::run(&self.inner, request, events, cancel).await
     }
 
@@ -303,8 +320,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`PruneError::InUse`] while another process has the store open.
+    /// [`PruneError::InUse`] while a build or transfer runs, or another process has the store open.
     pub fn prune(&self, options: PruneOptions) -> Result<Pruned, PruneError> {
+        let _alone = self.inner.at_work.try_write().map_err(|_| PruneError::InUse)?;
         self.inner.store.prune(options)
     }
 

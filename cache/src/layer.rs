@@ -32,6 +32,9 @@ pub struct LayerRecord {
     pub snapshot: Option<SnapshotId>,
     /// Size of the tar in bytes, where known.
     pub tar_size: Option<u64>,
+    /// Bytes of file content in it, where known: what people mean by a layer's size.
+    #[serde(default)]
+    pub content_size: Option<u64>,
     /// Compressed forms, in the store or to be fetched from `sources`.
     pub blobs: Vec<LayerBlob>,
     /// Repositories (`docker.io/library/node`) that have one of the blobs.
@@ -79,6 +82,7 @@ impl Layers {
             diff_id: *diff_id,
             snapshot: None,
             tar_size: None,
+            content_size: None,
             blobs: Vec::new(),
             sources: Vec::new(),
         });

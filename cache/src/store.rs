@@ -83,8 +83,8 @@ pub struct Pruned {
 /// Why nothing was pruned.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// Another process uses the store.
-    #[error("another rbuild uses the store: try again when its builds have ended")]
+    /// A build or a transfer uses the store, here or in another process.
+    #[error("the store is in use: try again when its builds have ended")]
     InUse,
     /// The store failed.
     #[error("could not prune the store")]

@@ -1,5 +1,6 @@
 //! The program as its users meet it: what it prints, what it returns, how service and client talk.
 
+mod architecture;
 mod command;
 mod service;
 

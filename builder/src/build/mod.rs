@@ -125,6 +125,7 @@ async fn store_image(
     tags: &[Reference],
 ) -> Result<ResolvedImage, BuildError> {
     let output = plan.graph.output.clone();
+    let epoch = plan.epoch;
     let (base, chain) = layer_chain(&plan.graph, output.vertex);
     let base_layers = base
         .and_then(|base| plan.image(base))
@@ -137,7 +138,7 @@ async fn store_image(
     };
     let store = inner.store.clone();
     blocking::run(move || {
-        let assembled = assemble(&output, base_layers, &chain, &records);
+        let assembled = assemble(&output, base_layers, &chain, &records, epoch);
         let name = references.iter().flatten().next().map_or("the image", String::as_str);
         let image = write_image(&store, name, &assembled.config, &assembled.layers)?;
         for (vertex, chain_id) in assembled.chains {

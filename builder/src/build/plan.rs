@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use frontend::{
     BaseImage, BuildGraph, Dockerfile, LowerOptions, Lowered, NamedContext, Op, Platform,
-    Reference, ResolvedBase, VertexId,
+    Reference, ResolvedBase, SourceDateEpoch, VertexId,
 };
 use futures_util::future::try_join_all;
 
@@ -26,6 +26,8 @@ const MAX_ROUNDS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) graph: Arc<BuildGraph>,
+    /// Stands for every time of the result, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub(super) epoch: Option<i64>,
     inputs: Inputs,
     /// By the digest that the graph names them with.
     images: BTreeMap<String, Arc<ResolvedImage>>,
@@ -92,7 +94,8 @@ pub(super) async fn make(
         match lowered {
             Lowered::Graph(graph) => {
                 refuse_unsupported(&graph)?;
-                return Ok(Plan { graph: Arc::new(*graph), inputs, images });
+                let epoch = epoch(&graph)?;
+                return Ok(Plan { graph: Arc::new(*graph), epoch, inputs, images });
             }
             Lowered::Needs(more) => wanted = more.into_iter().collect(),
         }
@@ -138,6 +141,17 @@ fn refuse_unsupported(graph: &BuildGraph) -> Result<(), BuildError> {
         return Err(BuildError::Dockerfile { diagnostics: vec![diagnostic] });
     }
     Ok(())
+}
+
+fn epoch(graph: &BuildGraph) -> Result<Option<i64>, BuildError> {
+    match graph.source_date_epoch {
+        None => Ok(None),
+        Some(SourceDateEpoch::Seconds(seconds)) => Ok(Some(seconds)),
+        Some(SourceDateEpoch::Context) => Err(BuildError::Request {
+            what: "SOURCE_DATE_EPOCH=context is not supported".to_owned(),
+            help: Some("give seconds since 1970".to_owned()),
+        }),
+    }
 }
 
 type Named = (BTreeMap<String, NamedContext>, Vec<(String, PathBuf)>);

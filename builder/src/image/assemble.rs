@@ -50,19 +50,25 @@ pub(crate) fn layer_chain(
 }
 
 /// Makes the config and lists the layers. `base_layers` are the base manifest's, `records` those
-/// of the vertices in `chain`, which is what [`layer_chain`] returned.
+/// of the vertices in `chain`, which is what [`layer_chain`] returned. `epoch` (seconds since 1970)
+/// stands for every time of this build, if given.
 pub(crate) fn assemble(
     output: &Output,
     base_layers: Vec<Descriptor>,
     chain: &[VertexId],
     records: &BTreeMap<VertexId, Record>,
+    epoch: Option<i64>,
 ) -> Assembled {
     let mut config = output.config.clone();
+    let fixed = epoch.and_then(|seconds| u64::try_from(seconds).ok()).map(rfc3339);
     let base_created = config.history.iter().rev().find_map(|entry| entry.created.clone());
     let mut created = base_created.or_else(|| config.created.clone());
     for step in &output.history {
         if let Some(record) = step.vertex.and_then(|vertex| records.get(&vertex)) {
             created = Some(rfc3339(record.created));
+        }
+        if fixed.is_some() {
+            created.clone_from(&fixed);
         }
         config.history.push(HistoryEntry {
             created: created.clone(),
@@ -73,7 +79,7 @@ pub(crate) fn assemble(
         });
     }
     // A config without any time would surprise every reader: the epoch says "unknown".
-    config.created = Some(created.unwrap_or_else(|| rfc3339(0)));
+    config.created = Some(fixed.or(created).unwrap_or_else(|| rfc3339(0)));
     let mut layers = base_layers;
     let base_ids: Vec<DiffId> = config
         .rootfs

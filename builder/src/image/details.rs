@@ -138,7 +138,7 @@ fn layer_sizes(store: &Store, documents: &Documents) -> Vec<u64> {
             Digest::parse(diff_id)
                 .ok()
                 .and_then(|digest| store.layers().get(&cache::DiffId(digest)).ok().flatten())
-                .and_then(|layer| layer.tar_size)
+                .and_then(|layer| layer.content_size.or(layer.tar_size))
                 .unwrap_or_else(|| descriptor.size())
         })
         .collect()

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{ActiveSnapshot, DiffId, Digest, SnapshotId, Store, TempDir};
+use cache::{ActiveSnapshot, DiffId, Digest, HashingWriter, SnapshotId, Store, TempDir};
 use frontend::{CopyOp, CopySource, MakeDirOp, MountKind, Op, RunOp, Unpack, Vertex, VertexId};
 
 use super::error::OpError;
@@ -126,10 +126,14 @@ fn apply_snapshot(from: &Path, to: &Path, lowers: &[PathBuf]) -> Result<(), OpEr
 pub(crate) fn seal(store: &Store, snapshot: &SnapshotId) -> Result<(DiffId, u64), OpError> {
     let found = store.snapshots().get(snapshot).map_err(OpError::store)?;
     let upper = found.ok_or_else(|| lost("a fresh snapshot"))?.upper;
-    let (diff_id, size) = layer::diff_id(&upper)?;
+    let mut hashing = HashingWriter::new(io::sink());
+    let stats = layer::write_layer(&upper, &mut hashing)?;
+    let (_, digest, size) = hashing.finish();
+    let diff_id = DiffId(digest);
     let note = |record: &mut cache::LayerRecord| {
         record.snapshot = Some(snapshot.clone());
         record.tar_size = Some(size);
+        record.content_size = Some(stats.bytes);
     };
     store.layers().update(&diff_id, note).map_err(OpError::store)?;
     Ok((diff_id, size))

@@ -100,7 +100,7 @@ fn unpack(
     let active =
         store.snapshots().prepare(parent).map_err(SourceError::store("prepare a snapshot"))?;
     let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Extracting, None);
-    let size = match &source {
+    let (size, content_size) = match &source {
         LayerSource::Blob { blob, path } => {
             let tar = MeteredReader::new(layer::open_tar(blob, path)?, meter);
             apply_checked(tar, blob, layer, active.upper(), active.lowers())?
@@ -119,31 +119,35 @@ fn unpack(
     active.commit(Some(id.clone())).map_err(SourceError::store("keep a snapshot"))?;
     store
         .layers()
-        .update(&layer.diff_id, |record| record.tar_size = Some(size))
+        .update(&layer.diff_id, |record| {
+            record.tar_size = Some(size);
+            record.content_size = Some(content_size);
+        })
         .map_err(SourceError::store("note a layer"))?;
     Meter::new(events, &layer.descriptor.digest, TransferPhase::Extracting, Some(size))
         .end_blocking(TransferPhase::Done);
     Ok(Some(id))
 }
 
-/// Applies the tar and checks that it was the right one; returns its size in bytes.
+/// Applies the tar and checks that it was the right one; returns its size and that of the files
+/// in it, in bytes.
 fn apply_checked(
     tar: impl Read,
     blob: &Descriptor,
     layer: &Layer,
     upper: &std::path::Path,
     lowers: &[std::path::PathBuf],
-) -> Result<u64, SourceError> {
+) -> Result<(u64, u64), SourceError> {
     let digest = blob.digest;
     let mut tar = HashingReader::new(tar);
-    apply_layer(&mut tar, upper, lowers, &Limits::LAYER)
+    let stats = apply_layer(&mut tar, upper, lowers, &Limits::LAYER)
         .map_err(|source| SourceError::Apply { digest, source: Box::new(source) })?;
     // The digest is over everything, also over what follows the archive's end.
     io::copy(&mut tar, &mut io::sink())
         .map_err(|source| SourceError::Decompress { digest, source })?;
     let (_, found, size) = tar.finish();
     layer::check_diff_id(&digest, layer.diff_id, found)?;
-    Ok(size)
+    Ok((size, stats.bytes))
 }
 
 /// Runs `read` on the tar of `source` while another thread makes it.
