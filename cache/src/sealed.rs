@@ -20,7 +20,7 @@ pub(crate) fn write(layout: &Layout, path: &Path, value: &impl Serialize) -> io:
     layout.write(path, &bytes)
 }
 
-/// Reads what [`write`] wrote. A missing or damaged file is `None`, damage with a warning.
+/// Reads what [`write()`] wrote. A missing or damaged file is `None`, damage with a warning.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     let bytes = match std::fs::metadata(path).map(|metadata| metadata.len()) {
         Ok(length) if length > LIMIT => Vec::new(),
