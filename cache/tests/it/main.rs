@@ -1,0 +1,17 @@
+//! The store from outside: real files, real locks, real processes.
+
+#![expect(clippy::print_stdout, reason = "a test says when and why it was skipped")]
+
+mod cache_mounts;
+mod checks;
+mod content;
+mod fixture;
+mod gc;
+mod images;
+mod index;
+mod layers;
+mod opening;
+mod processes;
+mod properties;
+mod removal;
+mod snapshots;
