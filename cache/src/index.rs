@@ -70,12 +70,16 @@ impl Index {
 
     fn find(&self, key: &CacheKey) -> Result<Option<Record>> {
         let path = self.path(key);
-        let Some(record) = load(&path)? else { return Ok(None) };
-        // One section for both: gc must not come between the layer and its snapshot.
-        let held = Held::Layer(record.diff_id);
-        let no_gc = (!self.handle.holds(&held)).then(|| self.handle.no_gc()).transpose()?;
-        if let Some(no_gc) = &no_gc {
-            self.handle.hold(no_gc, held)?;
+        let Some(mut record) = load(&path)? else { return Ok(None) };
+        // Kept to the end of the look-up: gc must not come between the layer and its snapshot.
+        let mut _no_gc = None;
+        if !self.handle.holds(&Held::Layer(record.diff_id)) {
+            let no_gc = self.handle.no_gc()?;
+            // Gc may have taken the record, and its layer, since it was read.
+            let Some(again) = load(&path)? else { return Ok(None) };
+            record = again;
+            self.handle.hold(&no_gc, Held::Layer(record.diff_id))?;
+            _no_gc = Some(no_gc);
         }
         if self.snapshots.get(&record.snapshot)?.is_none() {
             tracing::warn!(%key, snapshot = %record.snapshot, "a record's snapshot is gone: a miss");

@@ -34,6 +34,9 @@ pub struct LayerRecord {
     pub snapshot: Option<SnapshotId>,
     /// Size of the tar in bytes.
     pub tar_size: Option<u64>,
+    /// Bytes of file content in it, where known: what people mean by a layer's size.
+    #[serde(default)]
+    pub content_size: Option<u64>,
     /// Forms in the content store, or that can be fetched from one of `sources`.
     pub blobs: Vec<LayerBlob>,
     /// `registry/repository` names from which the blobs can be fetched.
@@ -42,7 +45,14 @@ pub struct LayerRecord {
 
 impl LayerRecord {
     const fn unknown(diff_id: DiffId) -> Self {
-        Self { diff_id, snapshot: None, tar_size: None, blobs: Vec::new(), sources: Vec::new() }
+        Self {
+            diff_id,
+            snapshot: None,
+            tar_size: None,
+            content_size: None,
+            blobs: Vec::new(),
+            sources: Vec::new(),
+        }
     }
 }
 

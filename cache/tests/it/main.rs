@@ -1,7 +1,5 @@
 //! The store from outside: real files, real locks, real processes.
 
-#![expect(clippy::print_stdout, reason = "a test says when and why it was skipped")]
-
 mod cache_mounts;
 mod checks;
 mod content;
