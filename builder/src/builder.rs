@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
 
-use cache::{PruneError, PruneOptions, Pruned, Store, Usage};
+use cache::{CheckReport, PruneOptions, Pruned, Store, StoreError, Usage};
 use frontend::Platform;
-use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use crate::build;
+use crate::build::{self, BuildError};
 use crate::config::BuilderConfig;
 use crate::error::ErrorKind;
 use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage};
@@ -33,9 +32,7 @@ pub(crate) struct Inner {
     pub(crate) config: BuilderConfig,
     pub(crate) store: Store,
     pub(crate) sources: Sources,
-    sandbox: OnceLock<Sandbox>,
-    /// Read while work is under way whose results have no name yet; written by what deletes.
-    at_work: RwLock<()>,
+    sandbox: Arc<OnceLock<Sandbox>>,
 }
 
 impl Inner {
@@ -106,15 +103,17 @@ impl Builder {
         let store = Store::open(&config.root)?;
         let registry = Registry::open(config.registries.clone())?;
         let sources = Sources::new(store.clone(), registry);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                config,
-                store,
-                sources,
-                sandbox: OnceLock::new(),
-                at_work: RwLock::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { config, store, sources, sandbox: Arc::default() }) })
+    }
+
+    /// Returns the engine with a store handle of its own: whatever is used through it is kept from
+    /// gc until the work that it was taken for is done.
+    fn leased(&self) -> Result<Arc<Inner>, StoreError> {
+        let Inner { config, store, sources, sandbox } = &*self.inner;
+        let store = store.lease()?;
+        let sources = sources.with_store(store.clone());
+        let (config, sandbox) = (config.clone(), Arc::clone(sandbox));
+        Ok(Arc::new(Inner { config, store, sources, sandbox }))
     }
 
     /// Builds `request`. The last event is [`Event::Finished`] or [`Event::Failed`], with what is
@@ -129,9 +128,12 @@ impl Builder {
         events: Events,
         cancel: CancellationToken,
     ) -> Result<Finished, Box<Failure>> {
-        let _at_work = self.inner.at_work.read().await;
         let mut source = None;
-        match build::build(&self.inner, request, &events, &cancel, &mut source).await {
+        let result = match self.leased() {
+            Ok(inner) => build::build(&inner, request, &events, &cancel, &mut source).await,
+            Err(error) => Err(BuildError::store(error)),
+        };
+        match result {
             Ok(finished) => {
                 events.send(Event::Finished(finished.clone())).await;
                 Ok(finished)
@@ -156,10 +158,10 @@ impl Builder {
         credentials: &BTreeMap<String, Credentials>,
         events: &Events,
     ) -> Result<Pulled, ImageError> {
-        let _at_work = self.inner.at_work.read().await;
+        let inner = self.leased().map_err(ImageError::store)?;
         let reference = image::parse_name(name)?;
         let platform = platform.unwrap_or_else(Platform::host);
-        let sources = self.inner.sources_with(credentials);
+        let sources = inner.sources_with(credentials);
         let (image, up_to_date) = sources.pull(&reference, &platform, events).await?;
         let (reference, digest) = (reference.to_string(), image.target.digest.to_string());
         Ok(Pulled { reference, digest, up_to_date })
@@ -177,10 +179,10 @@ impl Builder {
         credentials: &BTreeMap<String, Credentials>,
         events: &Events,
     ) -> Result<Pushed, ImageError> {
-        let _at_work = self.inner.at_work.read().await;
-        let image = image::resolved(&self.inner.store, name)?;
+        let inner = self.leased().map_err(ImageError::store)?;
+        let image = image::resolved(&inner.store, name)?;
         let reference = image::parse_name(destination.unwrap_or(name))?;
-        let sources = self.inner.sources_with(credentials);
+        let sources = inner.sources_with(credentials);
         let manifest = export::push(&sources, &image, &reference, events).await?;
         let (reference, digest) = (reference.to_string(), manifest.digest.to_string());
         Ok(Pushed { reference, digest, size: manifest.size })
@@ -192,7 +194,8 @@ impl Builder {
     ///
     /// [`ImageError`] when the store cannot be read.
     pub fn images(&self) -> Result<Vec<ImageSummary>, ImageError> {
-        image::summaries(&self.inner.store)
+        let inner = self.leased().map_err(ImageError::store)?;
+        image::summaries(&inner.store)
     }
 
     /// Tells everything of one image, by name, ID or a prefix of the ID. Blocking.
@@ -201,7 +204,8 @@ impl Builder {
     ///
     /// [`ImageError::NotFound`] and what else can be wrong with a name or a document.
     pub fn inspect(&self, name: &str) -> Result<ImageDetails, ImageError> {
-        image::details(&self.inner.store, name)
+        let inner = self.leased().map_err(ImageError::store)?;
+        image::details(&inner.store, name)
     }
 
     /// Tells an image's history, newest entry first. Blocking.
@@ -210,7 +214,8 @@ impl Builder {
     ///
     /// As [`Builder::inspect`].
     pub fn history(&self, name: &str) -> Result<Vec<HistoryRow>, ImageError> {
-        image::history(&self.inner.store, name)
+        let inner = self.leased().map_err(ImageError::store)?;
+        image::history(&inner.store, name)
     }
 
     /// Gives an image a further name. Blocking.
@@ -219,7 +224,8 @@ impl Builder {
     ///
     /// As [`Builder::inspect`], for either name.
     pub fn tag(&self, source: &str, target: &str) -> Result<(), ImageError> {
-        image::tag(&self.inner.store, source, target)
+        let inner = self.leased().map_err(ImageError::store)?;
+        image::tag(&inner.store, source, target)
     }
 
     /// Takes a name away, and the image with its last name. Blocking.
@@ -228,7 +234,8 @@ impl Builder {
     ///
     /// [`ImageError::Tagged`] when an ID stands for several names and `force` is not set.
     pub fn remove(&self, name: &str, force: bool) -> Result<Removed, ImageError> {
-        image::remove(&self.inner.store, name, force)
+        let inner = self.leased().map_err(ImageError::store)?;
+        image::remove(&inner.store, name, force)
     }
 
     /// Writes images as one archive to `out`.
@@ -268,17 +275,17 @@ impl Builder {
         dest: ArchiveDest,
         events: &Events,
     ) -> Result<(), ImageError> {
-        let _at_work = self.inner.at_work.read().await;
+        let inner = self.leased().map_err(ImageError::store)?;
         let mut images: Vec<ExportImage> = Vec::with_capacity(names.len());
         for name in names {
-            let image = image::resolved(&self.inner.store, name)?;
-            let reference = image::find(&self.inner.store, name)?
+            let image = image::resolved(&inner.store, name)?;
+            let reference = image::find(&inner.store, name)?
                 .into_iter()
                 .find_map(|record| record.reference)
                 .and_then(|reference| image::parse_name(&reference).ok());
             images.push(ExportImage { image, names: reference.into_iter().collect() });
         }
-        Ok(export::export(&self.inner.sources, images, kind, dest, events).await?)
+        Ok(export::export(&inner.sources, images, kind, dest, events).await?)
     }
 
     /// Takes in the images of an archive; returns their names, or IDs where they have none.
@@ -287,8 +294,8 @@ impl Builder {
     ///
     /// [`ImageError`] when it is no archive of images, or damaged.
     pub async fn load(&self, archive: Box<dyn Read + Send>) -> Result<Vec<String>, ImageError> {
-        let _at_work = self.inner.at_work.read().await;
-        Ok(export::load(&self.inner.store, archive, &Platform::host()).await?)
+        let inner = self.leased().map_err(ImageError::store)?;
+        Ok(export::load(&inner.store, archive, &Platform::host()).await?)
     }
 
     /// Runs an image's command in a sandbox with this process's standard streams; returns its exit
@@ -303,35 +310,35 @@ impl Builder {
         events: &Events,
         cancel: CancellationToken,
     ) -> Result<i32, ImageError> {
-        let _at_work = self.inner.at_work.read().await;
-        run_image::run(&self.inner, request, events, cancel).await
+        let inner = self.leased().map_err(ImageError::store)?;
+        run_image::run(&inner, request, events, cancel).await
     }
 
     /// Measures the store. Blocking.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Store`] when it cannot be read.
-    pub fn usage(&self) -> Result<Usage, ImageError> {
-        self.inner.store.usage().map_err(ImageError::store)
+    /// [`StoreError`] when it cannot be read.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        self.inner.store.usage()
     }
 
-    /// Deletes what nothing needs. Blocking.
+    /// Deletes what neither a name nor running work needs. Blocking.
     ///
     /// # Errors
     ///
-    /// [`PruneError::InUse`] while a build or transfer runs, or another process has the store open.
-    pub fn prune(&self, options: PruneOptions) -> Result<Pruned, PruneError> {
-        let _alone = self.inner.at_work.try_write().map_err(|_| PruneError::InUse)?;
+    /// [`StoreError`] when it cannot be read or written.
+    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, StoreError> {
         self.inner.store.prune(options)
     }
 
-    /// Reads the whole store and returns what is broken, in words. Blocking.
+    /// Looks the whole store over, every byte of its blobs included; with `repair`, what is broken
+    /// is deleted, so that it is made or fetched again. Blocking.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Store`] when it cannot be read.
-    pub fn check(&self, repair: bool) -> Result<Vec<String>, ImageError> {
-        self.inner.store.check(repair).map_err(ImageError::store)
+    /// [`StoreError`] when it cannot be read.
+    pub fn check(&self, repair: bool) -> Result<CheckReport, StoreError> {
+        self.inner.store.check(true, repair)
     }
 }

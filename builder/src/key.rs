@@ -48,89 +48,72 @@ pub(crate) fn of(
     inputs: &[InputKey],
     content: &Content,
 ) -> (CacheKey, Vec<Component>) {
-    let mut hasher = KeyHasher::new("rbuild vertex", VERSION);
-    for (index, input) in inputs.iter().enumerate() {
-        match input {
-            InputKey::Key(key) => hasher.field(&format!("input {index}"), key.as_bytes()),
-            InputKey::Files => hasher.field(&format!("input {index}"), b"files"),
-        }
-    }
+    let inputs = inputs.iter().map(|input| match input {
+        InputKey::Key(key) => key.to_string(),
+        InputKey::Files => "files".to_owned(),
+    });
+    let mut table = KeyHasher::new("rbuild vertex", VERSION).list("inputs", inputs);
     if let Some(selection) = &content.selection {
-        hasher.field("content", selection.as_bytes());
+        table = table.digest("content", selection);
     }
-    match &vertex.op {
-        Op::Scratch => hasher.field("op", b"scratch"),
+    let table = match &vertex.op {
+        Op::Scratch => table.field("op", b"scratch"),
         Op::Image(ImageOp { reference: _, digest }) => {
-            hasher.field("op", b"image");
-            hasher.field("manifest", digest.as_bytes());
+            table.field("op", b"image").field("manifest", digest.as_bytes())
         }
         // Files from outside have no key: what is selected from them enters their users' keys.
-        Op::Context(_) | Op::Git(_) | Op::Http(_) => hasher.field("op", b"files"),
-        Op::Copy(op) => copy(&mut hasher, op),
-        Op::MakeDir(MakeDirOp { path, owner }) => {
-            hasher.field("op", b"make-dir");
-            hasher.field("path", path.as_bytes());
-            hasher.field("owner", owner.as_bytes());
-        }
-        Op::Run(op) => {
-            run(&mut hasher, op, content.default_network);
-            hasher.field("platform", vertex.platform.to_string().as_bytes());
-        }
-        Op::Merge => hasher.field("op", b"merge"),
-    }
-    hasher.finish_with_components()
+        Op::Context(_) | Op::Git(_) | Op::Http(_) => table.field("op", b"files"),
+        Op::Copy(op) => copy(table, op),
+        Op::MakeDir(MakeDirOp { path, owner }) => table
+            .field("op", b"make-dir")
+            .field("path", path.as_bytes())
+            .field("owner", owner.as_bytes()),
+        Op::Run(op) => run(table, op, content.default_network)
+            .field("platform", vertex.platform.to_string().as_bytes()),
+        Op::Merge => table.field("op", b"merge"),
+    };
+    table.finish_with_components()
 }
 
-fn copy(hasher: &mut KeyHasher, op: &CopyOp) {
+fn copy(table: KeyHasher, op: &CopyOp) -> KeyHasher {
     let CopyOp { sources, destination, destination_is_dir, owner, mode, exclude, parents, unpack } =
         op;
-    hasher.field("op", b"copy");
-    hasher.field("destination", destination.as_bytes());
-    hasher.field("destination is dir", &[u8::from(*destination_is_dir)]);
-    hasher.field("owner", owner.as_deref().unwrap_or_default().as_bytes());
-    match mode {
-        None => {}
-        Some(CopyMode::Octal(mode)) => hasher.field("mode", format!("{mode:o}").as_bytes()),
-        Some(CopyMode::Symbolic(mode)) => hasher.field("mode", mode.as_bytes()),
-    }
-    for (index, pattern) in exclude.iter().enumerate() {
-        hasher.field(&format!("exclude {index}"), pattern.as_bytes());
-    }
-    hasher.field("parents", &[u8::from(*parents)]);
+    let mode = match mode {
+        None => String::new(),
+        Some(CopyMode::Octal(mode)) => format!("{mode:o}"),
+        Some(CopyMode::Symbolic(mode)) => mode.clone(),
+    };
     let unpack = match unpack {
         Unpack::Never => b"never".as_slice(),
         Unpack::Archives => b"archives",
     };
-    hasher.field("unpack", unpack);
+    let mut paths = Vec::new();
+    let mut inline = Vec::new();
     for (index, source) in sources.iter().enumerate() {
         match source {
             CopySource::Path { input, path, wildcard } => {
-                hasher.field(&format!("source {index} input"), input.to_string().as_bytes());
-                hasher.field(&format!("source {index}"), path.as_bytes());
-                hasher.field(&format!("source {index} wildcard"), &[u8::from(*wildcard)]);
+                paths.push(format!("{index} {input} {wildcard} {path}"));
             }
             CopySource::Inline { name, content } => {
-                hasher.field(&format!("source {index} name"), name.as_bytes());
-                hasher.field(&format!("source {index} text"), content.as_bytes());
+                inline.push((format!("{index} {name}"), content.as_str()));
             }
         }
     }
+    table
+        .field("op", b"copy")
+        .field("destination", destination.as_bytes())
+        .field("destination is dir", &[u8::from(*destination_is_dir)])
+        .field("owner", owner.as_deref().unwrap_or_default().as_bytes())
+        .field("mode", mode.as_bytes())
+        .list("exclude", exclude)
+        .field("parents", &[u8::from(*parents)])
+        .field("unpack", unpack)
+        .list("sources", paths)
+        .map("inline", inline)
 }
 
-fn run(hasher: &mut KeyHasher, op: &RunOp, default_network: RunNetwork) {
+fn run(table: KeyHasher, op: &RunOp, default_network: RunNetwork) -> KeyHasher {
     let RunOp { args, env, cwd, user, mounts, network, insecure, files, devices } = op;
-    hasher.field("op", b"run");
-    for (index, arg) in args.iter().enumerate() {
-        hasher.field(&format!("argument {index}"), arg.as_bytes());
-    }
-    for (name, value) in env {
-        hasher.field(&format!("env {name}"), value.as_bytes());
-    }
-    hasher.field("cwd", cwd.as_bytes());
-    hasher.field("user", user.as_bytes());
-    for (index, mount) in mounts.iter().enumerate() {
-        run_mount(hasher, index, mount);
-    }
     let network = match network {
         RunNetwork::Default => default_network,
         RunNetwork::None | RunNetwork::Host => *network,
@@ -140,45 +123,38 @@ fn run(hasher: &mut KeyHasher, op: &RunOp, default_network: RunNetwork) {
         RunNetwork::None => b"none",
         RunNetwork::Host => b"host",
     };
-    hasher.field("network", network);
-    hasher.field("insecure", &[u8::from(*insecure)]);
-    for file in files {
-        hasher.field(&format!("file {}", file.name), file.content.as_bytes());
-    }
-    for (index, device) in devices.iter().enumerate() {
-        hasher.field(&format!("device {index}"), device.as_bytes());
-    }
+    table
+        .field("op", b"run")
+        .list("arguments", args)
+        .map("env", env)
+        .field("cwd", cwd.as_bytes())
+        .field("user", user.as_bytes())
+        .list("mounts", mounts.iter().map(mount))
+        .field("network", network)
+        .field("insecure", &[u8::from(*insecure)])
+        .map("files", files.iter().map(|file| (file.name.as_str(), file.content.as_str())))
+        .list("devices", devices)
 }
 
-fn run_mount(hasher: &mut KeyHasher, index: usize, mount: &RunMount) {
-    let mut field = |name: &str, value: &[u8]| {
-        hasher.field(&format!("mount {index} {name}"), value);
-    };
-    field("target", mount.target.as_bytes());
+/// Writes a mount as one text, unambiguous because free texts are quoted.
+fn mount(mount: &RunMount) -> String {
+    let target = &mount.target;
     match &mount.kind {
         MountKind::Bind { input, source, writable } => {
-            field("bind input", input.to_string().as_bytes());
-            field("source", source.as_bytes());
-            field("writable", &[u8::from(*writable)]);
+            format!("bind {target:?} {input} {source:?} {writable}")
         }
         MountKind::Cache { id, sharing: _, from, read_only, mode, uid, gid } => {
-            field("cache", id.as_bytes());
-            if let Some((input, path)) = from {
-                field("from", format!("{input} {path}").as_bytes());
-            }
-            field("access", format!("{read_only} {mode:o} {uid} {gid}").as_bytes());
+            let from =
+                from.as_ref().map_or_else(String::new, |(input, path)| format!("{input} {path:?}"));
+            format!("cache {target:?} {id:?} [{from}] {read_only} {mode:o} {uid} {gid}")
         }
-        MountKind::Tmpfs { size } => {
-            field("tmpfs", size.map(|size| size.to_string()).unwrap_or_default().as_bytes());
-        }
+        MountKind::Tmpfs { size } => format!("tmpfs {target:?} {}", size.unwrap_or_default()),
         MountKind::Secret { id, required, env, mode, uid, gid } => {
-            field("secret", id.as_bytes());
-            field("env", env.as_deref().unwrap_or_default().as_bytes());
-            field("access", format!("{required} {mode:o} {uid} {gid}").as_bytes());
+            let env = env.as_deref().unwrap_or_default();
+            format!("secret {target:?} {id:?} {env:?} {required} {mode:o} {uid} {gid}")
         }
         MountKind::Ssh { id, required, mode, uid, gid } => {
-            field("ssh", id.as_bytes());
-            field("access", format!("{required} {mode:o} {uid} {gid}").as_bytes());
+            format!("ssh {target:?} {id:?} {required} {mode:o} {uid} {gid}")
         }
     }
 }

@@ -110,12 +110,12 @@ impl From<Digest> for String {
     }
 }
 
-/// Digest of an *uncompressed* layer tar (OCI image-spec, config.md, "Layer DiffID").
+/// Digest of an *uncompressed* layer tar (OCI image-spec, config.md, "Layer `DiffID`").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DiffId(pub Digest);
 
-/// Digest of a stack of layers (OCI image-spec, config.md, "Layer ChainID").
+/// Digest of a stack of layers (OCI image-spec, config.md, "Layer `ChainID`").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChainId(pub Digest);
@@ -143,7 +143,7 @@ impl ChainId {
 /// Returns the chain ID of `diff_ids`, ordered from the base layer up.
 ///
 /// `ChainID(L0|..|Ln) = sha256(ChainID(L0|..|Ln-1) + " " + DiffID(Ln))` over the ASCII
-/// `sha256:<hex>` forms (OCI image-spec, config.md, "Layer ChainID"). `scratch` has none.
+/// `sha256:<hex>` forms (OCI image-spec, config.md, "Layer `ChainID`"). `scratch` has none.
 #[must_use]
 pub fn chain_id(diff_ids: &[DiffId]) -> Option<ChainId> {
     let (base, rest) = diff_ids.split_first()?;
@@ -165,14 +165,8 @@ impl<W: Write> HashingWriter<W> {
 
     /// Returns the number of bytes written so far.
     #[must_use]
-    pub fn written(&self) -> u64 {
+    pub const fn written(&self) -> u64 {
         self.written
-    }
-
-    /// Returns the digest of all bytes written so far, and their number.
-    #[must_use]
-    pub fn digest(&self) -> (Digest, u64) {
-        (Digest(self.hasher.clone().finalize().into()), self.written)
     }
 
     /// Returns the inner writer, the digest of all bytes written and their number.

@@ -1,159 +1,259 @@
-//! Images by name.
+//! Images: tags, and images that lost theirs or never had one.
+//!
+//! Invariant: a tag changes in one rename, after everything it names is on the disk; whoever reads
+//! it sees the old image or the new one.
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::Content;
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::layout::Layout;
-use crate::sealed;
+use crate::document::{self, Durability, Kind};
+use crate::error::{AtPath, Result, found};
+use crate::lease::{Handle, Held};
+use crate::lock::FileLock;
+use crate::snapshot::Snapshots;
 
-/// A descriptor (OCI image-spec, descriptor.md) of a document in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Descriptor {
-    /// What the document is.
-    pub media_type: String,
-    /// Of its exact bytes.
-    pub digest: Digest,
-    /// In bytes.
-    pub size: u64,
-}
-
-/// One name of an image, or an image without a name.
+/// One name of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// `docker.io/library/app-node:1`; `None` for an image that has no name.
+    /// `docker.io/library/app-node:1`; `None` for an image without a tag.
     pub reference: Option<String>,
-    /// Its manifest in the store.
+    /// The manifest, or the index of an image for several platforms.
     pub manifest: Descriptor,
-    /// Digest of its config: the image ID.
+    /// The config, whose digest is the image's id.
     pub config: Digest,
+    /// When the image was built or pulled, in seconds since 1970 UTC.
+    pub created: u64,
+    /// When the name was given to it, in seconds since 1970 UTC.
+    pub updated: u64,
 }
 
-impl ImageRecord {
-    /// The text whose digest is the record's file name. An untagged image's is no valid reference.
-    fn identity(&self) -> String {
-        self.reference.clone().unwrap_or_else(|| format!("untagged {}", self.config))
-    }
+/// Why an id names no single image.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Not hexadecimal digits.
+    #[error("`{text}` is not an image id")]
+    NotAnId {
+        /// The text given.
+        text: String,
+    },
+    /// More than one image's id begins so.
+    #[error("the id `{prefix}` is ambiguous: it begins {count} images, give more of it")]
+    Ambiguous {
+        /// The beginning given.
+        prefix: String,
+        /// The number of images.
+        count: usize,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::error::StoreError),
 }
 
-/// The images of one store.
+/// The images of a store.
 #[derive(Clone, Debug)]
 pub struct Images {
-    layout: Layout,
+    handle: Arc<Handle>,
+    content: Content,
+    snapshots: Snapshots,
 }
 
 impl Images {
-    pub(crate) fn new(layout: Layout) -> Self {
-        Self { layout }
+    pub(crate) const fn new(handle: Arc<Handle>, content: Content, snapshots: Snapshots) -> Self {
+        Self { handle, content, snapshots }
     }
 
-    fn path(&self, identity: &str) -> PathBuf {
-        self.layout.part("images").join(Digest::of(identity.as_bytes()).hex())
-    }
-
-    /// Looks a full reference up.
+    /// Looks a tag up, by its full reference, and keeps the image from gc.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub fn get(&self, reference: &str) -> io::Result<Option<ImageRecord>> {
-        sealed::read(&self.path(reference))
+    /// [`StoreError::Io`](crate::StoreError::Io); a damaged record is a warning and `None`.
+    pub fn get(&self, reference: &str) -> Result<Option<ImageRecord>> {
+        let no_gc = self.handle.no_gc()?;
+        let image = load(&self.tagged_path(reference))?;
+        if let Some(image) = &image {
+            self.handle.hold(&no_gc, Held::Image(image.manifest.digest))?;
+        }
+        Ok(image)
     }
 
-    /// Gives an image a name, or keeps it without one. An image that loses its last name to
-    /// another stays, nameless; one that gains a name is nameless no more.
+    /// Gives an image its name, on the disk when this returns.
+    ///
+    /// All content written so far reaches the disk first. An image that loses its last tag by
+    /// this stays as one without.
     ///
     /// # Errors
     ///
-    /// When the store cannot be written.
-    pub fn put(&self, record: &ImageRecord) -> io::Result<()> {
-        let Some(reference) = &record.reference else {
-            let is_named =
-                self.find_by_id(&record.config.hex())?.iter().any(|r| r.reference.is_some());
-            return if is_named { Ok(()) } else { self.write(record) };
+    /// [`StoreError::Io`](crate::StoreError::Io), also when the manifest is not in the store.
+    pub fn put(&self, image: &ImageRecord) -> Result<()> {
+        let path = self.path(image);
+        let old = load(&path)?;
+        let is_same = old.as_ref().is_some_and(|old| old.manifest == image.manifest);
+        if !is_same {
+            self.snapshots.sync()?;
+        }
+        let no_gc = self.handle.no_gc()?;
+        let _alone = self.lock()?;
+        self.handle.hold(&no_gc, Held::Image(image.manifest.digest))?;
+        let manifest = self.content.path(&image.manifest.digest);
+        fs::symlink_metadata(&manifest).at("name", &manifest)?;
+        // Looked at again: another process may have moved the tag before the lock was ours.
+        let displaced = load(&path)?.filter(|old| old.config != image.config);
+        if let Some(old) = displaced {
+            self.keep_untagged(&old, &path)?;
+        }
+        self.write(&path, image)?;
+        if image.reference.is_some() {
+            self.drop_untagged(&image.config)?;
+        }
+        self.write_index()
+    }
+
+    /// Removes a tag; false when there was none. The image's content is gc's to remove.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn remove(&self, reference: &str) -> Result<bool> {
+        let _alone = self.lock()?;
+        let path = self.tagged_path(reference);
+        let removed = found(fs::remove_file(&path)).at("remove", &path)?.is_some();
+        self.write_index()?;
+        Ok(removed)
+    }
+
+    /// Removes an image without a tag by the digest of its config; false when there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn remove_untagged(&self, config: &Digest) -> Result<bool> {
+        let _alone = self.lock()?;
+        self.drop_untagged(config)
+    }
+
+    /// Returns all images, tagged ones by name, then those without a tag by age.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io); damaged records are left out with a warning.
+    pub fn list(&self) -> Result<Vec<ImageRecord>> {
+        let mut images = Vec::new();
+        for path in self.paths()? {
+            images.extend(load(&path)?);
+        }
+        images.sort_by(|a, b| {
+            let order = |image: &ImageRecord| {
+                (image.reference.is_none(), image.reference.clone(), image.created, image.config)
+            };
+            order(a).cmp(&order(b))
+        });
+        Ok(images)
+    }
+
+    /// Returns all names of the one image whose id begins with `prefix` (`sha256:` or not), and
+    /// keeps it from gc; none when there is no such image.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError::Ambiguous`] when several images' ids begin so, [`FindError::NotAnId`] when no
+    /// id can.
+    pub fn find_by_id(&self, prefix: &str) -> Result<Vec<ImageRecord>, FindError> {
+        let hex = prefix.strip_prefix("sha256:").unwrap_or(prefix);
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(is_hex) {
+            return Err(FindError::NotAnId { text: prefix.to_owned() });
+        }
+        let no_gc = self.handle.no_gc()?;
+        let mut images = self.list()?;
+        images.retain(|image| image.config.hex().starts_with(hex));
+        let mut ids: Vec<Digest> = images.iter().map(|image| image.config).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() > 1 {
+            return Err(FindError::Ambiguous { prefix: prefix.to_owned(), count: ids.len() });
+        }
+        for image in &images {
+            self.handle.hold(&no_gc, Held::Image(image.manifest.digest))?;
+        }
+        Ok(images)
+    }
+
+    /// Keeps the image that `path` named, unless another tag names it too.
+    fn keep_untagged(&self, old: &ImageRecord, path: &Path) -> Result<()> {
+        for other in self.paths()? {
+            if other != path && load(&other)?.is_some_and(|other| other.config == old.config) {
+                return Ok(());
+            }
+        }
+        let untagged = ImageRecord { reference: None, ..old.clone() };
+        self.write(&self.path(&untagged), &untagged)
+    }
+
+    fn drop_untagged(&self, config: &Digest) -> Result<bool> {
+        let path = self.untagged_path(config);
+        Ok(found(fs::remove_file(&path)).at("remove", &path)?.is_some())
+    }
+
+    fn write(&self, path: &Path, image: &ImageRecord) -> Result<()> {
+        document::replace(&self.handle.session, Kind::Image, path, image, Durability::Now)
+    }
+
+    /// Writes `index.json`, by which other tools find the images (OCI image-spec, image-layout.md).
+    fn write_index(&self) -> Result<()> {
+        let entry = |image: &ImageRecord| {
+            let name = image.reference.as_ref()?;
+            Some(serde_json::json!({
+                "mediaType": image.manifest.media_type,
+                "digest": image.manifest.digest,
+                "size": image.manifest.size,
+                "annotations": { "org.opencontainers.image.ref.name": name },
+            }))
         };
-        let before = self.get(reference)?.filter(|before| before.config != record.config);
-        self.write(record)?;
-        self.forget(&ImageRecord { reference: None, ..record.clone() })?;
-        match before {
-            Some(before) => self.put(&ImageRecord { reference: None, ..before }),
-            None => Ok(()),
+        let manifests: Vec<_> = self.list()?.iter().filter_map(entry).collect();
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
+        let path = self.handle.layout.content().join("index.json");
+        let bytes = index.to_string();
+        document::replace_bytes(&self.handle.session, &path, bytes.as_bytes(), Durability::Later)
+    }
+
+    fn lock(&self) -> Result<FileLock> {
+        let path = self.handle.layout.images().join(".lock");
+        FileLock::exclusive(&path).at("lock", &path)
+    }
+
+    /// Returns the files of all images.
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>> {
+        let root = self.handle.layout.images();
+        let files = fs::read_dir(&root).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let paths = files.at("read", &root)?.into_iter().map(|file| file.path());
+        Ok(paths.filter(|path| !path.ends_with(".lock")).collect())
+    }
+
+    fn path(&self, image: &ImageRecord) -> PathBuf {
+        match &image.reference {
+            Some(reference) => self.tagged_path(reference),
+            None => self.untagged_path(&image.config),
         }
     }
 
-    fn write(&self, record: &ImageRecord) -> io::Result<()> {
-        sealed::write(&self.layout, &self.path(&record.identity()), record)
+    /// A hash, since a reference may be longer than a file name.
+    fn tagged_path(&self, reference: &str) -> PathBuf {
+        self.handle.layout.images().join(Digest::of(reference.as_bytes()).hex())
     }
 
-    fn forget(&self, record: &ImageRecord) -> io::Result<bool> {
-        match fs::remove_file(self.path(&record.identity())) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes a name away; whether it was there. Its documents stay until the store is pruned.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be written.
-    pub fn remove(&self, record: &ImageRecord) -> io::Result<bool> {
-        self.forget(record)
-    }
-
-    /// Lists all names that can be read, in the order of their references.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub fn list(&self) -> io::Result<Vec<ImageRecord>> {
-        let mut records = Vec::new();
-        for entry in fs::read_dir(self.layout.part("images"))? {
-            records.extend(sealed::read::<ImageRecord>(&entry?.path())?);
-        }
-        records.sort_by(|a, b| a.reference.cmp(&b.reference));
-        Ok(records)
-    }
-
-    /// Finds the images whose ID begins with the hex digits `prefix`.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub fn find_by_id(&self, prefix: &str) -> io::Result<Vec<ImageRecord>> {
-        let mut records = self.list()?;
-        records.retain(|record| record.config.hex().starts_with(prefix));
-        Ok(records)
+    fn untagged_path(&self, config: &Digest) -> PathBuf {
+        self.handle.layout.images().join(format!("untagged-{}", config.hex()))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(reference: Option<&str>, id: &[u8]) -> ImageRecord {
-        let config = Digest::of(id);
-        let manifest = Descriptor { media_type: String::new(), digest: config, size: 1 };
-        ImageRecord { reference: reference.map(str::to_owned), manifest, config }
-    }
-
-    #[test]
-    fn an_image_without_a_name_is_still_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let images = Images::new(Layout::open(dir.path()).unwrap());
-        images.put(&record(Some("a:1"), b"old")).unwrap();
-        images.put(&record(Some("a:1"), b"new")).unwrap();
-        let names: Vec<_> =
-            images.list().unwrap().into_iter().map(|r| (r.reference, r.config)).collect();
-        let want = [(None, Digest::of(b"old")), (Some("a:1".to_owned()), Digest::of(b"new"))];
-        assert_eq!(names, want);
-        images.put(&record(Some("b:1"), b"old")).unwrap();
-        assert!(images.list().unwrap().iter().all(|record| record.reference.is_some()));
-        images.put(&record(None, b"old")).unwrap();
-        assert_eq!(images.list().unwrap().len(), 2, "a named image needs no nameless record");
-    }
+/// Reads the image record at `path`, if it is whole.
+pub(crate) fn load(path: &Path) -> Result<Option<ImageRecord>> {
+    Ok(document::load(Kind::Image, path)?.or_warn(path))
 }

@@ -1,101 +1,182 @@
-//! Cache records: what is remembered of a result, by its key.
+//! The index: from a cache key to what the step made.
+//!
+//! Invariant: a record that is torn, damaged, another key's, or whose snapshot cannot be believed
+//! is a miss and a warning; it never fails a build and never gives a wrong hit. A record lies about
+//! nothing after a crash: whether its bytes reached the disk is its snapshot's to say.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
+use crate::document::{self, Durability, Kind};
+use crate::error::{AtPath, Result, StoreError, found};
 use crate::key::{CacheKey, Component};
-use crate::layout::Layout;
-use crate::sealed;
+use crate::layout::make_dir;
+use crate::lease::{Handle, Held};
 use crate::snapshot::{SnapshotId, Snapshots};
 
-/// What is remembered of one executed vertex.
+/// Bytes of components kept in one record; a context of very many files keeps the first ones.
+const MAX_COMPONENTS: usize = 1 << 20;
+
+/// What a step made, and what it made it from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The key that it was executed for.
+    /// The key it is found by.
     pub key: CacheKey,
-    /// Its files.
+    /// The files it made.
     pub snapshot: SnapshotId,
-    /// Digest of its layer's tar.
+    /// The layer they are.
     pub diff_id: DiffId,
-    /// Size of its layer's tar in bytes.
+    /// Size of the layer's tar in bytes.
     pub size: u64,
-    /// When it was executed, in seconds since 1970.
+    /// When the step ran, in seconds since 1970 UTC.
     pub created: u64,
-    /// How long that took, in milliseconds.
+    /// How long it ran, in milliseconds.
     pub duration_ms: u64,
-    /// What the key was made of.
+    /// What the key was made of, to explain a later miss.
     pub components: Vec<Component>,
     /// The instruction, for people.
     pub step: String,
 }
 
-/// The records of one store.
+/// The records of a store.
 #[derive(Clone, Debug)]
 pub struct Index {
-    layout: Layout,
+    handle: Arc<Handle>,
     snapshots: Snapshots,
 }
 
 impl Index {
-    pub(crate) fn new(layout: Layout, snapshots: Snapshots) -> Self {
-        Self { layout, snapshots }
+    pub(crate) const fn new(handle: Arc<Handle>, snapshots: Snapshots) -> Self {
+        Self { handle, snapshots }
     }
 
-    fn path(&self, key: &CacheKey) -> PathBuf {
-        self.layout.part("index").join(key.hex())
-    }
-
-    /// Looks a key up. A damaged record, one of another key, and one whose snapshot is gone are
-    /// misses.
+    /// Looks a record up, notes its use, and keeps its snapshot and layer from gc.
     #[must_use]
     pub fn get(&self, key: &CacheKey) -> Option<Record> {
-        let record: Record = match sealed::read(&self.path(key)) {
-            Ok(record) => record?,
+        match self.find(key) {
+            Ok(record) => record,
             Err(error) => {
-                tracing::warn!(key = %key.short(), %error, "cache record cannot be read");
-                return None;
+                tracing::warn!(%key, error = &error as &dyn std::error::Error, "no record read");
+                None
             }
-        };
-        let usable =
-            record.key == *key && matches!(self.snapshots.get(&record.snapshot), Ok(Some(_)));
-        usable.then_some(record)
-    }
-
-    /// Remembers a result. What it names must be in the store, and synced.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be written.
-    pub fn put(&self, record: &Record) -> io::Result<()> {
-        sealed::write(&self.layout, &self.path(&record.key), record)
-    }
-
-    /// Forgets a result.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be written.
-    pub fn remove(&self, key: &CacheKey) -> io::Result<()> {
-        match fs::remove_file(self.path(key)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
         }
     }
 
-    /// Lists all records that can be read.
+    fn find(&self, key: &CacheKey) -> Result<Option<Record>> {
+        let path = self.path(key);
+        let Some(mut record) = load(&path)? else { return Ok(None) };
+        // Kept to the end of the look-up: gc must not come between the layer and its snapshot.
+        let mut _no_gc = None;
+        if !self.handle.holds(&Held::Layer(record.diff_id)) {
+            let no_gc = self.handle.no_gc()?;
+            // Gc may have taken the record, and its layer, since it was read.
+            let Some(again) = load(&path)? else { return Ok(None) };
+            record = again;
+            self.handle.hold(&no_gc, Held::Layer(record.diff_id))?;
+            _no_gc = Some(no_gc);
+        }
+        if self.snapshots.get(&record.snapshot)?.is_none() {
+            tracing::warn!(%key, snapshot = %record.snapshot, "a record's snapshot is gone: a miss");
+            return Ok(None);
+        }
+        note_use(&path);
+        Ok(Some(record))
+    }
+
+    /// Stores a record, which comes last: its snapshot is committed and its layer known before.
+    /// Later records of a key replace earlier ones.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub fn list(&self) -> io::Result<Vec<Record>> {
-        let mut records = Vec::new();
-        for entry in fs::read_dir(self.layout.part("index"))? {
-            records.extend(sealed::read::<Record>(&entry?.path())?);
+    /// [`StoreError::NoSnapshot`] when the snapshot is gone, else [`StoreError::Io`].
+    pub fn put(&self, record: &Record) -> Result<()> {
+        if self.snapshots.get(&record.snapshot)?.is_none() {
+            return Err(StoreError::NoSnapshot { id: record.snapshot.clone() });
         }
-        Ok(records)
+        let path = self.path(&record.key);
+        if let Some(shard) = path.parent() {
+            make_dir(shard, false).at("create", shard)?;
+        }
+        let mut record = record.clone();
+        cut(&mut record.components);
+        let no_gc = self.handle.no_gc()?;
+        self.handle.hold(&no_gc, Held::Layer(record.diff_id))?;
+        document::replace(&self.handle.session, Kind::Record, &path, &record, Durability::Later)
     }
+
+    /// Removes a record; false when there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn remove(&self, key: &CacheKey) -> Result<bool> {
+        let path = self.path(key);
+        Ok(found(fs::remove_file(&path)).at("remove", &path)?.is_some())
+    }
+
+    /// Walks all records, in no order that means anything; damaged ones are left out.
+    ///
+    /// Does not note a use, holds nothing, and does not look at the snapshots.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] when the directory cannot be read; a record that cannot be is left out.
+    #[expect(clippy::iter_not_returning_iterator, reason = "reading the directory may fail")]
+    pub fn iter(&self) -> Result<impl Iterator<Item = Record> + use<>> {
+        Ok(self.paths()?.into_iter().filter_map(|path| load(&path).ok().flatten()))
+    }
+
+    /// Returns the files of all records.
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>> {
+        let root = self.handle.layout.index();
+        let mut paths = Vec::new();
+        for shard in fs::read_dir(&root).at("read", &root)? {
+            let shard = shard.at("read", &root)?.path();
+            let files = fs::read_dir(&shard).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+            paths.extend(files.at("read", &shard)?.into_iter().map(|file| file.path()));
+        }
+        Ok(paths)
+    }
+
+    pub(crate) fn path(&self, key: &CacheKey) -> PathBuf {
+        let hex = key.digest().hex();
+        self.handle.layout.index().join(&hex[..2]).join(hex)
+    }
+}
+
+/// Reads the record at `path` if it is whole and is the one its name promises.
+pub(crate) fn load(path: &Path) -> Result<Option<Record>> {
+    let record: Option<Record> = document::load(Kind::Record, path)?.or_warn(path);
+    let name = path.file_name().and_then(|name| Digest::parse_hex(name.to_str()?).ok());
+    Ok(record.filter(|record| {
+        let fits = Some(record.key.digest()) == name;
+        if !fits {
+            tracing::warn!(path = %path.display(), "a record of another key: treated as absent");
+        }
+        fits
+    }))
+}
+
+/// Marks a file as used now: gc removes what was used longest ago first. Failing costs only order.
+pub(crate) fn note_use(path: &Path) {
+    let noted = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    if let Err(error) = noted {
+        tracing::debug!(path = %path.display(), %error, "could not note a use");
+    }
+}
+
+fn cut(components: &mut Vec<Component>) {
+    let mut bytes = 0;
+    let fitting = components.iter().take_while(|component| {
+        bytes += component.name.len() + component.value.len();
+        bytes <= MAX_COMPONENTS
+    });
+    let keep = fitting.count();
+    components.truncate(keep);
 }

@@ -1,121 +1,143 @@
-//! Where the bytes of a layer can be had, by diff_id.
+//! What is known of layers: which snapshot holds one, and in which compressed forms it exists.
 
-use std::fs::File;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{DiffId, Digest};
-use crate::layout::Layout;
-use crate::sealed;
+use crate::document::{self, Durability, Kind};
+use crate::error::{AtPath, Result, found};
+use crate::lease::{Handle, Held};
+use crate::lock::FileLock;
 use crate::snapshot::SnapshotId;
 
-/// A compressed form of a layer.
+/// One form of a layer as a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerBlob {
-    /// Of the compressed bytes.
+    /// Digest of the blob's own, perhaps compressed, bytes.
     pub digest: Digest,
-    /// Compressed size in bytes.
+    /// Their number.
     pub size: u64,
-    /// As in a descriptor.
+    /// Says how it is compressed (OCI image-spec, layer.md).
     pub media_type: String,
 }
 
-/// Where the bytes of one layer can be had.
+/// What is known of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// The layer.
+    /// The digest of its tar.
     pub diff_id: DiffId,
-    /// A snapshot whose tar it is.
+    /// A snapshot from which the tar can be made again.
     pub snapshot: Option<SnapshotId>,
-    /// Size of the tar in bytes, where known.
+    /// Size of the tar in bytes.
     pub tar_size: Option<u64>,
     /// Bytes of file content in it, where known: what people mean by a layer's size.
     #[serde(default)]
     pub content_size: Option<u64>,
-    /// Compressed forms, in the store or to be fetched from `sources`.
+    /// Forms in the content store, or that can be fetched from one of `sources`.
     pub blobs: Vec<LayerBlob>,
-    /// Repositories (`docker.io/library/node`) that have one of the blobs.
+    /// `registry/repository` names from which the blobs can be fetched.
     pub sources: Vec<String>,
 }
 
-/// The layers of one store.
-#[derive(Clone, Debug)]
-pub struct Layers {
-    layout: Layout,
-}
-
-impl Layers {
-    pub(crate) fn new(layout: Layout) -> Self {
-        Self { layout }
-    }
-
-    fn path(&self, diff_id: &DiffId) -> PathBuf {
-        self.layout.part("layers").join(diff_id.0.hex())
-    }
-
-    /// Looks a layer up; a damaged record is none.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read.
-    pub fn get(&self, diff_id: &DiffId) -> io::Result<Option<LayerRecord>> {
-        let record: Option<LayerRecord> = sealed::read(&self.path(diff_id))?;
-        Ok(record.filter(|record| record.diff_id == *diff_id))
-    }
-
-    /// Changes a layer's record, or makes it. Updates of several processes follow each other.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be written.
-    pub fn update(
-        &self,
-        diff_id: &DiffId,
-        change: impl FnOnce(&mut LayerRecord),
-    ) -> io::Result<()> {
-        let lock = File::open(self.layout.part("layers"))?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
-        let mut record = self.get(diff_id)?.unwrap_or(LayerRecord {
-            diff_id: *diff_id,
+impl LayerRecord {
+    const fn unknown(diff_id: DiffId) -> Self {
+        Self {
+            diff_id,
             snapshot: None,
             tar_size: None,
             content_size: None,
             blobs: Vec::new(),
             sources: Vec::new(),
-        });
-        let before = record.clone();
-        change(&mut record);
-        if record == before && self.path(diff_id).exists() {
-            return Ok(());
         }
-        sealed::write(&self.layout, &self.path(diff_id), &record)
+    }
+}
+
+/// The layers of a store.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    handle: Arc<Handle>,
+}
+
+impl Layers {
+    pub(crate) const fn new(handle: Arc<Handle>) -> Self {
+        Self { handle }
     }
 
-    /// Lists all records that can be read.
+    /// Looks a layer up and keeps it, with its snapshot and blobs, from gc.
+    ///
+    /// What it names may still be absent: ask the snapshots and the content.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub fn list(&self) -> io::Result<Vec<LayerRecord>> {
-        let mut records = Vec::new();
-        for entry in std::fs::read_dir(self.layout.part("layers"))? {
-            records.extend(sealed::read::<LayerRecord>(&entry?.path())?);
+    /// [`StoreError::Io`](crate::StoreError::Io); a damaged record is a warning and `None`.
+    pub fn get(&self, diff_id: &DiffId) -> Result<Option<LayerRecord>> {
+        let no_gc = self.handle.no_gc()?;
+        let record = load(&self.path(diff_id))?;
+        if record.is_some() {
+            self.handle.hold(&no_gc, Held::Layer(*diff_id))?;
         }
-        Ok(records)
+        Ok(record)
     }
 
-    /// Forgets a layer.
+    /// Changes what is known of a layer, or begins it, and returns the outcome.
+    ///
+    /// Changes by several processes at once follow each other; none is lost. `change` should be
+    /// short, and must not use the store's layers itself.
     ///
     /// # Errors
     ///
-    /// When the store cannot be written.
-    pub fn remove(&self, diff_id: &DiffId) -> io::Result<()> {
-        match std::fs::remove_file(self.path(diff_id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn update(
+        &self,
+        diff_id: &DiffId,
+        change: impl FnOnce(&mut LayerRecord),
+    ) -> Result<LayerRecord> {
+        let path = self.path(diff_id);
+        let no_gc = self.handle.no_gc()?;
+        let lock = self.handle.layout.layers().join(".lock");
+        let _alone = FileLock::exclusive(&lock).at("lock", &lock)?;
+        let before = load(&path)?;
+        let mut after = before.clone().unwrap_or(LayerRecord::unknown(*diff_id));
+        change(&mut after);
+        after.diff_id = *diff_id;
+        self.handle.hold(&no_gc, Held::Layer(*diff_id))?;
+        if before.as_ref() != Some(&after) {
+            let session = &self.handle.session;
+            document::replace(session, Kind::Layer, &path, &after, Durability::Later)?;
         }
+        Ok(after)
     }
+
+    /// Removes what is known of a layer; false when nothing was.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn remove(&self, diff_id: &DiffId) -> Result<bool> {
+        let path = self.path(diff_id);
+        Ok(found(fs::remove_file(&path)).at("remove", &path)?.is_some())
+    }
+
+    /// Returns the files of all layers.
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>> {
+        let root = self.handle.layout.layers();
+        let files = fs::read_dir(&root).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let paths = files.at("read", &root)?.into_iter().map(|file| file.path());
+        Ok(paths.filter(|path| !path.ends_with(".lock")).collect())
+    }
+
+    pub(crate) fn path(&self, diff_id: &DiffId) -> PathBuf {
+        self.handle.layout.layers().join(diff_id.0.hex())
+    }
+}
+
+/// Reads the layer at `path` if it is whole and is the one its name promises.
+pub(crate) fn load(path: &Path) -> Result<Option<LayerRecord>> {
+    let record: Option<LayerRecord> = document::load(Kind::Layer, path)?.or_warn(path);
+    let name = path.file_name().and_then(|name| Digest::parse_hex(name.to_str()?).ok());
+    Ok(record.filter(|record| Some(record.diff_id.0) == name))
 }

@@ -1,235 +1,250 @@
-//! The store on disk: names, versions, and how a name comes to be.
+//! The tree on disk, and how it comes into being.
 //!
 //! ```text
-//! ROOT/                     mode 0700: set-uid files of images are nobody else's to run
-//! ├── version               STORE_VERSION, one line
-//! ├── lock                  shared while anybody uses the store, exclusive for what must be alone
-//! ├── content/              an OCI image layout: oci-layout, blobs/sha256/HEX
-//! ├── snapshots/ID/         fs/ in overlayfs upper form; `parent`: the ID below, or nothing
-//! ├── chains/HEX            chain ID -> a snapshot with exactly that stack of layers
-//! ├── index/HEX             cache key -> record
-//! ├── layers/HEX            diff_id -> where the layer's bytes can be had
-//! ├── images/HEX            digest of a name -> image
-//! └── tmp/NAME              in the making; NAME.lock is locked while its owner lives
+//! ROOT/                        0700: nobody else may traverse it, images hold set-uid files
+//!   version                    "rbuild store 1"
+//!   lock                       flock: shared while a name is looked up and held, alone for gc
+//!   content/                   an OCI image layout, readable by other tools
+//!     oci-layout index.json
+//!     blobs/sha256/<hex>       exact bytes, named by their digest
+//!   snapshots/<id>/            one committed layer of files
+//!     fs/                      the overlay upper directory, as the kernel left it
+//!     meta.json                parent, and whether the bytes are known to be on the disk
+//!     size                     bytes on disk, measured once, absent until somebody asked
+//!   index/<2 hex>/<hex>        one cache record, named by its key
+//!   layers/<hex>               what is known of one layer, named by its diff_id
+//!   images/<hex>               one tag, named by the SHA-256 of its reference
+//!   images/untagged-<hex>      an image without a tag, named by its config digest
+//!   cache-mounts/<hex>/        directories of `RUN --mount=type=cache`, named by a hash of the id
+//!     id <n>/ <n>.lock
+//!   tmp/<session>/             everything in the making; its directory is locked while its
+//!                              process lives, and what is unlocked is garbage
+//!     lease-<n>                names that a running build relies on: roots for gc
 //! ```
 //!
-//! Invariants: everything with a name was written under `tmp/`, and renamed. A crash at any line
-//! leaves garbage under `tmp/`, which the next opener sweeps, and nothing else.
+//! Invariant: a name outside `tmp` appears by rename(2) only, after its content. A process killed
+//! at any instant leaves garbage in `tmp` and nowhere else.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use crate::error::{ErrorKind, found};
+use crate::lock::FileLock;
 
-/// Raise it when an older rbuild would misread what this one writes.
-pub(crate) const STORE_VERSION: u32 = 1;
+/// The format drawn above; grows whenever an older program would misread the tree.
+pub const STORE_VERSION: u32 = 1;
 
-/// Why a store cannot be used.
+const VERSION_PREFIX: &str = "rbuild store ";
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+const EMPTY_INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
+
+/// Why a directory cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The directory cannot be made or read.
-    #[error("cannot use `{}` as a store", .path.display())]
-    Directory {
-        /// The store's root or a part of it.
-        path: PathBuf,
-        /// The system's word.
-        source: io::Error,
-    },
-    /// Written by a newer rbuild.
+    /// Written by a later version of this program.
     #[error(
-        "the store `{}` has version {found}, this rbuild knows {STORE_VERSION}: \
-         use a newer rbuild, or another store with --store", .path.display()
+        "the store at `{}` has format {found}, this program knows {STORE_VERSION}: use a newer \
+         rbuild, or name another store", root.display()
     )]
     Newer {
-        /// The store's root.
-        path: PathBuf,
-        /// As its `version` file says.
+        /// The store.
+        root: PathBuf,
+        /// The format found.
         found: u32,
     },
-    /// The directory holds something else.
-    #[error("`{}` is not a store: it is not empty and has no readable `version`", .path.display())]
-    Foreign {
+    /// The directory holds something else; it is left as it is.
+    #[error(
+        "`{}` is not a store of rbuild and not empty: name an empty or a new directory",
+        root.display()
+    )]
+    NotAStore {
         /// The directory.
-        path: PathBuf,
+        root: PathBuf,
+    },
+    /// The file `version` cannot be understood.
+    #[error(
+        "the file `version` of the store at `{}` is damaged: it should read \
+         `{VERSION_PREFIX}{STORE_VERSION}`", root.display()
+    )]
+    Version {
+        /// The store.
+        root: PathBuf,
+    },
+    /// The file system refused.
+    #[error("could not open the store at `{}`", root.display())]
+    Io {
+        /// The store.
+        root: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
     },
 }
 
-/// Paths of one store.
+impl OpenError {
+    /// Returns who must act.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Newer { .. } | Self::NotAStore { .. } => ErrorKind::User,
+            Self::Version { .. } | Self::Io { .. } => ErrorKind::Host,
+        }
+    }
+}
+
+/// The paths of one store.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
 }
 
-const DIRECTORIES: [&str; 8] = [
-    "content/blobs/sha256",
-    "snapshots",
-    "chains",
-    "index",
-    "layers",
-    "images",
-    "cache-mounts",
-    "tmp",
-];
-
 impl Layout {
-    /// Makes what is missing of a store at `root` and checks its version.
-    pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
-        let fault = |source| OpenError::Directory { path: root.to_owned(), source };
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(root).map_err(fault)?;
-        let root = root.canonicalize().map_err(fault)?;
-        let layout = Self { root };
-        let version = layout.root.join("version");
-        match fs::read_to_string(&version) {
-            Ok(text) => layout.check_version(&text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A store being made by another process has its directories before its version.
-                let is_ours = |name: &std::ffi::OsStr| {
-                    name.to_str().is_some_and(|name| {
-                        name == "lock"
-                            || DIRECTORIES.iter().any(|d| d.split('/').next() == Some(name))
-                    })
-                };
-                let mut entries = fs::read_dir(&layout.root).map_err(fault)?;
-                if entries.any(|entry| entry.is_ok_and(|entry| !is_ours(&entry.file_name()))) {
-                    return Err(OpenError::Foreign { path: layout.root });
-                }
-                layout.make().map_err(fault)?;
-            }
-            Err(error) => return Err(fault(error)),
+    /// Opens the tree at `root`, making it when absent or empty.
+    pub(crate) fn establish(root: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Io { root: root.to_owned(), source };
+        make_dir(root, true).map_err(failed)?;
+        let layout = Self { root: root.canonicalize().map_err(failed)? };
+        if !layout.has_version()? {
+            layout.refuse_foreign()?;
+            layout.write_version().map_err(failed)?;
         }
-        fs::set_permissions(&layout.root, fs::Permissions::from_mode(0o700)).map_err(fault)?;
+        layout.make_private().map_err(failed)?;
+        layout.make_dirs().map_err(failed)?;
         Ok(layout)
-    }
-
-    fn check_version(&self, text: &str) -> Result<(), OpenError> {
-        match text.trim().parse::<u32>() {
-            Ok(found) if found > STORE_VERSION => {
-                Err(OpenError::Newer { path: self.root.clone(), found })
-            }
-            Ok(_) => Ok(()),
-            Err(_) => Err(OpenError::Foreign { path: self.root.clone() }),
-        }
-    }
-
-    fn make(&self) -> io::Result<()> {
-        for directory in DIRECTORIES {
-            fs::create_dir_all(self.root.join(directory))?;
-        }
-        self.write(&self.root.join("content/oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        self.write(&self.root.join("version"), format!("{STORE_VERSION}\n").as_bytes())
     }
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    pub(crate) fn part(&self, name: &str) -> PathBuf {
-        self.root.join(name)
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
     }
 
-    /// Writes a small file whole or not at all.
-    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.temp_name()?;
-        let mut file = File::create_new(&temporary)?;
-        let written = file.write_all(bytes).and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            drop(fs::remove_file(&temporary));
+    pub(crate) fn content(&self) -> PathBuf {
+        self.root.join("content")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("content/blobs/sha256")
+    }
+
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(crate) fn cache_mounts(&self) -> PathBuf {
+        self.root.join("cache-mounts")
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    fn has_version(&self) -> Result<bool, OpenError> {
+        let root = || self.root.clone();
+        let text = read_start(&self.root.join("version"))
+            .map_err(|source| OpenError::Io { root: root(), source })?;
+        let Some(text) = text else { return Ok(false) };
+        let number = text.strip_prefix(VERSION_PREFIX).and_then(|rest| rest.trim().parse().ok());
+        match number {
+            Some(STORE_VERSION) => Ok(true),
+            Some(found) if found > STORE_VERSION => Err(OpenError::Newer { root: root(), found }),
+            Some(_) | None => Err(OpenError::Version { root: root() }),
         }
-        written
     }
 
-    /// Returns a fresh path under `tmp/`.
-    pub(crate) fn temp_name(&self) -> io::Result<PathBuf> {
-        Ok(self.root.join("tmp").join(random_name()?))
+    /// Keeps a mistyped `--store /home/me` from being taken over.
+    fn refuse_foreign(&self) -> Result<(), OpenError> {
+        // What `write_version` may have left when it was killed, and what mkfs leaves.
+        let ours = ["lock", "version", "version.new", "lost+found"].map(OsStr::new);
+        let entries = fs::read_dir(&self.root).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries =
+            entries.map_err(|source| OpenError::Io { root: self.root.clone(), source })?;
+        if entries.iter().all(|entry| ours.contains(&entry.file_name().as_os_str())) {
+            return Ok(());
+        }
+        // Another process may have made the store since `version` was looked for.
+        if self.has_version()? {
+            return Ok(());
+        }
+        Err(OpenError::NotAStore { root: self.root.clone() })
     }
 
-    /// Makes a directory under `tmp/` that no other process sweeps while the value lives.
-    pub(crate) fn temp_dir(&self) -> io::Result<TempDir> {
-        let path = self.temp_name()?;
-        let lock_path = path.with_extension("lock");
-        // The lock comes first: a directory without a locked lock is garbage.
-        let lock = File::create_new(&lock_path)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(TempDir { path, lock_path, lock })
+    fn write_version(&self) -> io::Result<()> {
+        let _alone = FileLock::exclusive(&self.lock())?;
+        let version = self.root.join("version");
+        if version.try_exists()? {
+            return Ok(());
+        }
+        let new = self.root.join("version.new");
+        let mut file = File::create(&new)?;
+        writeln!(file, "{VERSION_PREFIX}{STORE_VERSION}")?;
+        file.sync_all()?;
+        fs::rename(&new, &version)
     }
 
-    /// Deletes what dead owners left under `tmp/`. Errors are reported, not returned: garbage
-    /// harms nobody.
-    pub(crate) fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.root.join("tmp")) else { return };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "lock") {
-                continue;
+    fn make_private(&self) -> io::Result<()> {
+        let mode = fs::metadata(&self.root)?.permissions().mode();
+        if mode & 0o777 == 0o700 {
+            return Ok(());
+        }
+        fs::set_permissions(&self.root, Permissions::from_mode(0o700))
+    }
+
+    fn make_dirs(&self) -> io::Result<()> {
+        let dirs = [
+            self.tmp(),
+            self.blobs(),
+            self.snapshots(),
+            self.index(),
+            self.layers(),
+            self.images(),
+            self.cache_mounts(),
+        ];
+        for dir in dirs {
+            make_dir(&dir, true)?;
+        }
+        for (name, bytes) in [("oci-layout", OCI_LAYOUT), ("index.json", EMPTY_INDEX)] {
+            let path = self.content().join(name);
+            if !path.try_exists()? {
+                let _alone = FileLock::exclusive(&self.lock())?;
+                let new = self.content().join(format!("{name}.new"));
+                fs::write(&new, bytes)?;
+                fs::rename(&new, &path)?;
             }
-            let lock_path = path.with_extension("lock");
-            let owner_is_dead = match File::open(&lock_path) {
-                Ok(lock) => {
-                    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
-                }
-                // Single files have no lock: they live for moments only.
-                Err(_) => is_older_than_an_hour(&path),
-            };
-            if owner_is_dead {
-                if let Err(error) = crate::delete::delete_tree(&path) {
-                    tracing::warn!(path = %path.display(), %error, "garbage stays in the store");
-                }
-                drop(fs::remove_file(&lock_path));
-            }
         }
+        Ok(())
     }
 }
 
-fn is_older_than_an_hour(path: &Path) -> bool {
-    fs::symlink_metadata(path)
-        .and_then(|metadata| metadata.modified())
-        .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 3600))
-}
-
-/// Returns 32 random hex digits.
-pub(crate) fn random_name() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(hex::encode(bytes))
-}
-
-/// A directory under `tmp/`, deleted with everything in it when dropped.
-#[derive(Debug)]
-pub struct TempDir {
-    path: PathBuf,
-    lock_path: PathBuf,
-    /// Held, not read: the kernel drops the lock with the process.
-    #[expect(dead_code, reason = "holding the descriptor is its use")]
-    lock: File,
-}
-
-impl TempDir {
-    /// Returns the directory.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+/// Makes one directory that only we may enter; an existing one is as good.
+pub(crate) fn make_dir(path: &Path, with_parents: bool) -> io::Result<()> {
+    let made = DirBuilder::new().recursive(with_parents).mode(0o700).create(path);
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
     }
 }
 
-/// Renames a finished directory to `target`; false when `target` is there already.
-pub(crate) fn publish(made: &Path, target: &Path) -> io::Result<bool> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, made, CWD, target, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        if let Err(error) = crate::delete::delete_tree(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "garbage stays in the store");
-        }
-        drop(fs::remove_file(&self.lock_path));
-    }
+/// Reads at most 64 bytes of a file as text; `None` when there is no such file.
+fn read_start(path: &Path) -> io::Result<Option<String>> {
+    let Some(file) = found(File::open(path))? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(64).read_to_end(&mut bytes)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }

@@ -1,30 +1,47 @@
 //! Bytes to things with a digest: the store on disk.
 //!
 //! Invariants: blocking I/O only, no network, no async, no unsafe, no mount. A name appears after
-//! its content. What is read back is checked, and damage is a miss, never a lie.
+//! its content. What is read back is checked, and damage is a miss, never a lie. What a living
+//! process looked up or made is never collected.
 
 #![forbid(unsafe_code)]
 
+mod cache_mount;
+mod check;
 mod content;
-mod delete;
+mod descriptor;
 mod digest;
+mod document;
+mod error;
+mod gc;
 mod image;
 mod index;
 mod key;
 mod layer;
 mod layout;
-mod sealed;
+mod lease;
+mod lock;
+mod measure;
+mod reach;
+mod reaper;
+mod remove;
+mod session;
 mod snapshot;
 mod store;
 
-pub use content::{Blob, BlobWriter, Content, IngestError};
+pub use cache_mount::{CacheMount, Sharing};
+pub use check::{CheckReport, Fault};
+pub use content::{Blob, BlobReader, BlobWriter, Content, IngestError};
+pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest, DigestError, HashingReader, HashingWriter, chain_id};
-pub use image::{Descriptor, ImageRecord, Images};
+pub use error::{ErrorKind, StoreError};
+pub use gc::{PruneOptions, Pruned, Sum, Usage};
+pub use image::{FindError, ImageRecord, Images};
 pub use index::{Index, Record};
 pub use key::{CacheKey, Component, KeyHasher};
 pub use layer::{LayerBlob, LayerRecord, Layers};
-pub use layout::{OpenError, TempDir};
-pub use snapshot::{
-    ActiveSnapshot, Snapshot, SnapshotError, SnapshotId, SnapshotIdError, Snapshots,
-};
-pub use store::{PruneError, PruneOptions, Pruned, Store, Usage};
+pub use layout::{OpenError, STORE_VERSION};
+pub use remove::remove_tree;
+pub use session::TempDir;
+pub use snapshot::{ActiveSnapshot, Snapshot, SnapshotId, SnapshotIdError, Snapshots};
+pub use store::Store;

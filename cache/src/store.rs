@@ -1,27 +1,27 @@
-//! The store as a whole: its parts, its size, its health, and what can go.
+//! The store: one handle on everything.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
-
+use crate::cache_mount::{CacheMount, Sharing};
+use crate::check::{self, CheckReport};
 use crate::content::Content;
-use crate::digest::{DiffId, Digest, HashingReader};
+use crate::error::Result;
+use crate::gc::{self, PruneOptions, Pruned, Usage};
 use crate::image::Images;
 use crate::index::Index;
 use crate::layer::Layers;
-use crate::layout::{Layout, OpenError, TempDir};
-use crate::snapshot::{SnapshotId, Snapshots};
+use crate::layout::{Layout, OpenError};
+use crate::lease::Handle;
+use crate::session::{Session, TempDir};
+use crate::snapshot::Snapshots;
 
-/// Documents larger than this are not read when looking for what they refer to (bytes).
-const DOCUMENT_LIMIT: u64 = 8 << 20;
-
-/// One store. Cheap to clone. Any number of processes may have the same one open.
+/// A store of blobs, snapshots, cache records and images; clones are the same handle.
+///
+/// Any number of processes and threads may have handles of one store. Whatever is looked up or
+/// made through a handle is kept from gc until its last clone is dropped, so a long-lived process
+/// takes a [`Store::lease`] for each build.
 #[derive(Clone, Debug)]
 pub struct Store {
     parts: Arc<Parts>,
@@ -29,360 +29,160 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Parts {
-    layout: Layout,
     content: Content,
     snapshots: Snapshots,
     index: Index,
     layers: Layers,
     images: Images,
-    /// Shared while the store is open; the kernel drops it with the process.
-    lock: File,
-}
-
-/// What a store holds, in bytes on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Manifests, configs and layers as they were pulled.
-    pub content: u64,
-    /// Unpacked and built layers.
-    pub snapshots: u64,
-    /// Records, names and everything in the making.
-    pub metadata: u64,
-    /// Number of names.
-    pub images: u64,
-    /// Number of cache records.
-    pub records: u64,
-}
-
-impl Usage {
-    /// Bytes in all.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.content + self.snapshots + self.metadata
-    }
-}
-
-/// What [`Store::prune`] may take.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PruneOptions {
-    /// Take cache records too, not only what nothing refers to.
-    pub all: bool,
-    /// Say what would go, and leave it.
-    pub dry_run: bool,
-}
-
-/// What [`Store::prune`] took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pruned {
-    /// Snapshots, blobs and records.
-    pub items: u64,
-    /// On disk.
-    pub bytes: u64,
-}
-
-/// Why nothing was pruned.
-#[derive(Debug, thiserror::Error)]
-pub enum PruneError {
-    /// A build or a transfer uses the store, here or in another process.
-    #[error("the store is in use: try again when its builds have ended")]
-    InUse,
-    /// The store failed.
-    #[error("could not prune the store")]
-    Io(#[from] io::Error),
+    handle: Arc<Handle>,
 }
 
 impl Store {
-    /// Opens the store at `root`, making it (mode 0700) if there is none. Sweeps what dead
-    /// processes left behind.
+    /// Opens the store at `root`, or makes one, and clears away what dead processes left.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] when the directory cannot be used, holds something else, or was written by a
-    /// newer version.
+    /// [`OpenError::Newer`] for a store of a later version, [`OpenError::NotAStore`] for a
+    /// directory of something else, [`OpenError::Io`] when the file system refuses.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
-        let layout = Layout::open(root)?;
-        let fault = |source| OpenError::Directory { path: root.to_owned(), source };
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(layout.part("lock"))
-            .map_err(fault)?;
-        rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(|e| fault(e.into()))?;
-        layout.sweep();
-        let snapshots = Snapshots::new(layout.clone());
-        let parts = Parts {
-            content: Content::new(layout.clone()),
-            index: Index::new(layout.clone(), snapshots.clone()),
-            layers: Layers::new(layout.clone()),
-            images: Images::new(layout.clone()),
-            snapshots,
-            layout,
-            lock,
-        };
-        Ok(Self { parts: Arc::new(parts) })
+        let failed = |source| OpenError::Io { root: root.to_owned(), source };
+        let layout = Layout::establish(root)?;
+        let session = Arc::new(Session::start(&layout).map_err(failed)?);
+        let handle = Handle::new(layout, session);
+        let handle = handle.map_err(|error| failed(io::Error::other(error)))?;
+        Ok(Self::from_handle(handle))
     }
 
-    /// Its directory.
+    /// Returns a new handle: what is done through it is kept from gc until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn lease(&self) -> Result<Self> {
+        Ok(Self::from_handle(self.parts.handle.lease()?))
+    }
+
+    fn from_handle(handle: Handle) -> Self {
+        let handle = Arc::new(handle);
+        let content = Content::new(Arc::clone(&handle));
+        let snapshots = Snapshots::new(Arc::clone(&handle));
+        let parts = Parts {
+            index: Index::new(Arc::clone(&handle), snapshots.clone()),
+            layers: Layers::new(Arc::clone(&handle)),
+            images: Images::new(Arc::clone(&handle), content.clone(), snapshots.clone()),
+            content,
+            snapshots,
+            handle,
+        };
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Returns the directory of the store, absolute and without links.
     #[must_use]
     pub fn root(&self) -> &Path {
-        self.parts.layout.root()
+        self.parts.handle.layout.root()
     }
 
-    /// Blobs.
+    /// Returns the blobs.
     #[must_use]
     pub fn content(&self) -> &Content {
         &self.parts.content
     }
 
-    /// Unpacked and built layers.
+    /// Returns the snapshots.
     #[must_use]
     pub fn snapshots(&self) -> &Snapshots {
         &self.parts.snapshots
     }
 
-    /// Cache records.
+    /// Returns the cache records.
     #[must_use]
     pub fn index(&self) -> &Index {
         &self.parts.index
     }
 
-    /// Where layers can be had.
+    /// Returns what is known of layers.
     #[must_use]
     pub fn layers(&self) -> &Layers {
         &self.parts.layers
     }
 
-    /// Names.
+    /// Returns the images.
     #[must_use]
     pub fn images(&self) -> &Images {
         &self.parts.images
     }
 
-    /// Makes a directory on the store's filesystem that is gone when dropped, or with the process.
+    /// Makes a directory for something in the making, removed when the result is dropped.
     ///
     /// # Errors
     ///
-    /// When the store cannot be written.
-    pub fn temp_dir(&self) -> io::Result<TempDir> {
-        self.parts.layout.temp_dir()
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn temp_dir(&self) -> Result<TempDir> {
+        TempDir::create(&self.parts.handle.session)
     }
 
-    /// Makes everything written so far durable: one flush of the store's filesystem.
+    /// Takes the cache directory named `id`, any text; `None` when other steps have it now.
     ///
     /// # Errors
     ///
-    /// When the filesystem reports lost writes.
-    pub fn sync(&self) -> io::Result<()> {
-        rustix::fs::syncfs(&self.parts.lock)?;
-        Ok(())
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn cache_mount(&self, id: &str, sharing: Sharing) -> Result<Option<CacheMount>> {
+        CacheMount::take(&self.parts.handle, id, sharing)
     }
 
-    /// Measures the store. Blocks counted once however many names they have.
+    /// Brings everything to the disk with one syncfs(2): from then on a crash of the machine loses
+    /// no snapshot and no record of this process.
+    ///
+    /// A crash of the process alone never does. [`Images::put`] calls this when needed.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub fn usage(&self) -> io::Result<Usage> {
-        let mut seen = BTreeSet::new();
-        let mut part = |name: &str| disk_bytes(&self.parts.layout.part(name), &mut seen);
-        let content = part("content")?;
-        let snapshots = part("snapshots")?;
-        let all = disk_bytes(self.root(), &mut seen)?;
-        Ok(Usage {
-            content,
-            snapshots,
-            metadata: all,
-            images: self.images().list()?.len() as u64,
-            records: self.index().list()?.len() as u64,
-        })
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn sync(&self) -> Result<()> {
+        self.parts.snapshots.sync()
     }
 
-    /// Deletes what nothing needs: with `all`, the cache too. What images refer to stays.
+    /// Returns what the store holds, and how much of it could go.
     ///
     /// # Errors
     ///
-    /// [`PruneError::InUse`] while another process has the store open.
-    pub fn prune(&self, options: PruneOptions) -> Result<Pruned, PruneError> {
-        let lock = &self.parts.lock;
-        rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| PruneError::InUse)?;
-        let pruned = self.prune_alone(options);
-        // Back to sharing: turning the lock down cannot fail.
-        rustix::fs::flock(lock, FlockOperation::LockShared).map_err(io::Error::from)?;
-        Ok(pruned?)
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn usage(&self) -> Result<Usage> {
+        gc::usage(self)
     }
 
-    fn prune_alone(&self, options: PruneOptions) -> io::Result<Pruned> {
-        let mut pruned = Pruned::default();
-        let live = self.live(options.all)?;
-        let mut seen = BTreeSet::new();
-        for snapshot in self.snapshots().list()? {
-            if !live.snapshots.contains(&snapshot.id) {
-                pruned.items += 1;
-                let path = snapshot.upper.parent().unwrap_or(&snapshot.upper);
-                pruned.bytes += disk_bytes(path, &mut seen)?;
-                if !options.dry_run {
-                    self.snapshots().remove(&snapshot.id)?;
-                }
-            }
-        }
-        for blob in self.content().list()? {
-            if !live.blobs.contains(&blob.digest) {
-                pruned.items += 1;
-                pruned.bytes += blob.size;
-                if !options.dry_run {
-                    self.content().remove(&blob.digest)?;
-                }
-            }
-        }
-        for record in self.index().list()? {
-            if !live.snapshots.contains(&record.snapshot) || options.all {
-                pruned.items += 1;
-                if !options.dry_run {
-                    self.index().remove(&record.key)?;
-                }
-            }
-        }
-        for layer in self.layers().list()? {
-            if !live.layers.contains(&layer.diff_id) && !options.dry_run {
-                self.layers().remove(&layer.diff_id)?;
-            }
-        }
-        Ok(pruned)
-    }
-
-    /// Finds what images, and unless `all` the cache, refer to.
-    fn live(&self, all: bool) -> io::Result<Live> {
-        let mut live = Live::default();
-        let layers: BTreeMap<DiffId, _> =
-            self.layers().list()?.into_iter().map(|layer| (layer.diff_id, layer)).collect();
-        for image in self.images().list()? {
-            if all && image.reference.is_none() {
-                continue;
-            }
-            live.blobs.extend([image.manifest.digest, image.config]);
-            let Some(config) = self.content().read(&image.config, DOCUMENT_LIMIT)? else {
-                continue;
-            };
-            let config: Config = serde_json::from_slice(&config).unwrap_or_default();
-            live.layers.extend(config.rootfs.diff_ids.iter().copied().map(DiffId));
-        }
-        if !all {
-            for record in self.index().list()? {
-                live.layers.insert(record.diff_id);
-                self.keep_chain(&record.snapshot, &mut live);
-            }
-        }
-        for layer in live.layers.clone() {
-            let Some(record) = layers.get(&layer) else { continue };
-            live.blobs.extend(record.blobs.iter().map(|blob| blob.digest));
-            if let Some(snapshot) = &record.snapshot {
-                self.keep_chain(snapshot, &mut live);
-            }
-        }
-        Ok(live)
-    }
-
-    fn keep_chain(&self, id: &SnapshotId, live: &mut Live) {
-        // A broken chain keeps nothing: it can serve nobody.
-        for snapshot in self.snapshots().chain(id).unwrap_or_default() {
-            live.snapshots.insert(snapshot.id);
-        }
-    }
-
-    /// Reads every blob and every record. Returns what is broken, in words; with `repair` it is
-    /// deleted, so that the next build makes it again.
+    /// Removes what no tag and no running build needs, within `options`.
     ///
     /// # Errors
     ///
-    /// When the store cannot be read.
-    pub fn check(&self, repair: bool) -> io::Result<Vec<String>> {
-        let mut faults = Vec::new();
-        for blob in self.content().list()? {
-            let Some(file) = self.content().open(&blob.digest)? else { continue };
-            let mut reader = HashingReader::new(file);
-            io::copy(&mut reader, &mut io::sink())?;
-            let (_, found, _) = reader.finish();
-            if found != blob.digest {
-                faults.push(format!("blob {} holds other bytes: {found}", blob.digest));
-                if repair {
-                    self.content().remove(&blob.digest)?;
-                }
-            }
-        }
-        for part in ["index", "layers", "images"] {
-            for entry in fs::read_dir(self.parts.layout.part(part))? {
-                let path = entry?.path();
-                if crate::sealed::read::<serde_json::Value>(&path)?.is_none() {
-                    faults.push(format!("{} is damaged", path.display()));
-                    if repair {
-                        fs::remove_file(&path)?;
-                    }
-                }
-            }
-        }
-        for record in self.index().list()? {
-            if let Err(error) = self.snapshots().chain(&record.snapshot) {
-                faults.push(format!("cache record {} is of no use: {error}", record.key.short()));
-                if repair {
-                    self.index().remove(&record.key)?;
-                }
-            }
-        }
-        for image in self.images().list()? {
-            for digest in [image.manifest.digest, image.config] {
-                if !self.content().contains(&digest) {
-                    let name = image.reference.clone().unwrap_or_else(|| image.config.short());
-                    faults.push(format!("image {name} lacks {digest}"));
-                    if repair {
-                        self.images().remove(&image)?;
-                    }
-                }
-            }
-        }
-        Ok(faults)
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
+        gc::prune(self, options)
     }
-}
 
-/// What must stay.
-#[derive(Debug, Default)]
-struct Live {
-    snapshots: BTreeSet<SnapshotId>,
-    blobs: BTreeSet<Digest>,
-    layers: BTreeSet<DiffId>,
-}
-
-/// The one part of a config that says what it refers to.
-#[derive(Debug, Default, Deserialize)]
-struct Config {
-    #[serde(default)]
-    rootfs: RootFs,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Vec<Digest>,
-}
-
-/// Adds up the blocks of a tree as `du` does; `seen` holds the inodes counted already.
-fn disk_bytes(path: &Path, seen: &mut BTreeSet<(u64, u64)>) -> io::Result<u64> {
-    let mut total = 0;
-    let mut stack = vec![path.to_owned()];
-    while let Some(path) = stack.pop() {
-        // Files of other processes come and go while we look.
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        if !seen.insert((metadata.dev(), metadata.ino())) {
-            continue;
-        }
-        total += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            for entry in fs::read_dir(&path).into_iter().flatten() {
-                stack.push(entry?.path());
-            }
-        }
+    /// Brings the store below `keep_bytes`, if it can, by removing what was used longest ago.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn gc(&self, keep_bytes: u64) -> Result<Pruned> {
+        let keep_bytes = Some(keep_bytes);
+        let options = PruneOptions { all: true, keep_bytes, ..PruneOptions::default() };
+        gc::prune(self, &options)
     }
-    Ok(total)
+
+    /// Looks for damage; with `read_data` every blob is read and hashed, with `repair` what is
+    /// damaged is removed, so that it is made or fetched again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io) when the store cannot be read at all.
+    pub fn check(&self, read_data: bool, repair: bool) -> Result<CheckReport> {
+        check::check(self, read_data, repair)
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.parts.handle
+    }
 }

@@ -142,7 +142,7 @@ impl Execution {
     }
 
     fn short_id(&self, id: VertexId) -> String {
-        self.keyed[id.0].key.as_ref().map(CacheKey::short).unwrap_or_default()
+        self.keyed[id.0].key.map(|key| key.digest().short()).unwrap_or_default()
     }
 
     async fn perform(
@@ -244,16 +244,11 @@ impl Work for Execution {
         blocking::run(move || {
             let (diff_id, size) = op::seal(&store, &snapshot)?;
             let Timing { created, duration_ms } = timing;
-            Ok(Some(Record {
-                key,
-                snapshot,
-                diff_id,
-                size,
-                created,
-                duration_ms,
-                components,
-                step,
-            }))
+            let record =
+                Record { key, snapshot, diff_id, size, created, duration_ms, components, step };
+            // The name comes last: whatever it promises is in the store.
+            store.index().put(&record).map_err(OpError::store)?;
+            Ok(Some(record))
         })
         .await
     }
@@ -309,6 +304,6 @@ fn below_is_cached(graph: &BuildGraph, keyed: &[Keyed], vertex: &Vertex) -> bool
     }
 }
 
-fn unix_now() -> u64 {
+pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use error::BuildError;
 pub(crate) use failure::failure_of;
 
-use self::execute::Execution;
+use self::execute::{Execution, unix_now};
 use self::plan::Plan;
 use self::steps::Steps;
 use crate::builder::Inner;
@@ -64,20 +64,13 @@ pub(crate) async fn build(
 
     let parallel = inner.config.parallel_steps;
     let solved = solver::solve(&plan.graph, Arc::clone(&execution), parallel, cancel).await;
-    // What was sealed is good even when another step failed: the next build shall find it.
-    let (sealed, failed) = match solved {
-        Ok(sealed) => (sealed, None),
-        Err(failed) => (failed.sealed, Some((failed.vertex, failed.error))),
-    };
-    write_records(inner, sealed.values().cloned().collect()).await?;
-    if let Some((vertex, error)) = failed {
-        let is_cancelled = cancel.is_cancelled();
-        return Err(if is_cancelled {
+    let sealed = solved.map_err(|failed| {
+        if cancel.is_cancelled() {
             BuildError::Cancelled
         } else {
-            execution.step_error(vertex, error)
-        });
-    }
+            execution.step_error(failed.vertex, failed.error)
+        }
+    })?;
     let mut records = execution.records();
     records.extend(sealed);
     let image = store_image(inner, &plan, records, &tags).await?;
@@ -104,19 +97,6 @@ fn parse_tag(tag: &str) -> Result<Reference, BuildError> {
     }
 }
 
-/// Writes cache records, after one sync that makes what they promise durable.
-async fn write_records(inner: &Arc<Inner>, records: Vec<Record>) -> Result<(), BuildError> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let store = inner.store.clone();
-    blocking::run(move || {
-        store.sync().map_err(BuildError::store)?;
-        records.iter().try_for_each(|record| store.index().put(record).map_err(BuildError::store))
-    })
-    .await
-}
-
 /// Writes config, manifest and tags.
 async fn store_image(
     inner: &Arc<Inner>,
@@ -141,20 +121,14 @@ async fn store_image(
         let assembled = assemble(&output, base_layers, &chain, &records, epoch);
         let name = references.iter().flatten().next().map_or("the image", String::as_str);
         let image = write_image(&store, name, &assembled.config, &assembled.layers)?;
-        for (vertex, chain_id) in assembled.chains {
-            if let Some(record) = records.get(&vertex) {
-                store
-                    .snapshots()
-                    .link_chain(&chain_id, &record.snapshot)
-                    .map_err(BuildError::store)?;
-            }
-        }
-        store.sync().map_err(BuildError::store)?;
+        let now = unix_now();
         for reference in references {
             let record = ImageRecord {
                 reference,
                 manifest: image.manifest.clone(),
                 config: image.config_digest,
+                created: now,
+                updated: now,
             };
             store.images().put(&record).map_err(BuildError::store)?;
         }

@@ -78,6 +78,7 @@ fn prepare(store: &Store, entry: &ExportImage) -> Result<Plain, ExportError> {
     let size = store
         .content()
         .size(&image.config_digest)
+        .map_err(SourceError::store("find the config"))?
         .ok_or(ExportError::Damaged { digest: image.config_digest })?;
     let config =
         Descriptor { media_type: OCI_CONFIG.to_owned(), digest: image.config_digest, size };

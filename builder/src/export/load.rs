@@ -99,7 +99,7 @@ impl LoadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Source(error @ SourceError::Store { .. }) => error.kind(),
-            Self::Ingest { source: IngestError::Io(_), .. } => ErrorKind::Host,
+            Self::Ingest { source: IngestError::Store(_), .. } => ErrorKind::Host,
             _ => ErrorKind::User,
         }
     }

@@ -36,6 +36,7 @@ impl Portable {
         let size = store
             .content()
             .size(&image.config_digest)
+            .map_err(SourceError::store("find the config"))?
             .ok_or(ExportError::Damaged { digest: image.config_digest })?;
         let config =
             Descriptor { media_type: OCI_CONFIG.to_owned(), digest: image.config_digest, size };
@@ -86,7 +87,7 @@ fn compress(
     let tar_size =
         source.write_tar(layer.diff_id, Progress { inner: &mut gzip, count: 0, meter: &meter })?;
     let writer = gzip.finish().map_err(SourceError::store(action))?;
-    let blob = writer.commit(None, None).map_err(SourceError::store(action))?;
+    let blob = writer.commit(None).map_err(SourceError::store(action))?;
     meter.end_blocking(TransferPhase::Done);
     let noted =
         LayerBlob { digest: blob.digest, size: blob.size, media_type: OCI_LAYER_GZIP.to_owned() };

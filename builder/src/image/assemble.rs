@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use cache::{ChainId, Descriptor, DiffId, Digest, Record};
+use cache::{Descriptor, Record};
 use frontend::{BuildGraph, HistoryEntry, ImageConfig, Op, Output, VertexId};
 
 use crate::source::built_layer;
@@ -19,8 +19,6 @@ pub(crate) struct Assembled {
     pub(crate) config: ImageConfig,
     /// Base first; layers made here are named uncompressed.
     pub(crate) layers: Vec<Descriptor>,
-    /// The chain ID that each built vertex's snapshot has, lowest first.
-    pub(crate) chains: Vec<(VertexId, ChainId)>,
 }
 
 /// Returns the base image, if any, and the vertices whose layers are put on it, lowest first.
@@ -81,22 +79,11 @@ pub(crate) fn assemble(
     // A config without any time would surprise every reader: the epoch says "unknown".
     config.created = Some(fixed.or(created).unwrap_or_else(|| rfc3339(0)));
     let mut layers = base_layers;
-    let base_ids: Vec<DiffId> = config
-        .rootfs
-        .diff_ids
-        .iter()
-        .filter_map(|text| Digest::parse(text).ok().map(DiffId))
-        .collect();
-    let mut top = cache::chain_id(&base_ids);
-    let mut chains = Vec::new();
-    for (vertex, record) in chain.iter().filter_map(|id| Some((*id, records.get(id)?))) {
+    for record in chain.iter().filter_map(|id| records.get(id)) {
         config.rootfs.diff_ids.push(record.diff_id.to_string());
         layers.push(built_layer(record.diff_id, record.size));
-        let chain = top.map_or(ChainId(record.diff_id.0), |below| below.push(record.diff_id));
-        chains.push((vertex, chain));
-        top = Some(chain);
     }
-    Assembled { config, layers, chains }
+    Assembled { config, layers }
 }
 
 /// Formats seconds since 1970 as RFC 3339 in UTC.

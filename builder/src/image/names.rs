@@ -94,7 +94,7 @@ impl ImageError {
     }
 }
 
-/// What [`remove`] took away.
+/// What removing an image took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Names that are gone, in familiar form.
@@ -161,8 +161,15 @@ pub(crate) fn remove(store: &Store, name: &str, force: bool) -> Result<Removed, 
     }
     let mut removed = Removed::default();
     for record in &records {
-        store.images().remove(record).map_err(ImageError::store)?;
-        removed.untagged.extend(record.reference.as_deref().map(familiar));
+        match &record.reference {
+            Some(reference) => {
+                store.images().remove(reference).map_err(ImageError::store)?;
+                removed.untagged.push(familiar(reference));
+            }
+            None => {
+                store.images().remove_untagged(&record.config).map_err(ImageError::store)?;
+            }
+        }
     }
     if let Some(record) = records.first() {
         let id = record.config;

@@ -100,7 +100,7 @@ pub struct CopyStats {
     pub unmapped_owners: u64,
 }
 
-/// Copies `selection`, which [`super::select`] made of `op` and `inputs`, into the snapshot
+/// Copies `selection`, which [`super::select()`] made of `op` and `inputs`, into the snapshot
 /// `upper` on top of `root`.
 ///
 /// # Errors

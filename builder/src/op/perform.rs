@@ -100,7 +100,7 @@ pub(crate) fn merge(store: &Store, inputs: &[Root]) -> Result<Root, OpError> {
     if let Some(linked) = inputs.get(1).and_then(Root::snapshot) {
         let linked = store.snapshots().get(linked).map_err(OpError::store)?;
         let linked = linked.ok_or_else(|| lost("the linked layer"))?;
-        apply_snapshot(&linked.upper, active.upper(), active.lowers())?;
+        apply_snapshot(&linked.fs, active.upper(), active.lowers())?;
     }
     commit(active)
 }
@@ -125,7 +125,7 @@ fn apply_snapshot(from: &Path, to: &Path, lowers: &[PathBuf]) -> Result<(), OpEr
 /// Digests a committed snapshot's layer; returns its diff_id and the size of its tar in bytes.
 pub(crate) fn seal(store: &Store, snapshot: &SnapshotId) -> Result<(DiffId, u64), OpError> {
     let found = store.snapshots().get(snapshot).map_err(OpError::store)?;
-    let upper = found.ok_or_else(|| lost("a fresh snapshot"))?.upper;
+    let upper = found.ok_or_else(|| lost("a fresh snapshot"))?.fs;
     let mut hashing = HashingWriter::new(io::sink());
     let stats = layer::write_layer(&upper, &mut hashing)?;
     let (_, digest, size) = hashing.finish();

@@ -37,7 +37,7 @@ pub(crate) trait Work: Send + Sync + 'static {
         cancel: CancellationToken,
     ) -> impl Future<Output = Result<Self::Root, Self::Error>> + Send;
 
-    /// Digests an executed vertex's layer; `None` where it has none.
+    /// Digests an executed vertex's layer and lets the cache remember it; `None` where it has none.
     fn seal(
         self: Arc<Self>,
         id: VertexId,
@@ -45,15 +45,13 @@ pub(crate) trait Work: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Self::Sealed>, Self::Error>> + Send;
 }
 
-/// A vertex that failed, and what was sealed before or beside it.
+/// The first vertex that failed.
 #[derive(Debug)]
-pub(crate) struct Failed<S, E> {
-    /// The first vertex that failed.
+pub(crate) struct Failed<E> {
+    /// Which.
     pub(crate) vertex: VertexId,
     /// Why.
     pub(crate) error: E,
-    /// Results that are good all the same.
-    pub(crate) sealed: BTreeMap<VertexId, S>,
 }
 
 enum Outcome<R, S> {
@@ -72,7 +70,7 @@ pub(crate) async fn solve<W: Work>(
     work: Arc<W>,
     parallel: NonZeroUsize,
     cancel: &CancellationToken,
-) -> Result<BTreeMap<VertexId, W::Sealed>, Failed<W::Sealed, W::Error>> {
+) -> Result<BTreeMap<VertexId, W::Sealed>, Failed<W::Error>> {
     let mut schedule = Schedule::new(graph, |id| work.cached(id).is_some());
     let mut roots: BTreeMap<VertexId, W::Root> = BTreeMap::new();
     let mut sealed = BTreeMap::new();
@@ -123,7 +121,7 @@ pub(crate) async fn solve<W: Work>(
         }
     }
     if let Some((vertex, error)) = failure {
-        return Err(Failed { vertex, error, sealed });
+        return Err(Failed { vertex, error });
     }
     debug_assert!(schedule.is_finished(), "no task is left, so nothing is unfinished");
     Ok(sealed)

@@ -211,9 +211,9 @@ fn write_chunks(
 ) -> Result<(), IngestError> {
     let mut writer = store.content().writer()?;
     while let Some(chunk) = chunks.blocking_recv() {
-        writer.write_all(&chunk)?;
+        writer.write_all(&chunk).map_err(|source| IngestError::Read { source })?;
     }
-    writer.commit(Some(wanted.digest), Some(wanted.size)).map(drop)
+    writer.commit(Some((wanted.digest, wanted.size))).map(drop)
 }
 
 /// Says whose fault it is that the bytes were not kept: the one who sent them, or this disk.

@@ -52,7 +52,7 @@ impl LayerSource {
         }
         let Some(id) = record.and_then(|record| record.snapshot) else { return Ok(None) };
         let found = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
-        Ok(found.map(|snapshot| Self::Snapshot { upper: snapshot.upper }))
+        Ok(found.map(|snapshot| Self::Snapshot { upper: snapshot.fs }))
     }
 
     /// Writes the uncompressed tar of the layer `expected` to `out` and returns its size in

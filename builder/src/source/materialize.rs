@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use cache::{ChainId, Descriptor, HashingReader, SnapshotId, Store};
+use cache::{ChainId, Descriptor, DiffId, HashingReader, SnapshotId, Store};
 
 use super::image::{Layer, ResolvedImage};
 use super::layer::{self, LayerSource};
@@ -75,14 +75,51 @@ fn present(
     store: &Store,
     image: &ResolvedImage,
 ) -> Result<(usize, Option<SnapshotId>), SourceError> {
+    let chain_ids = image.chain_ids();
     // A snapshot keeps its parents, so the topmost that is there answers for all below.
-    for (at, chain_id) in image.chain_ids().iter().enumerate().rev() {
-        let found = store.snapshots().by_chain(chain_id);
-        if let Some(id) = found.map_err(SourceError::store("read a snapshot"))? {
+    for at in (0..chain_ids.len()).rev() {
+        if let Some(id) = find_stack(store, &chain_ids[..=at], &image.diff_ids[..=at])? {
             return Ok((at + 1, Some(id)));
         }
     }
     Ok((0, None))
+}
+
+/// Finds the snapshot that holds exactly the layers `diff_ids`: one of a pulled image, or one that
+/// was built here on top of such a one.
+fn find_stack(
+    store: &Store,
+    chain_ids: &[ChainId],
+    diff_ids: &[DiffId],
+) -> Result<Option<SnapshotId>, SourceError> {
+    let names = |at: usize| -> Result<[Option<SnapshotId>; 2], SourceError> {
+        let record = store
+            .layers()
+            .get(&diff_ids[at])
+            .map_err(SourceError::store("read a layer's record"))?;
+        let built = record.and_then(|record| record.snapshot);
+        Ok([Some(SnapshotId::for_chain(&chain_ids[at])), built])
+    };
+    let top = diff_ids.len() - 1;
+    for id in names(top)?.into_iter().flatten() {
+        if store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?.is_none() {
+            continue;
+        }
+        let mut stack =
+            store.snapshots().chain(&id).map_err(SourceError::store("read a snapshot"))?;
+        stack.reverse();
+        if stack.len() != diff_ids.len() {
+            continue;
+        }
+        let mut is_same = true;
+        for (at, id) in stack.iter().enumerate() {
+            is_same &= names(at)?.iter().flatten().any(|name| name == id);
+        }
+        if is_same {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 fn unpack(
@@ -92,8 +129,9 @@ fn unpack(
     parent: Option<&SnapshotId>,
     events: &Events,
 ) -> Result<Option<SnapshotId>, SourceError> {
-    let there = store.snapshots().by_chain(&chain_id);
-    if let Some(id) = there.map_err(SourceError::store("read a snapshot"))? {
+    let id = SnapshotId::for_chain(&chain_id);
+    let there = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
+    if there.is_some() {
         return Ok(Some(id));
     }
     let Some(source) = LayerSource::find(store, layer)? else { return Ok(None) };
@@ -113,9 +151,6 @@ fn unpack(
             })?
         }
     };
-    // The name alone says that the files are whole: they must reach the disk before it.
-    store.sync().map_err(SourceError::store("write the store to disk"))?;
-    let id = SnapshotId::for_chain(&chain_id);
     active.commit(Some(id.clone())).map_err(SourceError::store("keep a snapshot"))?;
     store
         .layers()

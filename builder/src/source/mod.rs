@@ -58,6 +58,13 @@ impl Sources {
         Self { registry, ..self.clone() }
     }
 
+    /// Returns sources that work through another handle of the store; blobs on their way are
+    /// shared.
+    #[must_use]
+    pub fn with_store(&self, store: Store) -> Self {
+        Self { store, ..self.clone() }
+    }
+
     /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &Store {

@@ -1,5 +1,7 @@
 //! A name to a manifest and a config; no layer is touched.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use cache::{Descriptor, ImageRecord, LayerBlob};
 use frontend::{Platform, Reference};
 
@@ -250,12 +252,13 @@ pub(crate) fn name_image(
     image: &ResolvedImage,
     name: Option<&Reference>,
 ) -> Result<(), SourceError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let record = ImageRecord {
         reference: name.map(ToString::to_string),
         manifest: image.manifest.clone(),
         config: image.config_digest,
+        created: now,
+        updated: now,
     };
-    // What the name promises must survive a power cut before the name does.
-    store.sync().map_err(SourceError::store("write the store to disk"))?;
     store.images().put(&record).map_err(SourceError::store("name the image"))
 }

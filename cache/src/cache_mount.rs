@@ -1,0 +1,98 @@
+//! Directories of `RUN --mount=type=cache`: they outlive steps and enter no key.
+//!
+//! One id has numbered slots, each a directory and a lock. Steps that share use slot 0 together; a
+//! step that locks has slot 0 alone; a private one takes the first slot that nobody uses.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::error::{AtPath, Result};
+use crate::index::note_use;
+use crate::layout::make_dir;
+use crate::lease::Handle;
+use crate::lock::FileLock;
+
+/// Private slots of one id; more steps than this at once wait for one.
+const MAX_SLOTS: usize = 256;
+
+/// Who may use a cache mount at the same time (Dockerfile reference, `sharing`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    /// Any number of steps together.
+    Shared,
+    /// One step after the other.
+    Locked,
+    /// Each step has a directory of its own.
+    Private,
+}
+
+/// A cache directory in use by one step; gc leaves it alone until this is dropped.
+#[derive(Debug)]
+pub struct CacheMount {
+    path: PathBuf,
+    is_new: bool,
+    _lock: FileLock,
+}
+
+impl CacheMount {
+    /// Takes the directory of `id`; `None` when other steps have it now: ask again later.
+    pub(crate) fn take(handle: &Handle, id: &str, sharing: Sharing) -> Result<Option<Self>> {
+        let _no_gc = handle.no_gc()?;
+        // A hash, since an id is any text of a Dockerfile, `../..` among them.
+        let dir = handle.layout.cache_mounts().join(Digest::of(id.as_bytes()).hex());
+        make_dir(&dir, false).at("create", &dir)?;
+        let name = dir.join("id");
+        if !name.exists() {
+            fs::write(&name, id).at("write", &name)?;
+        }
+        let slots = if sharing == Sharing::Private { 0..MAX_SLOTS } else { 0..1 };
+        for slot in slots {
+            let lock_path = dir.join(format!("{slot}.lock"));
+            let lock = match sharing {
+                Sharing::Shared => FileLock::try_shared(&lock_path),
+                Sharing::Locked | Sharing::Private => FileLock::try_exclusive(&lock_path),
+            };
+            if let Some(lock) = lock.at("lock", &lock_path)? {
+                note_use(&lock_path);
+                return Self::open(dir.join(slot.to_string()), lock).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn open(path: PathBuf, lock: FileLock) -> Result<Self> {
+        let is_new = match fs::create_dir(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error).at("create", &path),
+        };
+        Ok(Self { path, is_new, _lock: lock })
+    }
+
+    /// Returns the directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether the directory was made by this call: its owner and mode are the caller's to
+    /// set.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.is_new
+    }
+}
+
+/// Whether any slot of the mount at `dir` is in use.
+pub(crate) fn is_used(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let is_lock = path.extension().is_some_and(|extension| extension == "lock");
+        if is_lock && FileLock::try_exclusive(&path)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,189 @@
+//! Small JSON files that know when they are damaged.
+//!
+//! ```text
+//! rbuild KIND 1 sha256:<hex of all bytes after this line>
+//! {...}
+//! ```
+//!
+//! Invariant: a file that is empty, torn or of another format is never half-read: it counts as
+//! damaged, and its reader goes on as if it were absent.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::digest::Digest;
+use crate::error::{AtPath, Result, found};
+use crate::session::Session;
+
+/// Documents larger than this are damaged, in bytes.
+const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// The kinds of documents; each name stands in the first line and changes with the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Snapshot,
+    Record,
+    Layer,
+    Image,
+}
+
+impl Kind {
+    const fn header(self) -> &'static str {
+        match self {
+            Self::Snapshot => "rbuild snapshot 1 ",
+            Self::Record => "rbuild record 1 ",
+            Self::Layer => "rbuild layer 1 ",
+            Self::Image => "rbuild image 1 ",
+        }
+    }
+}
+
+/// What lies at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Loaded<T> {
+    Absent,
+    /// With what is wrong, for the log.
+    Damaged(&'static str),
+    Whole(T),
+}
+
+impl<T> Loaded<T> {
+    /// Speaks of damage once, in the log; `None` unless whole.
+    pub(crate) fn or_warn(self, path: &Path) -> Option<T> {
+        match self {
+            Self::Whole(value) => Some(value),
+            Self::Absent => None,
+            Self::Damaged(fault) => {
+                tracing::warn!(path = %path.display(), fault, "damaged: treated as absent");
+                None
+            }
+        }
+    }
+}
+
+/// Reads the document at `path`.
+pub(crate) fn load<T: DeserializeOwned>(kind: Kind, path: &Path) -> Result<Loaded<T>> {
+    let Some(file) = found(File::open(path)).at("open", path)? else { return Ok(Loaded::Absent) };
+    let mut bytes = Vec::new();
+    file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).at("read", path)?;
+    Ok(decode(kind, &bytes))
+}
+
+fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Loaded<T> {
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Loaded::Damaged("it is too large");
+    }
+    let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
+        return Loaded::Damaged("it has no first line");
+    };
+    let (line, body) = (&bytes[..end], &bytes[end + 1..]);
+    let digest = line.strip_prefix(kind.header().as_bytes());
+    let digest = digest.and_then(|text| Digest::parse(str::from_utf8(text).ok()?).ok());
+    let Some(digest) = digest else {
+        return Loaded::Damaged("its first line is of another format");
+    };
+    if Digest::of(body) != digest {
+        return Loaded::Damaged("its checksum differs");
+    }
+    match serde_json::from_slice(body) {
+        Ok(value) => Loaded::Whole(value),
+        Err(_) => Loaded::Damaged("its fields are of another format"),
+    }
+}
+
+fn encode<T: Serialize>(kind: Kind, value: &T) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(value)?;
+    let mut bytes = format!("{}{}\n", kind.header(), Digest::of(&body)).into_bytes();
+    bytes.extend(body);
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the document is too large"));
+    }
+    Ok(bytes)
+}
+
+/// When a replaced document must be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Some time: losing it costs a miss.
+    Later,
+    /// Before the call returns.
+    Now,
+}
+
+/// Writes `value` to `path`, which is new and lies in `tmp`: a rename of what holds it follows.
+pub(crate) fn write_new<T: Serialize>(kind: Kind, path: &Path, value: &T) -> Result<()> {
+    let bytes = encode(kind, value).at("write", path)?;
+    File::create_new(path).and_then(|mut file| file.write_all(&bytes)).at("write", path)
+}
+
+/// Puts `value` at `path`, whole or not at all.
+pub(crate) fn replace<T: Serialize>(
+    session: &Session,
+    kind: Kind,
+    path: &Path,
+    value: &T,
+    durability: Durability,
+) -> Result<()> {
+    let bytes = encode(kind, value).at("write", path)?;
+    replace_bytes(session, path, &bytes, durability)
+}
+
+/// Puts `bytes` at `path`, whole or not at all.
+pub(crate) fn replace_bytes(
+    session: &Session,
+    path: &Path,
+    bytes: &[u8],
+    durability: Durability,
+) -> Result<()> {
+    let new = session.fresh("document");
+    let write = || -> io::Result<()> {
+        let mut file = File::create_new(&new)?;
+        file.write_all(bytes)?;
+        if durability == Durability::Now {
+            file.sync_all()?;
+        }
+        fs::rename(&new, path)?;
+        match (durability, path.parent()) {
+            (Durability::Now, Some(parent)) => File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    let written = write();
+    if written.is_err() {
+        session.discard(new.clone());
+    }
+    written.at("write", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torn_at_any_byte_is_damage() {
+        let value = vec!["a".to_owned(), "bc".to_owned()];
+        let whole = encode(Kind::Record, &value).expect("a list of texts is JSON");
+        assert_eq!(decode(Kind::Record, &whole), Loaded::Whole(value));
+        for end in 0..whole.len() {
+            let torn = decode::<Vec<String>>(Kind::Record, &whole[..end]);
+            assert!(matches!(torn, Loaded::Damaged(_)), "cut at byte {end}: {torn:?}");
+        }
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            let flipped = decode::<Vec<String>>(Kind::Record, &flipped);
+            assert!(matches!(flipped, Loaded::Damaged(_)), "flipped at byte {at}: {flipped:?}");
+        }
+    }
+
+    #[test]
+    fn another_kind_is_damage() {
+        let bytes = encode(Kind::Layer, &1).expect("a number is JSON");
+        let read = decode::<u32>(Kind::Record, &bytes);
+        assert_eq!(read, Loaded::Damaged("its first line is of another format"));
+    }
+}

@@ -1,0 +1,135 @@
+//! One process's part of `tmp/`: a directory that is locked as long as the process lives.
+//!
+//! Invariant: what lies in an unlocked session is garbage, and only there. A session appears under
+//! a shared lock on `tmp` and sweepers need that lock alone, so a session is never seen between
+//! its mkdir and its lock.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::syncfs;
+
+use crate::error::{AtPath, Result, found};
+use crate::layout::{Layout, make_dir};
+use crate::lock::FileLock;
+use crate::reaper::Reaper;
+use crate::remove::remove_tree;
+
+/// The directory for everything this process has in the making.
+#[derive(Debug)]
+pub(crate) struct Session {
+    dir: PathBuf,
+    next: AtomicU64,
+    reaper: Reaper,
+    /// Open from the beginning, so that syncfs(2) tells of every failed write since then.
+    root: File,
+    _lock: FileLock,
+}
+
+impl Session {
+    /// Makes this process's directory, and clears away what dead processes left.
+    pub(crate) fn start(layout: &Layout) -> io::Result<Self> {
+        let tmp = layout.tmp();
+        let dir = tmp.join(random_hex()?);
+        let lock = {
+            let _no_sweeper = FileLock::shared_dir(&tmp)?;
+            make_dir(&dir, false)?;
+            FileLock::try_exclusive_dir(&dir)?
+                .ok_or_else(|| io::Error::other("a new directory is locked by somebody else"))?
+        };
+        let root = File::open(layout.root())?;
+        let next = AtomicU64::new(0);
+        let session = Self { dir, next, reaper: Reaper::new(), root, _lock: lock };
+        session.sweep(&tmp)?;
+        Ok(session)
+    }
+
+    /// Returns a path in this session that nobody has had before.
+    pub(crate) fn fresh(&self, kind: &str) -> PathBuf {
+        self.dir.join(format!("{kind}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Deletes the tree at `path`, which lies in this session, without making the caller wait.
+    pub(crate) fn discard(&self, path: PathBuf) {
+        self.reaper.remove(path, None);
+    }
+
+    /// Takes the tree at `path` out of sight at once and deletes it later; false if none is there.
+    pub(crate) fn remove_later(&self, path: &Path) -> Result<bool> {
+        let grave = self.fresh("removed");
+        let moved = found(fs::rename(path, &grave)).at("remove", path)?;
+        if moved.is_some() {
+            self.discard(grave);
+        }
+        Ok(moved.is_some())
+    }
+
+    /// Brings everything written to the store's file system to the disk.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        Ok(syncfs(&self.root)?)
+    }
+
+    fn sweep(&self, tmp: &Path) -> io::Result<()> {
+        // Somebody is making a session or sweeping already: the next process will look again.
+        let Some(_alone) = FileLock::try_exclusive_dir(tmp)? else { return Ok(()) };
+        for entry in fs::read_dir(tmp)? {
+            let path = entry?.path();
+            if path == self.dir {
+                continue;
+            }
+            match FileLock::try_exclusive_dir(&path) {
+                Ok(None) => {}
+                Ok(lock @ Some(_)) => self.reaper.remove(path, lock),
+                // Not a directory, or not ours to open: removing it says more than opening it.
+                Err(_) => self.reaper.remove(path, None),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.reaper.finish();
+        if let Err(error) = remove_tree(&self.dir) {
+            tracing::warn!(path = %self.dir.display(), %error, "could not remove temporary files");
+        }
+    }
+}
+
+/// A directory in the making, removed when dropped; no other process touches it meanwhile.
+#[derive(Debug)]
+pub struct TempDir {
+    path: PathBuf,
+    session: Arc<Session>,
+}
+
+impl TempDir {
+    pub(crate) fn create(session: &Arc<Session>) -> Result<Self> {
+        let path = session.fresh("dir");
+        make_dir(&path, false).at("create", &path)?;
+        Ok(Self { path, session: Arc::clone(session) })
+    }
+
+    /// Returns the directory: absolute, empty at first, mode 0700.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        self.session.discard(std::mem::take(&mut self.path));
+    }
+}
+
+/// Returns 32 hex digits that nobody can foresee.
+pub(crate) fn random_hex() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(hex::encode(bytes))
+}
