@@ -1,7 +1,7 @@
 //! Check rules: their names, the `# check=` options, and the filter every warning passes.
 //!
 //! The rules are BuildKit's (docs.docker.com, "Build checks"). Those that need only the text run
-//! in [`crate::parse`], those that need values run in [`crate::lower`]. `CopyIgnoredFile` needs
+//! in [`crate::parse`], those that need values run in [`crate::lower()`]. `CopyIgnoredFile` needs
 //! the ignore file and is not decided here.
 
 use serde::Serialize;
