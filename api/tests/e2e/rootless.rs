@@ -70,7 +70,7 @@ impl Home {
         let archive = self.dir.join("app.tar");
         run(self.rbuild(&["save", "app-node:1", "-o"]).arg(&archive)).ok();
         let target = format!("oci-archive:{}", archive.display());
-        run(&mut command("skopeo", &["inspect", &target])).ok().says("npm");
+        run(&mut command("skopeo", &["inspect", "--config", &target])).ok().says("npm start");
     }
 }
 
