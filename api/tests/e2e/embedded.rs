@@ -129,6 +129,30 @@ fn copy_from_a_stage_and_an_unused_stage() {
     }
 }
 
+#[test]
+fn mounts_serve_the_command_and_leave_nothing() {
+    let store = bases();
+    let dir = context(&[
+        (
+            "Dockerfile",
+            "FROM busybox AS seed\nRUN mkdir /seed && echo seeded > /seed/file\n\
+             FROM busybox\n\
+             RUN --mount=type=cache,id=e2e-mounts,target=/cache,from=seed,source=/seed \\\n\
+                 grep -q seeded /cache/file && echo kept > /cache/more\n\
+             RUN --mount=type=cache,id=e2e-mounts,target=/cache grep -q kept /cache/more\n\
+             RUN --mount=type=bind,target=/src,rw test -e /src/in -a ! -e /src/out && touch /src/new\n\
+             RUN --mount=type=bind,from=seed,source=/seed,target=/s grep -q seeded /s/file\n\
+             RUN --mount=type=tmpfs,target=/t touch /t/x\n\
+             RUN test ! -e /cache/more -a ! -e /src/in -a ! -e /s/file -a ! -e /t/x\n",
+        ),
+        (".dockerignore", "out\n"),
+        ("in", "1"),
+        ("out", "1"),
+    ]);
+    run(rbuild(store, &["-t", "mounts:1", "--no-cache"]).arg(dir.path())).ok();
+    assert!(!dir.path().join("new").exists(), "writes to a bound context are dropped");
+}
+
 /// The image ID behind `name`.
 #[track_caller]
 pub(crate) fn image_id(store: &std::path::Path, name: &str) -> String {

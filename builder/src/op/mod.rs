@@ -9,6 +9,7 @@ mod copy;
 mod digest;
 mod error;
 mod mkdir;
+mod mounts;
 mod nearest;
 mod perform;
 mod query;

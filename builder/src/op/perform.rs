@@ -82,7 +82,7 @@ pub(crate) fn copy_onto(
     commit(active)
 }
 
-fn view(files: &FileRoot) -> CopyInput<'_> {
+pub(super) fn view(files: &FileRoot) -> CopyInput<'_> {
     CopyInput::Context { root: &files.root, rules: files.rules() }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cache::{Store, TempDir};
-use frontend::{HEREDOC_DIR, MountKind, RunMount, RunNetwork, RunOp};
+use cache::Store;
+use frontend::{HEREDOC_DIR, RunNetwork, RunOp};
 use tokio_util::sync::CancellationToken;
 
 use super::error::OpError;
-use super::perform::{Root, bound_tree, commit, lowers_of, prepare};
+use super::mounts::{self, Kept, World};
+use super::perform::{Root, commit, prepare};
 use crate::progress::{Event, Events, OutputBytes, OutputStream};
 use crate::request::BuildRequest;
 use crate::rootfs::{LayeredRoot, resolve_user};
@@ -83,10 +84,10 @@ pub(crate) fn run(
     step: &Step,
 ) -> Result<Root, OpError> {
     let active = prepare(store, inputs)?;
-    // What mounts need on disk while the command runs.
-    let mut kept = Vec::new();
+    let mut kept = Kept::default();
     let lowers = active.lowers().to_vec();
-    let mut spec = describe(store, op, lowers, inputs, settings, &mut kept)?;
+    let world = World { store, inputs, cancel: &step.cancel };
+    let mut spec = describe(&world, op, lowers, settings, &mut kept)?;
     spec.scratch =
         Some(OverlayDirs { upper: active.upper().to_owned(), work: active.work().to_owned() });
     let mut tail = Tail::default();
@@ -107,12 +108,11 @@ pub(crate) fn run(
 }
 
 fn describe(
-    store: &Store,
+    world: &World<'_>,
     op: &RunOp,
     lowers: Vec<std::path::PathBuf>,
-    inputs: &[Root],
     settings: &RunSettings,
-    kept: &mut Vec<TempDir>,
+    kept: &mut Kept,
 ) -> Result<SandboxSpec, OpError> {
     refuse_unsupported(op)?;
     let user = resolve_user(&LayeredRoot::open(&lowers)?, &op.user)?;
@@ -142,7 +142,7 @@ fn describe(
         });
     }
     for mount in &op.mounts {
-        spec.mounts.push(describe_mount(store, mount, inputs, kept)?);
+        spec.mounts.push(mounts::describe(world, mount, kept)?);
     }
     Ok(spec)
 }
@@ -163,43 +163,6 @@ fn refuse_unsupported(op: &RunOp) -> Result<(), OpError> {
         return unsupported("RUN --security=insecure");
     }
     if op.devices.is_empty() { Ok(()) } else { unsupported("RUN --device") }
-}
-
-fn describe_mount(
-    store: &Store,
-    mount: &RunMount,
-    inputs: &[Root],
-    kept: &mut Vec<TempDir>,
-) -> Result<SandboxMount, OpError> {
-    let unsupported = |kind: &str| {
-        let what = format!("RUN --mount=type={kind}");
-        Err(OpError::Unsupported { what })
-    };
-    let source = match &mount.kind {
-        MountKind::Bind { input, source, writable } => {
-            let input = inputs.get(*input).expect("lowering gives every bind mount its input");
-            let (path, writable) = (source.clone(), *writable);
-            match input {
-                Root::Files(files) if files.rules.is_some() => {
-                    let dir = bound_tree(store, files, source)?;
-                    let lowers = vec![dir.path().to_owned()];
-                    kept.push(dir);
-                    MountSource::Tree { lowers, path, writable }
-                }
-                Root::Files(files) => {
-                    MountSource::Tree { lowers: vec![files.dir.clone()], path, writable }
-                }
-                Root::Empty | Root::Snapshot(_) => {
-                    MountSource::Tree { lowers: lowers_of(store, input)?, path, writable }
-                }
-            }
-        }
-        MountKind::Tmpfs { size } => MountSource::Tmpfs { size: *size },
-        MountKind::Cache { .. } => return unsupported("cache"),
-        MountKind::Secret { .. } => return unsupported("secret"),
-        MountKind::Ssh { .. } => return unsupported("ssh"),
-    };
-    Ok(SandboxMount { target: mount.target.clone(), source })
 }
 
 /// The last lines of a step's output.

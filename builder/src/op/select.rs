@@ -188,7 +188,8 @@ pub fn select(op: &CopyOp, inputs: &[CopyInput<'_>]) -> Result<Selection, Select
     Ok(Selection { items })
 }
 
-/// Splits the source of `--parents` at the first `/./` into where to start and what to keep.
+/// Splits the source of `--parents` at the first `/./` into where to start and what to keep; `None`
+/// keeps everything.
 fn pivot(path: &str) -> (String, Option<String>) {
     let clean = |path: &str| {
         path.split('/')
@@ -197,8 +198,10 @@ fn pivot(path: &str) -> (String, Option<String>) {
             .join("/")
     };
     let absolute = format!("/{path}");
-    match absolute.split_once("/./") {
-        Some((base, rest)) => (clean(base), Some(clean(rest))),
-        None => (String::new(), Some(clean(path))),
-    }
+    let (base, rest) = match absolute.split_once("/./") {
+        Some((base, rest)) => (clean(base), clean(rest)),
+        None => (String::new(), clean(path)),
+    };
+    // Nothing to keep to is everything: no pattern matches that.
+    (base, Some(rest).filter(|rest| !rest.is_empty()))
 }

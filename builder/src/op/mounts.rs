@@ -1,0 +1,134 @@
+//! `RUN --mount`: from op to what the sandbox mounts.
+
+use std::time::Duration;
+
+use cache::{CacheMount, Sharing, Store, TempDir};
+use frontend::{CacheSharing, CopyOp, CopySource, MountKind, RunMount, Unpack};
+use rustix::fs::{Gid, Mode, Uid};
+use tokio_util::sync::CancellationToken;
+
+use super::error::OpError;
+use super::perform::{Root, bound_tree, lowers_of, view};
+use super::{CopyInput, copy, select};
+use crate::rootfs::LayeredRoot;
+use crate::sandbox::{MountSource, SandboxMount};
+
+/// How often a cache mount that another step has is asked for again.
+const BUSY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What mounts are made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct World<'a> {
+    pub(super) store: &'a Store,
+    pub(super) inputs: &'a [Root],
+    pub(super) cancel: &'a CancellationToken,
+}
+
+/// What mounts need while the command runs.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    trees: Vec<TempDir>,
+    caches: Vec<CacheMount>,
+}
+
+/// Describes one mount to the sandbox; what it needs on disk goes into `kept`.
+pub(super) fn describe(
+    world: &World<'_>,
+    mount: &RunMount,
+    kept: &mut Kept,
+) -> Result<SandboxMount, OpError> {
+    let unsupported = |kind: &str| {
+        let what = format!("RUN --mount=type={kind}");
+        Err(OpError::Unsupported { what })
+    };
+    let source = match &mount.kind {
+        MountKind::Bind { input, source, writable } => {
+            bind(world, *input, source, *writable, kept)?
+        }
+        MountKind::Tmpfs { size } => MountSource::Tmpfs { size: *size },
+        MountKind::Cache { id, sharing, from, read_only, mode, uid, gid } => {
+            let cache = take(world, id, *sharing)?;
+            if cache.is_new() {
+                if let Some((input, path)) = from {
+                    fill(world, *input, path, &cache)?;
+                }
+                let failed = |errno: rustix::io::Errno| OpError::store(std::io::Error::from(errno));
+                let owner = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
+                rustix::fs::chown(cache.path(), owner.0, owner.1).map_err(failed)?;
+                rustix::fs::chmod(cache.path(), Mode::from_raw_mode(*mode)).map_err(failed)?;
+            }
+            let root = cache.path().to_owned();
+            kept.caches.push(cache);
+            MountSource::Bind { root, path: String::new(), writable: !read_only }
+        }
+        MountKind::Secret { .. } => return unsupported("secret"),
+        MountKind::Ssh { .. } => return unsupported("ssh"),
+    };
+    Ok(SandboxMount { target: mount.target.clone(), source })
+}
+
+fn bind(
+    world: &World<'_>,
+    input: usize,
+    source: &str,
+    writable: bool,
+    kept: &mut Kept,
+) -> Result<MountSource, OpError> {
+    let input = world.inputs.get(input).expect("lowering gives every bind mount its input");
+    let lowers = match input {
+        Root::Files(files) if files.rules.is_some() => {
+            let tree = bound_tree(world.store, files, source)?;
+            let lowers = vec![tree.path().to_owned()];
+            kept.trees.push(tree);
+            lowers
+        }
+        Root::Files(files) => vec![files.dir.clone()],
+        Root::Empty | Root::Snapshot(_) => lowers_of(world.store, input)?,
+    };
+    Ok(MountSource::Tree { lowers, path: source.to_owned(), writable })
+}
+
+/// Takes a cache mount, waiting for the step that has it where one must wait for the other.
+fn take(world: &World<'_>, id: &str, sharing: CacheSharing) -> Result<CacheMount, OpError> {
+    let sharing = match sharing {
+        CacheSharing::Shared => Sharing::Shared,
+        CacheSharing::Private => Sharing::Private,
+        CacheSharing::Locked => Sharing::Locked,
+    };
+    loop {
+        if let Some(cache) = world.store.cache_mount(id, sharing).map_err(OpError::store)? {
+            return Ok(cache);
+        }
+        if world.cancel.is_cancelled() {
+            return Err(OpError::Cancelled);
+        }
+        std::thread::sleep(BUSY_INTERVAL);
+    }
+}
+
+/// Gives a new cache mount its first content: what `path` of an input holds.
+fn fill(world: &World<'_>, input: usize, path: &str, cache: &CacheMount) -> Result<(), OpError> {
+    let input = world.inputs.get(input).expect("lowering gives every cache mount its input");
+    let root = LayeredRoot::open(&lowers_of(world.store, input)?)?;
+    let views = [match input {
+        Root::Files(files) => view(files),
+        Root::Empty | Root::Snapshot(_) => CopyInput::Root(&root),
+    }];
+    let path = path.trim_start_matches('/');
+    let op = CopyOp {
+        sources: vec![CopySource::Path {
+            input: 0,
+            path: if path.is_empty() { "." } else { path }.to_owned(),
+            wildcard: false,
+        }],
+        destination: "/".to_owned(),
+        destination_is_dir: true,
+        owner: None,
+        mode: None,
+        exclude: Vec::new(),
+        parents: false,
+        unpack: Unpack::Never,
+    };
+    copy(&op, &select(&op, &views)?, &views, &LayeredRoot::open(&[])?, cache.path())?;
+    Ok(())
+}
