@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use cache::{CacheMount, Sharing, Store, TempDir};
-use frontend::{CacheSharing, CopyOp, CopySource, MountKind, RunMount, Unpack};
+use frontend::{CacheSharing, MountKind, RunMount};
 use rustix::fs::{Gid, Mode, Uid};
 use tokio_util::sync::CancellationToken;
 
 use super::error::OpError;
-use super::perform::{Root, bound_tree, lowers_of, view};
+use super::perform::{Root, bound_tree, lowers_of, tree_copy, view};
 use super::{CopyInput, copy, select};
 use crate::rootfs::LayeredRoot;
 use crate::sandbox::{MountSource, SandboxMount};
@@ -114,21 +114,7 @@ fn fill(world: &World<'_>, input: usize, path: &str, cache: &CacheMount) -> Resu
         Root::Files(files) => view(files),
         Root::Empty | Root::Snapshot(_) => CopyInput::Root(&root),
     }];
-    let path = path.trim_start_matches('/');
-    let op = CopyOp {
-        sources: vec![CopySource::Path {
-            input: 0,
-            path: if path.is_empty() { "." } else { path }.to_owned(),
-            wildcard: false,
-        }],
-        destination: "/".to_owned(),
-        destination_is_dir: true,
-        owner: None,
-        mode: None,
-        exclude: Vec::new(),
-        parents: false,
-        unpack: Unpack::Never,
-    };
+    let op = tree_copy(path, false);
     copy(&op, &select(&op, &views)?, &views, &LayeredRoot::open(&[])?, cache.path())?;
     Ok(())
 }

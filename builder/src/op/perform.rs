@@ -210,7 +210,7 @@ fn mounted_content<'a>(
         };
         if let Some(files) = vertex.inputs.get(input).and_then(|&input| files(input)) {
             let views = [view(files)];
-            let selection = select(&whole_tree(path), &views)?;
+            let selection = select(&tree_copy(path, true), &views)?;
             digests.extend(*selection_digest(&selection, &views)?.as_bytes());
         }
     }
@@ -218,8 +218,8 @@ fn mounted_content<'a>(
     Ok(Taken { digest, selection: None })
 }
 
-/// The copy that brings `path` of input 0, its path kept.
-fn whole_tree(path: &str) -> CopyOp {
+/// The copy that brings `path` of input 0: at its place, or its content to the root.
+pub(super) fn tree_copy(path: &str, keeps_path: bool) -> CopyOp {
     let path = path.trim_start_matches('/');
     let path = if path.is_empty() { "." } else { path }.to_owned();
     CopyOp {
@@ -229,7 +229,7 @@ fn whole_tree(path: &str) -> CopyOp {
         owner: None,
         mode: None,
         exclude: Vec::new(),
-        parents: true,
+        parents: keeps_path,
         unpack: Unpack::Never,
     }
 }
@@ -238,7 +238,7 @@ fn whole_tree(path: &str) -> CopyOp {
 /// leave out.
 pub(super) fn bound_tree(store: &Store, files: &FileRoot, path: &str) -> Result<TempDir, OpError> {
     let dir = store.temp_dir().map_err(OpError::store)?;
-    let (op, views) = (whole_tree(path), [view(files)]);
+    let (op, views) = (tree_copy(path, true), [view(files)]);
     let selection = select(&op, &views)?;
     copy(&op, &selection, &views, &LayeredRoot::open(&[])?, dir.path())?;
     Ok(dir)
