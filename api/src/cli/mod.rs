@@ -51,7 +51,7 @@ fn start_log() {
     let filter = EnvFilter::try_from_env("RBUILD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| LogOutput(io::stderr()))
         .without_time()
         .with_ansi(false)
         .init();
@@ -164,5 +164,21 @@ fn print(text: &str) -> Result<(), Fault> {
             Err(Fault::of(ErrorKind::Host, &error))
         }
         _ => Ok(()),
+    }
+}
+
+/// Standard error for logs. A reader that is gone loses lines, and nobody else cares: the
+/// subscriber would panic on the error.
+struct LogOutput(io::Stderr);
+
+impl io::Write for LogOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        drop(self.0.write_all(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        drop(self.0.flush());
+        Ok(())
     }
 }

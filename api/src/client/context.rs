@@ -4,7 +4,6 @@
 //! whole in memory. Links are sent as links and never followed.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,6 +14,7 @@ use builder::{ContextInput, DockerfileInput};
 use cache::Digest;
 use frontend::IgnoreRules;
 use tar::{EntryType, Header};
+use walkdir::WalkDir;
 
 use crate::fault::Fault;
 
@@ -181,7 +181,7 @@ pub(crate) fn write_tar(
     }
     let mut archive = Archive { tar: tar::Builder::new(out), links: BTreeMap::new() };
     if let ContextInput::Directory(root) = &context.input {
-        archive.directory(&context, root, Path::new(""), 0)?;
+        archive.tree(&context, root)?;
     }
     for (name, bytes) in &context.added {
         let mut header = Header::new_gnu();
@@ -209,6 +209,14 @@ fn pass_on(tar: &mut dyn Read, out: &mut impl Write) -> Result<(), ContextError>
     }
 }
 
+fn walk_error(root: &Path, error: walkdir::Error) -> ContextError {
+    let path = error.path().unwrap_or(root).to_owned();
+    // Links are not followed, so there is no loop that could be found in place of an I/O error.
+    let source =
+        error.into_io_error().unwrap_or_else(|| io::Error::other("links lead in a circle"));
+    ContextError::Read { path, source }
+}
+
 struct Archive<W: Write> {
     tar: tar::Builder<W>,
     /// First names of files that have several.
@@ -216,41 +224,31 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    fn directory(
-        &mut self,
-        context: &RemoteContext,
-        root: &Path,
-        dir: &Path,
-        depth: usize,
-    ) -> Result<(), ContextError> {
-        let full = root.join(dir);
-        if depth > DEPTH_LIMIT {
-            return Err(ContextError::Depth { path: full });
-        }
-        let fault = |source| ContextError::Read { path: full.clone(), source };
-        let entries = fs::read_dir(&full).map_err(fault)?;
-        let mut names: Vec<OsString> = entries
-            .map(|entry| entry.map(|entry| entry.file_name()))
-            .collect::<io::Result<_>>()
-            .map_err(fault)?;
-        names.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
-        for name in names {
-            let path = dir.join(name);
-            let full = root.join(&path);
-            let metadata = fs::symlink_metadata(&full)
-                .map_err(|source| ContextError::Read { path: full.clone(), source })?;
+    /// Sends what the rules leave of the tree below `root`: parents first, names in their order.
+    fn tree(&mut self, context: &RemoteContext, root: &Path) -> Result<(), ContextError> {
+        let mut walk = WalkDir::new(root).min_depth(1).sort_by_file_name().into_iter();
+        while let Some(entry) = walk.next() {
+            let entry = entry.map_err(|error| walk_error(root, error))?;
+            let metadata = entry.metadata().map_err(|error| walk_error(root, error))?;
+            let full = entry.path();
+            let path = full.strip_prefix(root).expect("a walk stays below its root");
             let is_dir = metadata.is_dir();
             let bytes = path.as_os_str().as_bytes();
             let is_out = context
                 .rules
                 .as_ref()
-                .is_some_and(|rules| rules.is_excluded(bytes, is_dir) && !context.is_kept(&path));
+                .is_some_and(|rules| rules.is_excluded(bytes, is_dir) && !context.is_kept(path));
             if !is_out {
-                self.entry(&path, &full, &metadata)?;
+                self.entry(path, full, &metadata)?;
             }
-            let descends = context.rules.as_ref().is_none_or(|rules| rules.may_descend(bytes));
-            if is_dir && (!is_out || descends || context.leads_to_kept(&path)) {
-                self.directory(context, root, &path, depth + 1)?;
+            if !is_dir {
+                continue;
+            }
+            let may_descend = context.rules.as_ref().is_none_or(|rules| rules.may_descend(bytes));
+            if is_out && !may_descend && !context.leads_to_kept(path) {
+                walk.skip_current_dir();
+            } else if entry.depth() > DEPTH_LIMIT {
+                return Err(ContextError::Depth { path: full.to_owned() });
             }
         }
         Ok(())

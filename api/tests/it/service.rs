@@ -18,14 +18,18 @@ struct Service {
 
 impl Service {
     fn start(dir: &Path, listen: &str) -> Self {
+        // A log that nobody reads any more once the address is known must not end the service.
         let mut child = command(dir, &["serve", "--listen", listen])
+            .env("RBUILD_LOG", "debug")
             .stderr(Stdio::piped())
             .spawn()
             .expect("rbuild starts");
-        let mut line = String::new();
         let stderr = child.stderr.take().expect("standard error is piped");
-        BufReader::new(stderr).read_line(&mut line).expect("the first line is UTF-8");
-        let address = line.trim().strip_prefix("rbuild listens on ").expect(&line).to_owned();
+        let address = BufReader::new(stderr)
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.trim().strip_prefix("rbuild listens on ")?.to_owned()))
+            .expect("the service says where it listens");
         Self { child, address }
     }
 
