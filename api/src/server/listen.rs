@@ -158,6 +158,9 @@ impl Listener {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// How long connections may take to send what is left, once all work has ended.
+const LAST_BYTES: Duration = Duration::from_secs(2);
+
 /// Answers connections until `shutdown`; then lets what runs finish for a while, cancels the rest,
 /// and waits until all of it has cleaned up.
 pub(crate) async fn serve(listener: Listener, service: Service, shutdown: CancellationToken) {
@@ -205,15 +208,15 @@ async fn end(service: &Service, connections: &TaskTracker) {
     let tasks = &service.0.tasks;
     connections.close();
     tasks.close();
-    let all = || async {
-        tasks.wait().await;
-        connections.wait().await;
-    };
-    if tokio::time::timeout(GRACE, all()).await.is_ok() {
-        return;
+    if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+        service.0.stop.cancel();
+        if tokio::time::timeout(CLEAN_UP, tasks.wait()).await.is_err() {
+            let seconds = CLEAN_UP.as_secs();
+            tracing::error!("builds did not end within {seconds} s of their cancelling");
+        }
     }
-    service.0.stop.cancel();
-    if tokio::time::timeout(CLEAN_UP, all()).await.is_err() {
-        tracing::error!("builds did not end within {} s of their cancelling", CLEAN_UP.as_secs());
+    // Whoever is still connected waits for last bytes, or has sent a request only in part.
+    if tokio::time::timeout(LAST_BYTES, connections.wait()).await.is_err() {
+        tracing::debug!("connections were left open");
     }
 }
