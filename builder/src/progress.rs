@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use crate::error::ErrorKind;
 
-/// Events that may wait for a slow reader before the sender waits in turn. Output of steps is
-/// spooled to disk before it is sent, so a full channel never stops a step.
+/// Events that may wait for a slow reader before the sender, a step's output included, waits in
+/// turn: nothing is ever dropped, and memory stays bounded.
 pub const EVENT_BUFFER: usize = 1024;
 
 /// One thing that happened. Steps are named by their index in [`Event::Planned`].
