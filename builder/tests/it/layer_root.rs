@@ -141,9 +141,9 @@ proptest! {
             });
             let got = root.resolve(path, Follow::Last).ok().filter(|found| found.node.is_some());
             let got = got.map(|found| String::from_utf8(found.path).unwrap());
-            // The kernel looks at each component; a missing one before `..` is no error to us,
-            // as it is none to Docker.
-            if want.is_some() || !path.contains("..") && objects.iter().all(|(_, _, target)| !target.contains("..")) {
+            // The kernel looks at each component; a missing one before `..`, or a file before `.`,
+            // is no error to us, as it is none to Docker, which cleans paths first.
+            if want.is_some() || !path.contains('.') && objects.iter().all(|(_, _, target)| !target.contains('.')) {
                 prop_assert_eq!(&got, &want, "{}", path);
             }
         }
