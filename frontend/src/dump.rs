@@ -3,13 +3,15 @@
 //!
 //! One line an instruction: keyword in lower case, flags in brackets, arguments as Go quotes
 //! them; ENV and LABEL write name, value and separator; a trigger is an expression within; the
-//! heredocs follow the arguments. What the arguments mean is not looked at.
+//! heredocs follow the arguments. What the arguments mean is not looked at. BuildKit's parser
+//! refuses a JSON array of something else than strings, so the dump does, although a build reads
+//! it as text for the shell.
 
 use crate::ast::Pair;
 use crate::go_text::{quoted, quoted_list};
 use crate::lines::Lines;
-use crate::syntax::{self, Arguments, Raw};
-use crate::{Diagnostic, Severity, Span, directive};
+use crate::syntax::{self, Arguments, Keyword, Raw};
+use crate::{Diagnostic, Severity, Span, directive, json};
 
 /// Writes the instructions of a Dockerfile as s-expressions.
 ///
@@ -22,6 +24,7 @@ pub fn dump_ast(source: &str) -> Result<String, Vec<Diagnostic>> {
     let directives = directive::parse(&mut lines, &mut out);
     let instructions = syntax::parse(&mut lines, directives.escape, &mut out);
     out.retain(|diagnostic| diagnostic.severity == Severity::Error);
+    out.extend(instructions.iter().filter_map(not_strings));
     if instructions.is_empty() && out.is_empty() {
         out.push(Diagnostic::error(Span::default(), "the file has no instructions"));
     }
@@ -29,6 +32,21 @@ pub fn dump_ast(source: &str) -> Result<String, Vec<Diagnostic>> {
         return Err(out);
     }
     Ok(instructions.iter().map(|raw| expression(raw) + "\n").collect())
+}
+
+/// Speaks of a JSON array of something else than strings in a command's place.
+fn not_strings(raw: &Raw) -> Option<Diagnostic> {
+    match &raw.arguments {
+        Arguments::Trigger(Some(trigger)) => not_strings(trigger),
+        Arguments::Words(words) if raw.known.is_some_and(Keyword::takes_command) => {
+            let word = words.first()?;
+            let is_array = json::parse(&word.text) == json::Exec::NotStrings;
+            is_array.then(|| {
+                Diagnostic::error(word.span, "the exec form holds something else than strings")
+            })
+        }
+        _ => None,
+    }
 }
 
 fn expression(raw: &Raw) -> String {
@@ -97,5 +115,6 @@ mod tests {
         }
         assert!(dump_ast("# only a comment").is_err());
         assert!(dump_ast("CMD [\"a\", [\"b\"]]").is_err());
+        assert!(dump_ast("ONBUILD RUN [1]").is_err());
     }
 }

@@ -63,6 +63,11 @@ impl Keyword {
         Self::ALL.iter().map(|&(name, _)| name)
     }
 
+    /// Whether its argument is shell or exec form.
+    pub(crate) fn takes_command(self) -> bool {
+        matches!(self, Self::Cmd | Self::Entrypoint | Self::Run)
+    }
+
     /// Whether `<<` on its line announces a heredoc.
     fn takes_heredocs(self) -> bool {
         matches!(self, Self::Add | Self::Copy | Self::Run)
@@ -197,10 +202,11 @@ fn arguments(
     out: &mut Vec<Diagnostic>,
 ) -> Option<Arguments> {
     Some(match keyword {
-        Keyword::Cmd | Keyword::Entrypoint | Keyword::Run | Keyword::Shell => {
-            json_or(line, rest, out, whole)?
+        Keyword::Cmd | Keyword::Entrypoint | Keyword::Run => {
+            json_or(line, rest, Form::Command, out)?
         }
-        Keyword::Add | Keyword::Copy | Keyword::Volume => json_or(line, rest, out, blank_split)?,
+        Keyword::Shell => json_or(line, rest, Form::Whole, out)?,
+        Keyword::Add | Keyword::Copy | Keyword::Volume => json_or(line, rest, Form::Paths, out)?,
         Keyword::Arg => Arguments::Words(quoted_split(line, rest, escape)),
         Keyword::Expose | Keyword::From => Arguments::Words(blank_split(line, rest)),
         Keyword::Maintainer | Keyword::Stopsignal | Keyword::User | Keyword::Workdir => {
@@ -267,45 +273,63 @@ fn quoted_split(line: &Logical<'_>, rest: Range<usize>, escape: char) -> Vec<Wor
     words
 }
 
+/// Reads the exec form, or what stands in its place.
 fn json_or(
     line: &Logical<'_>,
     rest: Range<usize>,
+    form: Form,
     out: &mut Vec<Diagnostic>,
-    otherwise: fn(&Logical<'_>, Range<usize>) -> Vec<Word>,
 ) -> Option<Arguments> {
-    match json::parse(&line.text[rest.clone()]) {
+    let text = &line.text[rest.clone()];
+    match json::parse(text) {
         json::Exec::Array(elements) => {
             let element = |(text, at): (String, Range<usize>)| {
                 // The quotes are no part of the word: its span is then exact without escapes.
                 let inner = rest.start + at.start + 1..rest.start + at.end - 1;
                 Word { text, span: line.span(inner) }
             };
-            Some(Arguments::Json(elements.into_iter().map(element).collect()))
+            return Some(Arguments::Json(elements.into_iter().map(element).collect()));
+        }
+        json::Exec::NotStrings if form == Form::Command => {
+            let message =
+                "this JSON array holds something else than strings, so the shell gets it as text";
+            out.push(warning(line.span(rest.clone()), message).with_help(QUOTE_ELEMENTS));
         }
         json::Exec::NotStrings => {
             let message = "the exec form holds something else than strings";
-            out.push(
-                Diagnostic::error(line.span(rest), message)
-                    .with_help("quote each element: [\"executable\", \"argument\"]"),
-            );
-            None
+            out.push(Diagnostic::error(line.span(rest), message).with_help(QUOTE_ELEMENTS));
+            return None;
         }
-        json::Exec::Text => {
-            if json::is_meant(&line.text[rest.clone()]) {
-                let warning = Diagnostic {
-                    severity: crate::Severity::Warning,
-                    ..Diagnostic::error(
-                        line.span(rest.clone()),
-                        "this looks like the exec form but is no JSON array, so it is read as text",
-                    )
-                };
-                out.push(warning.with_help(
-                    "use double quotes, no comma behind the last element, nothing behind the `]`",
-                ));
-            }
-            Some(Arguments::Words(otherwise(line, rest)))
+        json::Exec::Text if json::is_meant(text) => {
+            let message =
+                "this looks like the exec form but is no JSON array, so it is read as text";
+            out.push(warning(line.span(rest.clone()), message).with_help(
+                "use double quotes, no comma behind the last element, nothing behind the `]`",
+            ));
         }
+        json::Exec::Text => {}
     }
+    Some(Arguments::Words(match form {
+        Form::Command | Form::Whole => whole(line, rest),
+        Form::Paths => blank_split(line, rest),
+    }))
+}
+
+const QUOTE_ELEMENTS: &str = "quote each element: [\"executable\", \"argument\"]";
+
+/// What a text that is no exec form is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A command: the shell form, whatever the text is.
+    Command,
+    /// One text, but a JSON array must be one of strings.
+    Whole,
+    /// Words, but a JSON array must be one of strings.
+    Paths,
+}
+
+fn warning(span: Span, message: &str) -> Diagnostic {
+    Diagnostic { severity: crate::Severity::Warning, ..Diagnostic::error(span, message) }
 }
 
 fn health(line: &Logical<'_>, rest: Range<usize>, out: &mut Vec<Diagnostic>) -> Option<Arguments> {
@@ -313,7 +337,7 @@ fn health(line: &Logical<'_>, rest: Range<usize>, out: &mut Vec<Diagnostic>) -> 
     let length = text.find(char::is_whitespace).unwrap_or(text.len());
     let kind = whole(line, rest.start..rest.start + length).pop();
     let command = line.trim(rest.start + length..rest.end);
-    let (command, is_json) = match json_or(line, command, out, whole)? {
+    let (command, is_json) = match json_or(line, command, Form::Whole, out)? {
         Arguments::Json(words) => (words, true),
         Arguments::Words(words) => (words, false),
         _ => (Vec::new(), false),

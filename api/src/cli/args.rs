@@ -9,6 +9,7 @@ use builder::{OutputKind, OutputSpec};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use frontend::Platform;
 
+use super::debug::DebugCommand;
 use crate::address::Address;
 use crate::config::NetworkMode;
 use crate::fault::EXIT_CODES;
@@ -69,6 +70,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Look into how rbuild reads a Dockerfile
+    Debug {
+        #[command(subcommand)]
+        command: DebugCommand,
+    },
     /// Show the version, and the service's with --host
     Version,
 }
@@ -76,7 +82,7 @@ pub(crate) enum Command {
 impl Command {
     /// Tells whether the command works on the store when it is done by this process.
     pub(crate) const fn uses_store(&self) -> bool {
-        !matches!(self, Self::Version)
+        !matches!(self, Self::Version | Self::Debug { .. })
     }
 }
 
@@ -400,7 +406,7 @@ fn split_value(text: &str) -> Result<(String, Option<String>), String> {
     })
 }
 
-fn named_value(text: &str) -> Result<(String, Option<String>), String> {
+pub(super) fn named_value(text: &str) -> Result<(String, Option<String>), String> {
     let (name, value) = split_value(text)?;
     if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name, value)) }
 }

@@ -89,7 +89,7 @@ async fn request(
 
 /// An argument without a value takes this environment's; one that has none here is left out, so
 /// that the Dockerfile's default holds.
-fn build_args(
+pub(super) fn build_args(
     given: &[(String, Option<String>)],
     environment: &Environment,
 ) -> BTreeMap<String, String> {

@@ -4,11 +4,13 @@ mod args;
 mod build;
 mod certs;
 mod context;
+mod debug;
 mod engine;
 mod image;
 mod run;
 mod serve;
 mod shorthand;
+mod source;
 mod store;
 mod transfer;
 
@@ -128,6 +130,9 @@ async fn execute(
         Command::Prune(args) => store::prune(args, settings).await,
         Command::Store { command: StoreCommand::Check(args) } => {
             return store::check(args, settings).await;
+        }
+        Command::Debug { command } => {
+            builder::blocking::run(move || debug::debug(&command, &environment)).await
         }
         Command::Version => version(&settings).await,
     }

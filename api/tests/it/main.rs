@@ -2,6 +2,7 @@
 
 mod architecture;
 mod command;
+mod debug;
 mod service;
 
 use std::path::Path;

@@ -1,0 +1,138 @@
+//! `rbuild debug protocol`: the language's parts answer one question a line, so that tables of
+//! other implementations can be held against them.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Write};
+
+use frontend::{Diagnostic, IgnoreRules, LowerOptions, Severity};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// One question.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+enum Question {
+    /// Quotes and variables of one word.
+    Word {
+        text: String,
+        #[serde(default)]
+        env: Vec<String>,
+    },
+    /// The same, split at unquoted blanks.
+    Words {
+        text: String,
+        #[serde(default)]
+        env: Vec<String>,
+    },
+    /// Whether patterns of an ignore file leave a path out.
+    Ignore { patterns: Vec<String>, path: String },
+    /// The syntax tree as BuildKit's parser dumps it.
+    DumpAst { dockerfile: String },
+    /// Stages and instructions alone.
+    Check { dockerfile: String },
+    /// The build checks.
+    Lint {
+        dockerfile: String,
+        #[serde(default)]
+        dockerignore: String,
+        #[serde(default)]
+        args: BTreeMap<String, String>,
+        #[serde(default)]
+        target: Option<String>,
+    },
+}
+
+/// Answers until `input` ends; each answer is flushed, so that the other side can wait for it.
+pub(super) fn serve(input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    for line in input.split(b'\n') {
+        let line = line?;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        writeln!(output, "{}", answer(&line))?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+fn answer(line: &[u8]) -> Value {
+    let question = match serde_json::from_slice(line) {
+        Ok(question) => question,
+        Err(error) => return json!({ "error": format!("no question: {error}") }),
+    };
+    respond(question).unwrap_or_else(|error| json!({ "error": error }))
+}
+
+fn respond(question: Question) -> Result<Value, String> {
+    match question {
+        Question::Word { text, env } => frontend::process_word(&text, &env)
+            .map(|word| json!({ "word": word }))
+            .map_err(|error| error.to_string()),
+        Question::Words { text, env } => frontend::process_words(&text, &env)
+            .map(|words| json!({ "words": words }))
+            .map_err(|error| error.to_string()),
+        Question::Ignore { patterns, path } => IgnoreRules::from_patterns(&patterns)
+            .map(|rules| json!({ "match": rules.is_excluded(&path, false) }))
+            .map_err(|error| error.to_string()),
+        Question::DumpAst { dockerfile } => frontend::dump_ast(&dockerfile)
+            .map(|ast| json!({ "ast": ast }))
+            .map_err(|faults| errors(&dockerfile, &faults)),
+        Question::Check { dockerfile } => {
+            let parsed = frontend::parse(&dockerfile);
+            if parsed.has_errors() {
+                return Err(errors(&dockerfile, &parsed.diagnostics));
+            }
+            Ok(json!({}))
+        }
+        Question::Lint { dockerfile, dockerignore, args, target } => {
+            lint(&dockerfile, &dockerignore, args, target)
+        }
+    }
+}
+
+/// Writes all errors on one line, each with its own.
+fn errors(source: &str, diagnostics: &[Diagnostic]) -> String {
+    let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error);
+    let text = |error: &Diagnostic| {
+        format!("line {}: {}", error.span.line_column(source).0, error.message)
+    };
+    errors.map(text).collect::<Vec<_>>().join("; ")
+}
+
+/// Says which rules speak on which lines, sorted; without a target of every stage, as in BuildKit.
+fn lint(
+    dockerfile: &str,
+    _dockerignore: &str,
+    args: BTreeMap<String, String>,
+    target: Option<String>,
+) -> Result<Value, String> {
+    let parsed = frontend::parse(dockerfile);
+    let mut found = parsed.diagnostics.clone();
+    let mut options = LowerOptions { build_args: args, target, ..LowerOptions::default() };
+    let targets = match &options.target {
+        Some(target) => vec![target.clone()],
+        None => (0..parsed.dockerfile.stages.len()).map(|number| number.to_string()).collect(),
+    };
+    for target in targets {
+        options.target = Some(target);
+        match super::dump::lower(&parsed.dockerfile, &options) {
+            Ok(graph) => found.extend(graph.warnings),
+            Err(faults) => found.extend(faults),
+        }
+    }
+    let plain = |found: &&Diagnostic| found.rule.is_none() && found.severity == Severity::Error;
+    if found.iter().any(|found| plain(&found)) {
+        return Err(errors(dockerfile, &found));
+    }
+    let mut lines: Vec<(&str, usize)> = found
+        .iter()
+        .filter_map(|found| Some((found.rule?, found.span.line_column(dockerfile).0)))
+        .collect();
+    lines.sort_unstable();
+    lines.dedup();
+    Ok(json!({ "lint": lines }))
+}
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

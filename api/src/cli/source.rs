@@ -1,0 +1,75 @@
+//! Dockerfiles that are read to be looked at, not to be built.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use builder::{SourceDiagnostic, SourceText};
+use frontend::{Diagnostic, Severity};
+
+use crate::fault::Fault;
+use crate::report::{self, Quotable};
+
+/// Largest file that is read (bytes).
+const LIMIT: u64 = 1 << 20;
+
+/// Reads `path`, or standard input where it is `-`. Blocking.
+///
+/// # Errors
+///
+/// A file that is missing, no regular file, too large or no text.
+pub(super) fn read(path: &Path) -> Result<SourceText, Fault> {
+    if path == Path::new("-") {
+        return text("<stdin>", io::stdin().lock());
+    }
+    let unreadable = |error: &io::Error| Fault::file("read", path, error);
+    // Opening a FIFO would wait for somebody to write.
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
+    if !metadata.is_file() {
+        return Err(Fault::user(format!("`{}` is not a regular file", path.display())));
+    }
+    text(&path.display().to_string(), File::open(path).map_err(|error| unreadable(&error))?)
+}
+
+fn text(name: &str, source: impl Read) -> Result<SourceText, Fault> {
+    let mut bytes = Vec::new();
+    source.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| {
+        let mut fault = Fault::user(format!("could not read `{name}`"));
+        fault.causes.push(error.to_string());
+        fault
+    })?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(Fault::user(format!("`{name}` is larger than {LIMIT} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Fault::user(format!("`{name}` is not valid UTF-8 at byte {at}"))
+    })?;
+    Ok(SourceText { name: name.to_owned(), text })
+}
+
+/// Renders diagnostics of `source`, the source quoted.
+pub(super) fn render(source: &SourceText, diagnostics: &[Diagnostic]) -> String {
+    let quotable = Quotable { source: Some(source), steps: &[] };
+    let remark = |diagnostic: &Diagnostic| SourceDiagnostic {
+        is_error: diagnostic.severity == Severity::Error,
+        rule: diagnostic.rule.map(str::to_owned),
+        message: diagnostic.message.clone(),
+        help: diagnostic.help.clone(),
+        span: (diagnostic.span.start, diagnostic.span.end),
+        line_column: diagnostic.span.line_column(&source.text),
+    };
+    diagnostics.iter().map(|found| report::diagnostic(&remark(found), quotable, false)).collect()
+}
+
+/// Makes a fault of a Dockerfile's errors.
+pub(super) fn fault(source: &SourceText, diagnostics: &[Diagnostic]) -> Fault {
+    let errors: Vec<Diagnostic> =
+        diagnostics.iter().filter(|d| d.severity == Severity::Error).cloned().collect();
+    let what = match errors.len() {
+        1 => format!("`{}` has an error", source.name),
+        count => format!("`{}` has {count} errors", source.name),
+    };
+    drop(io::Write::write_all(&mut io::stderr(), render(source, &errors).as_bytes()));
+    Fault::user(what)
+}
