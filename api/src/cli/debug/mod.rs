@@ -18,6 +18,17 @@ use super::source;
 use crate::config::Environment;
 use crate::fault::Fault;
 
+/// The protocol, as its `--help` tells it.
+const QUESTIONS: &str = r#"Questions and answers:
+  {"op":"word","text":T,"env":["K=V"]}              {"word":W}
+  {"op":"words","text":T,"env":["K=V"]}             {"words":[...]}
+  {"op":"ignore","patterns":[...],"path":P}         {"match":BOOL}
+  {"op":"dump-ast","dockerfile":T}                  {"ast":TEXT}
+  {"op":"check","dockerfile":T}                     {}
+  {"op":"lint","dockerfile":T,"dockerignore":T,"args":{},"target":T}
+                                                    {"lint":[[RULE,LINE],...]}
+  whatever fails                                    {"error":TEXT}"#;
+
 /// What can be looked into.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DebugCommand {
@@ -25,12 +36,7 @@ pub(crate) enum DebugCommand {
     DumpGraph(DumpGraphArgs),
     /// Answer questions about the language: one JSON object a line on standard input, one answer a
     /// line
-    ///
-    /// {"op":"word","text":T,"env":["K=V"]} gives {"word":W}, "words" gives {"words":[...]},
-    /// {"op":"ignore","patterns":[...],"path":P} gives {"match":BOOL},
-    /// {"op":"dump-ast","dockerfile":T} gives {"ast":TEXT}, {"op":"check","dockerfile":T} gives {},
-    /// {"op":"lint","dockerfile":T,"dockerignore":T,"args":{},"target":T} gives
-    /// {"lint":[[RULE,LINE],...]}; a fault gives {"error":TEXT}.
+    #[command(after_help = QUESTIONS)]
     Protocol,
 }
 
