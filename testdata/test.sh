@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-  apache2-utils busybox-static ca-certificates curl docker-registry docker.io gcc git iptables
+  apache2-utils buildah busybox-static ca-certificates curl docker-registry docker.io gcc git iptables
   libc6-dev libcap2-bin mmdebstrap skopeo slirp4netns uidmap umoci procps util-linux xz-utils bzip2 zstd xattr
 )
 # A docker client that did not come from Debian still wants Debian's daemon.
