@@ -104,6 +104,12 @@ impl IgnoreRules {
         self.rules.is_empty()
     }
 
+    /// Whether any rule brings files back.
+    #[must_use]
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.brings_back)
+    }
+
     /// Whether `path`, relative to the root and parted by slashes, is left out.
     ///
     /// moby's rules do not tell files from directories (unlike git's), so the answer is the same

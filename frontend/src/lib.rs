@@ -37,7 +37,10 @@ pub use ast::{
     ArgDeclaration, Command, Dockerfile, HealthcheckSpec, Heredoc, Instruction, MountField,
     MountFlag, Onbuild, Pair, Run, Stage, StageHead, Statement, Transfer, TransferSource, Word,
 };
-pub use check::CheckOptions;
+pub use check::{
+    CheckOptions, CheckRequest, Checked, Origin, Rule, RuleSet, UnknownRule, check, lint,
+    reported_line, rule, rules,
+};
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
 pub use dump::dump_ast;
@@ -54,5 +57,5 @@ pub use lower::{BaseImage, LowerOptions, Lowered, NamedContext, ResolvedBase, ba
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 pub use span::Span;
-pub use stage::{Parsed, parse};
+pub use stage::{Parsed, parse, parse_with};
 pub use words::{WordError, process_word, process_words};

@@ -85,6 +85,11 @@ impl<'s> Lines<'s> {
         Self { source, position }
     }
 
+    /// Starts at an offset, which begins a line or an instruction.
+    pub(crate) fn at(source: &'s str, position: usize) -> Self {
+        Self { source, position }
+    }
+
     /// Offset of the next line.
     pub(crate) fn position(&self) -> usize {
         self.position

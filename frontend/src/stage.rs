@@ -1,9 +1,9 @@
 //! From instructions to stages: the public entry of parsing, and what only the whole file shows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::ast::{Dockerfile, Instruction, Stage, Statement};
-use crate::check::{self, Checks};
+use crate::check::{self, CheckOptions, Checks};
 use crate::instruction::{Typed, Typing};
 use crate::lines::Lines;
 use crate::syntax::{self, Keyword, Raw};
@@ -34,9 +34,25 @@ impl Parsed {
 /// Never panics and takes time in proportion to the length of `source`.
 #[must_use]
 pub fn parse(source: &str) -> Parsed {
+    parse_with(source, &BTreeMap::new())
+}
+
+/// Parses a Dockerfile for a build with arguments: `BUILDKIT_DOCKERFILE_CHECK` takes the place of
+/// its `check` directive. See [`parse`].
+#[must_use]
+pub fn parse_with(source: &str, build_args: &BTreeMap<String, String>) -> Parsed {
     let mut lines = Lines::new(source);
     let mut out = Vec::new();
-    let directives = directive::parse(&mut lines, &mut out);
+    let mut directives = directive::parse(&mut lines, &mut out);
+    match CheckOptions::of_build_args(build_args) {
+        Ok(None) => {}
+        Ok(Some(options)) => directives.check = options,
+        Err(key) => {
+            let message = format!("invalid check option `{key}` in {}", check::BUILD_ARG);
+            out.push(Diagnostic::error(Span::default(), message));
+        }
+    }
+    directives.check.skip.extend(check::global_skips(source));
     let instructions = syntax::parse(&mut lines, directives.escape, &mut out);
     let any_fault = !out.is_empty();
     let mut checks = Checks::new(&directives.check, out);
@@ -69,7 +85,7 @@ fn assemble(
         let is_from = raw.known == Some(Keyword::From);
         let (span, keyword) = (raw.keyword.span, raw.keyword.text.to_uppercase());
         if let Some(line) = raw.empty_line {
-            let message = "an empty line within a continued instruction";
+            let message = "Empty continuation line";
             if let Some(warning) =
                 checks.warn(&raw.comments, check::NO_EMPTY_CONTINUATION, line, message)
             {
@@ -122,8 +138,9 @@ fn check_casing(instructions: &[Raw], checks: &mut Checks<'_>) {
         if if wants_lower { is_lower(text) } else { is_upper(text) } {
             continue;
         }
-        let case = if wants_lower { "lower" } else { "upper" };
-        let message = format!("`{text}` should be in {case} case, as most of the file is");
+        let case = if wants_lower { "lowercase" } else { "uppercase" };
+        let message =
+            format!("Command '{text}' should match the case of the command majority ({case})");
         let rule = check::CONSISTENT_INSTRUCTION_CASING;
         checks.warn(&raw.comments, rule, raw.keyword.span, message);
     }
@@ -135,11 +152,16 @@ fn check_stage_names(stages: &[Stage], checks: &mut Checks<'_>) {
         let Some(name) = &stage.from.name else { continue };
         let comments = &stage.from.comments;
         if RESERVED.contains(&name.text.as_str()) {
-            let message = format!("`{}` is a reserved name", name.text);
+            let name_text = &name.text;
+            let message = format!(
+                "Stage name should not use the same name as reserved stage \"{name_text}\""
+            );
             checks.warn(comments, check::RESERVED_STAGE_NAME, name.span, message);
         }
         if !seen.insert(&name.text) {
-            let message = format!("a stage named `{}` stands above already", name.text);
+            let name_text = &name.text;
+            let message =
+                format!("Duplicate stage name \"{name_text}\", stage names should be unique");
             checks.warn(comments, check::DUPLICATE_STAGE_NAME, name.span, message);
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Inputs {
     pub(super) dockerfile: SourceText,
     /// The main context under `None`, named directories under their names.
     pub(super) contexts: BTreeMap<Option<String>, Arc<FileRoot>>,
+    /// The ignore file of the main context, empty where there is none.
+    pub(super) ignore: IgnoreRules,
     /// Holds a context that came as a tar, for as long as the build needs it.
     _unpacked: Option<TempDir>,
 }
@@ -42,15 +44,21 @@ pub(super) async fn load(
         let (dir, unpacked) = open_context(&store, context)?;
         let main = FileRoot::open(&dir)?;
         let (name, text) = read_dockerfile(&main, dockerfile)?;
-        let rules = read_ignore_rules(&main, &name)?;
+        let ignore = read_ignore_rules(&main, &name)?;
+        let rules = ignore.clone().map(Rules::from);
         let mut contexts = BTreeMap::new();
         contexts.insert(None, Arc::new(main.with_rules(rules)));
         for (name, dir) in directories {
             let root = FileRoot::open(&dir)?;
-            let rules = read_ignore_rules(&root, "Dockerfile")?;
+            let rules = read_ignore_rules(&root, "Dockerfile")?.map(Rules::from);
             contexts.insert(Some(name), Arc::new(root.with_rules(rules)));
         }
-        Ok(Inputs { dockerfile: SourceText { name, text }, contexts, _unpacked: unpacked })
+        Ok(Inputs {
+            dockerfile: SourceText { name, text },
+            contexts,
+            ignore: ignore.unwrap_or_default(),
+            _unpacked: unpacked,
+        })
     })
     .await
 }
@@ -124,7 +132,10 @@ fn decode(path: &Path, text: Vec<u8>) -> Result<String, BuildError> {
 }
 
 /// Reads the ignore file: the Dockerfile's own first, then the context's.
-fn read_ignore_rules(context: &FileRoot, dockerfile: &str) -> Result<Option<Rules>, BuildError> {
+fn read_ignore_rules(
+    context: &FileRoot,
+    dockerfile: &str,
+) -> Result<Option<IgnoreRules>, BuildError> {
     for name in
         [format!("{dockerfile}.dockerignore"), ".dockerignore".into(), ".containerignore".into()]
     {
@@ -134,7 +145,7 @@ fn read_ignore_rules(context: &FileRoot, dockerfile: &str) -> Result<Option<Rule
             what: format!("`{name}`: {error}"),
             help: None,
         })?;
-        return Ok(Some(Rules::from(rules)));
+        return Ok(Some(rules));
     }
     Ok(None)
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use frontend::{
-    BaseImage, BuildGraph, Dockerfile, LowerOptions, Lowered, NamedContext, Op, Platform,
-    Reference, ResolvedBase, SourceDateEpoch, VertexId,
+    BaseImage, BuildGraph, Diagnostic, Dockerfile, IgnoreRules, LowerOptions, Lowered,
+    NamedContext, Op, Platform, Reference, ResolvedBase, Severity, SourceDateEpoch, VertexId,
 };
 use futures_util::future::try_join_all;
 
@@ -61,26 +61,29 @@ pub(super) async fn make(
 ) -> Result<Plan, BuildError> {
     let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
     let (named_contexts, directories) = named_contexts(&request.named_contexts)?;
-    let options = LowerOptions {
+    let mut options = LowerOptions {
         target: request.target,
         build_args: request.build_args,
         labels: request.labels,
         target_platform: request.platform.unwrap_or_else(Platform::host),
         build_platform: Platform::host(),
         named_contexts,
+        ignore: IgnoreRules::default(),
     };
     let inputs =
         inputs::load(&inner.store, request.context, request.dockerfile, directories).await?;
     *source = Some(inputs.dockerfile.clone());
     events.send(Event::Source(inputs.dockerfile.clone())).await;
-    let dockerfile = parse(&inputs.dockerfile)?;
+    options.ignore.clone_from(&inputs.ignore);
+    let (dockerfile, said) = parse(&inputs.dockerfile, &options)?;
+    let refuse = |diagnostics: Vec<Diagnostic>| BuildError::Dockerfile {
+        diagnostics: said.iter().cloned().chain(diagnostics).collect(),
+    };
 
     let mut resolved: BTreeMap<BaseImage, ResolvedBase> = BTreeMap::new();
     let mut images = BTreeMap::new();
-    let mut wanted: BTreeSet<BaseImage> = frontend::base_images(&dockerfile, &options)
-        .map_err(|diagnostics| BuildError::Dockerfile { diagnostics })?
-        .into_iter()
-        .collect();
+    let mut wanted: BTreeSet<BaseImage> =
+        frontend::base_images(&dockerfile, &options).map_err(refuse)?.into_iter().collect();
     for _ in 0..MAX_ROUNDS {
         let fetched = wanted.iter().map(|base| resolve(sources, base, policy));
         for (base, image) in try_join_all(fetched).await? {
@@ -89,10 +92,13 @@ pub(super) async fn make(
             resolved.insert(base, ResolvedBase { digest: digest.clone(), config });
             images.insert(digest, Arc::new(image));
         }
-        let lowered = frontend::lower(&dockerfile, &options, &resolved)
-            .map_err(|diagnostics| BuildError::Dockerfile { diagnostics })?;
+        let lowered = frontend::lower(&dockerfile, &options, &resolved).map_err(refuse)?;
         match lowered {
-            Lowered::Graph(graph) => {
+            Lowered::Graph(mut graph) => {
+                if said.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+                    return Err(refuse(graph.warnings));
+                }
+                graph.warnings.splice(0..0, said);
                 refuse_unsupported(&graph)?;
                 let epoch = epoch(&graph)?;
                 return Ok(Plan { graph: Arc::new(*graph), epoch, inputs, images });
@@ -117,12 +123,16 @@ async fn resolve(
     Ok((base.clone(), image))
 }
 
-fn parse(source: &SourceText) -> Result<Dockerfile, BuildError> {
-    let parsed = frontend::parse(&source.text);
-    if parsed.has_errors() {
+/// Parses the file; what its rules have to say waits until all of them were heard.
+fn parse(
+    source: &SourceText,
+    options: &LowerOptions,
+) -> Result<(Dockerfile, Vec<Diagnostic>), BuildError> {
+    let parsed = frontend::parse_with(&source.text, &options.build_args);
+    if parsed.diagnostics.iter().any(Diagnostic::is_fault) {
         return Err(BuildError::Dockerfile { diagnostics: parsed.diagnostics });
     }
-    Ok(parsed.dockerfile)
+    Ok((parsed.dockerfile, parsed.diagnostics))
 }
 
 /// Refuses, with its line, what the language has and this version does not do yet.

@@ -49,15 +49,15 @@ impl Typing<'_, '_> {
             return None;
         }
         if lower != name.text {
-            let message = format!("the stage name `{}` should be in lower case", name.text);
+            let message = format!("Stage name '{}' should be lowercase", name.text);
             let rule = check::STAGE_NAME_CASING;
             if let Some(warning) = self.checks.warn(&raw.comments, rule, name.span, message) {
                 warning.help = Some(format!("write `{lower}`"));
             }
         }
         if !same_case(&raw.keyword.text, &keyword.text) {
-            let message =
-                format!("`{}` and `{}` differ in letter case", keyword.text, raw.keyword.text);
+            let (from, keyword_text) = (&raw.keyword.text, &keyword.text);
+            let message = format!("'{keyword_text}' and '{from}' keywords' casing do not match");
             self.checks.warn(&raw.comments, check::FROM_AS_CASING, keyword.span, message);
         }
         self.describe("FROM", &raw.comments, &[&lower], raw.span);

@@ -99,7 +99,7 @@ impl Typing<'_, '_> {
             Keyword::Maintainer => {
                 let author = self.one_word(&raw)?;
                 let (span, comments) = (raw.span, &raw.comments);
-                let message = "MAINTAINER is deprecated";
+                let message = "Maintainer instruction is deprecated in favor of using label";
                 if let Some(warning) =
                     self.checks.warn(comments, check::MAINTAINER_DEPRECATED, span, message)
                 {

@@ -25,14 +25,6 @@ impl Typing<'_, '_> {
                 return None;
             }
             self.check_words([&pair.key, &pair.value]);
-            if !pair.has_equals {
-                let message = format!("`{keyword} name value` is the old form");
-                let span = pair.key.span.join(pair.value.span);
-                let rule = check::LEGACY_KEY_VALUE_FORMAT;
-                if let Some(warning) = self.checks.warn(&raw.comments, rule, span, message) {
-                    warning.help = Some(format!("write `{keyword} {}=...`", pair.key.text));
-                }
-            }
         }
         Some(pairs.clone())
     }
@@ -96,7 +88,7 @@ impl Typing<'_, '_> {
         }
         let example = if let [name] = names { name } else { "<arg_key>" };
         let message =
-            format!("the comment above this {keyword} should read `# {example} <description>`");
+            format!("Comment for {keyword} should follow the format: `# {example} <description>`");
         self.checks.warn(comments, check::INVALID_DEFINITION_DESCRIPTION, span, message);
     }
 }

@@ -20,7 +20,9 @@ impl Lowering<'_, '_> {
     ) -> Result<Option<VertexId>, Fault> {
         let text = self.expand(stage, statement, path)?;
         if !std::mem::replace(&mut stage.has_workdir, true) && !text.starts_with('/') {
-            let message = format!("the relative path `{text}` depends on the base image");
+            let message = format!(
+                "Relative workdir \"{text}\" can have unexpected results if the base image changes"
+            );
             let rule = check::WORKDIR_RELATIVE_PATH;
             if let Some(warning) = self.checks.warn(&statement.comments, rule, path.span, message) {
                 warning.help = Some("begin with an absolute path".to_owned());
@@ -114,6 +116,18 @@ impl Lowering<'_, '_> {
         statement: &Statement,
         pairs: &[Pair],
     ) -> Result<Vec<(String, String)>, Fault> {
+        for pair in pairs.iter().filter(|pair| !pair.has_equals) {
+            let written = &statement.keyword.text;
+            let message = format!(
+                "\"{written} key=value\" should be used instead of legacy \"{written} key value\" \
+                 format"
+            );
+            let span = pair.key.span.join(pair.value.span);
+            let rule = check::LEGACY_KEY_VALUE_FORMAT;
+            if let Some(warning) = self.checks.warn(&statement.comments, rule, span, message) {
+                warning.help = Some(format!("write `{written} {}=...`", pair.key.text));
+            }
+        }
         let expand = |pair: &Pair| {
             let key = self.expand(stage, statement, &pair.key)?;
             let value = self.expand(stage, statement, &pair.value)?;
@@ -126,7 +140,8 @@ impl Lowering<'_, '_> {
         if !sounds_secret(name) {
             return;
         }
-        let message = format!("{keyword} `{name}` sounds like a secret, and {keyword} is not one");
+        let message =
+            format!("Do not use ARG or ENV instructions for sensitive data ({keyword} \"{name}\")");
         let rule = check::SECRETS_IN_ARG_OR_ENV;
         if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
             warning.help = Some("use `RUN --mount=type=secret`".to_owned());
@@ -209,7 +224,11 @@ impl Lowering<'_, '_> {
     /// Speaks of the earlier of two instructions of which only the last counts.
     fn check_once(&mut self, stage: &mut StageResult, statement: &Statement, name: &'static str) {
         if let Some(earlier) = stage.seen.insert(name, statement.span) {
-            let message = format!("only the last {name} of a stage counts");
+            let written = &statement.keyword.text;
+            let message = format!(
+                "Multiple {written} instructions should not be used in the same stage because only \
+                 the last one will be used"
+            );
             let rule = check::MULTIPLE_INSTRUCTIONS;
             self.checks.warn(&statement.comments, rule, earlier, message);
         }
@@ -226,7 +245,11 @@ impl Lowering<'_, '_> {
         if has_shell || !matches!(command, Command::Shell(_)) {
             return;
         }
-        let message = format!("the shell form of {name} keeps signals from the program");
+        let written = &statement.keyword.text;
+        let message = format!(
+            "JSON arguments recommended for {written} to prevent unintended behavior related to OS \
+             signals"
+        );
         let rule = check::JSON_ARGS_RECOMMENDED;
         let warning = self.checks.warn(&statement.comments, rule, statement.span, message);
         if let Some(warning) = warning {
@@ -268,12 +291,16 @@ impl Lowering<'_, '_> {
             .map_err(|message| Box::new(Diagnostic::error(word.span, message)))?;
         let protocol = ports.protocol.to_ascii_lowercase();
         if ports.protocol != protocol {
-            let message = format!("the protocol of `{text}` should be in lower case");
+            let message =
+                format!("Defined protocol '{text}' in EXPOSE instruction should be lowercase");
             let rule = check::EXPOSE_PROTO_CASING;
             self.checks.warn(&statement.comments, rule, word.span, message);
         }
         if ports.has_host {
-            let message = format!("`{text}` names more than the container's port");
+            let message = format!(
+                "EXPOSE instruction should not define an IP address or host-port mapping, found \
+                 '{text}'"
+            );
             let rule = check::EXPOSE_INVALID_FORMAT;
             if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
                 warning.help = Some("ports are published when a container starts".to_owned());

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::ast::{Heredoc, Statement, Transfer, TransferSource, Word};
+use crate::check;
 use crate::chmod;
 use crate::git_url::{GitSource, parse_git_source};
 use crate::ignore::clean;
@@ -132,6 +133,10 @@ impl Lowering<'_, '_> {
             entry.push(' ');
             entry.push_str(&path.text);
             let source = self.path_source(transfer, path, is_add, checksum, inputs)?;
+            let is_local = matches!(source, CopySource::Path { wildcard: true, .. });
+            if is_local && transfer.from.is_none() {
+                self.check_ignored(statement, path, is_add);
+            }
             sources.push(source);
         }
         for heredoc in heredocs {
@@ -140,6 +145,21 @@ impl Lowering<'_, '_> {
             sources.push(self.inline(stage, statement, heredoc)?);
         }
         Ok(sources)
+    }
+
+    /// Speaks of a source that the ignore file leaves out. Rules that bring files back switch it
+    /// off, as in BuildKit: what a directory keeps cannot be told from the text.
+    fn check_ignored(&mut self, statement: &Statement, path: &PathSource<'_>, is_add: bool) {
+        let ignore = &self.plan.options.ignore;
+        let source = clean(&path.text);
+        if ignore.has_exceptions() || !ignore.is_excluded(&source, false) {
+            return;
+        }
+        let verb = if is_add { "Add" } else { "Copy" };
+        let message =
+            format!("Attempting to {verb} file \"{source}\" that is excluded by .dockerignore");
+        let rule = check::COPY_IGNORED_FILE;
+        self.checks.warn(&statement.comments, rule, path.word.span, message);
     }
 
     fn path_source(

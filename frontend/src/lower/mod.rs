@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ast::Dockerfile;
 use crate::check::Checks;
 use crate::{
-    BuildGraph, Diagnostic, GitOp, ImageConfig, Platform, Severity, SourceDateEpoch, Span,
+    BuildGraph, Diagnostic, GitOp, IgnoreRules, ImageConfig, Platform, Severity, SourceDateEpoch,
+    Span,
 };
 
 use plan::Plan;
@@ -42,6 +43,8 @@ pub struct LowerOptions {
     pub build_platform: Platform,
     /// `--build-context`.
     pub named_contexts: BTreeMap<String, NamedContext>,
+    /// What stays out of the main context; only the rule `CopyIgnoredFile` asks.
+    pub ignore: IgnoreRules,
 }
 
 impl Default for LowerOptions {
@@ -53,6 +56,7 @@ impl Default for LowerOptions {
             target_platform: Platform::host(),
             build_platform: Platform::host(),
             named_contexts: BTreeMap::new(),
+            ignore: IgnoreRules::default(),
         }
     }
 }
@@ -110,7 +114,7 @@ pub fn base_images(
 ) -> Result<Vec<BaseImage>, Vec<Diagnostic>> {
     let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
     let plan = Plan::new(dockerfile, options, &mut checks);
-    errors_of(&checks)?;
+    faults_of(&checks)?;
     Ok(plan.images(&plan.reached()).into_iter().collect())
 }
 
@@ -128,7 +132,7 @@ pub fn lower(
 ) -> Result<Lowered, Vec<Diagnostic>> {
     let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
     let mut plan = Plan::new(dockerfile, options, &mut checks);
-    errors_of(&checks)?;
+    faults_of(&checks)?;
     let reached = loop {
         let reached = plan.reached();
         let missing: BTreeSet<BaseImage> =
@@ -140,7 +144,7 @@ pub fn lower(
             break reached;
         }
     };
-    errors_of(&checks)?;
+    faults_of(&checks)?;
     let epoch = source_date_epoch(&plan, &mut checks);
     warn_of_unused_arguments(dockerfile, options, &mut checks);
     let mut lowering = Lowering::new(&plan, bases, checks);
@@ -167,6 +171,44 @@ pub fn lower(
         warnings: checks.out,
         source_date_epoch: epoch,
     })))
+}
+
+/// Says all that rules and faults have to say about the target, or about every stage where there
+/// is none; bases that are not known are taken to set nothing.
+pub(crate) fn diagnose(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    bases: &BTreeMap<BaseImage, ResolvedBase>,
+) -> Vec<Diagnostic> {
+    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let mut plan = Plan::new(dockerfile, options, &mut checks);
+    if faults_of(&checks).is_err() {
+        return checks.out;
+    }
+    let reached = loop {
+        let reached = match &options.target {
+            Some(_) => plan.reached(),
+            None => (0..plan.stages.len()).collect(),
+        };
+        if !triggers::inherit(&mut plan, &reached, bases, &mut checks) {
+            break reached;
+        }
+    };
+    source_date_epoch(&plan, &mut checks);
+    warn_of_unused_arguments(dockerfile, options, &mut checks);
+    let mut lowering = Lowering::new(&plan, bases, checks);
+    for index in reached {
+        lowering.stage(index);
+        if lowering.budget.is_spent() {
+            break;
+        }
+    }
+    lowering.checks.out
+}
+
+/// Stops at faults of the file; what rules say as errors waits until all is said.
+fn faults_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {
+    if checks.out.iter().any(Diagnostic::is_fault) { Err(checks.out.clone()) } else { Ok(()) }
 }
 
 fn errors_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {

@@ -52,6 +52,8 @@ pub(super) struct Plan<'a> {
     pub(super) lexer: Lexer,
     /// Values that FROM sees and a bare ARG imports.
     pub(super) globals: BTreeMap<String, String>,
+    /// Names of the ARGs before the first FROM, with a value or without.
+    declared: BTreeSet<&'a str>,
     pub(super) stages: Vec<PlannedStage<'a>>,
     pub(super) target: usize,
     names: Vec<Option<&'a str>>,
@@ -95,10 +97,12 @@ impl<'a> Plan<'a> {
             }
         }
         let stages = Vec::new();
+        let declared = dockerfile.globals.iter().flat_map(scope::declared);
         let mut plan = Self {
             options,
             lexer,
             globals,
+            declared: declared.map(|declaration| declaration.name.text.as_str()).collect(),
             stages,
             target,
             names,
@@ -192,7 +196,10 @@ impl<'a> Plan<'a> {
         }
         let Ok(value) = self.expand(base, defaults) else { return };
         if Reference::parse_normalized(&value.text).is_err() {
-            let message = format!("without build arguments `{}` names no image", base.text);
+            let message = format!(
+                "Default value for ARG {} results in empty or invalid base image name",
+                base.text
+            );
             let rule = check::INVALID_DEFAULT_ARG_IN_FROM;
             checks.warn(&stage.from.comments, rule, base.span, message);
         }
@@ -309,11 +316,13 @@ impl<'a> Plan<'a> {
             }
         };
         for name in &expansion.unmatched {
-            let message = format!("FROM uses `{name}`, which no ARG before it declares");
-            let rule = check::UNDEFINED_ARG_IN_FROM;
-            if let Some(warning) = checks.warn(&head.comments, rule, word.span, message) {
-                warning.help = did_you_mean(name, self.globals.keys().map(String::as_str));
+            if self.declared.contains(name.as_str()) {
+                continue;
             }
+            let known = self.globals.keys().map(String::as_str);
+            let hint = check::did_you_mean(name, "", known.chain(self.declared.iter().copied()));
+            let message = format!("FROM argument '{name}' is not declared{hint}");
+            checks.warn(&head.comments, check::UNDEFINED_ARG_IN_FROM, word.span, message);
         }
         Some(expansion)
     }
@@ -346,14 +355,17 @@ impl<'a> Plan<'a> {
             && expansion.matched.contains("TARGETPLATFORM")
             && Some(text) == self.globals.get("TARGETPLATFORM");
         if is_only_target {
-            let message = format!("`--platform={}` is what FROM does without it", word.text);
+            let message = format!(
+                "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
+                word.text
+            );
             let rule = check::REDUNDANT_TARGET_PLATFORM;
             checks.warn(&head.comments, rule, word.span, message);
         }
         let is_constant = expansion.matched.is_empty() && expansion.unmatched.is_empty();
         let name = head.name.as_ref().map_or("", |name| name.text.as_str());
         if is_constant && !name.contains(&platform.os) && !name.contains(&platform.architecture) {
-            let message = format!("`--platform` has the constant value `{text}`");
+            let message = format!("FROM --platform flag should not use constant value \"{text}\"");
             let rule = check::FROM_PLATFORM_FLAG_CONST;
             if let Some(warning) = checks.warn(&head.comments, rule, word.span, message) {
                 warning.help = Some("use a variable, or name the stage after it".to_owned());

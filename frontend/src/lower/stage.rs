@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::ast::{Command, Instruction, Statement, Word};
+use crate::ast::{Command, Instruction, StageHead, Statement, Word};
 use crate::check::{self, Checks};
-use crate::nearest::did_you_mean;
 use crate::words::{Expansion, Lexer};
 use crate::{
     ContextOp, Diagnostic, HistoryStep, ImageConfig, ImageOp, Op, Output, Platform, Span, Step,
@@ -143,7 +142,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
         let config = match base {
             Source::Image(image) => match self.bases.get(image) {
                 Some(resolved) => {
-                    self.check_platform(image, &resolved.config, planned.head.base.span);
+                    self.check_platform(image, &resolved.config, planned.head);
                     inherited_config(&resolved.config)
                 }
                 None => empty_config(platform),
@@ -197,16 +196,25 @@ impl<'a, 'o> Lowering<'a, 'o> {
         self.vertices.add(Op::Context(ContextOp { name }), Vec::new(), platform)
     }
 
-    fn check_platform(&mut self, image: &BaseImage, config: &ImageConfig, span: Span) {
+    fn check_platform(&mut self, image: &BaseImage, config: &ImageConfig, head: &StageHead) {
         let wanted = &image.platform;
         if config.architecture.is_empty()
             || (config.os == wanted.os && config.architecture == wanted.architecture)
         {
             return;
         }
-        let got = format!("{}/{}", config.os, config.architecture);
-        let message = format!("`{}` is for {got}, not for {wanted}", image.reference);
-        self.checks.warn(&[], check::INVALID_BASE_IMAGE_PLATFORM, span, message);
+        let got = Platform {
+            os: config.os.clone(),
+            architecture: config.architecture.clone(),
+            variant: config.variant.clone(),
+        };
+        let name = if head.base.text.contains('$') { &image.reference } else { &head.base.text };
+        let message = format!(
+            "Base image {name} was pulled with platform \"{got}\", expected \"{wanted}\" for \
+             current build"
+        );
+        let rule = check::INVALID_BASE_IMAGE_PLATFORM;
+        self.checks.warn(&head.comments, rule, head.base.span, message);
     }
 
     fn statement_or_fault(
@@ -344,11 +352,9 @@ impl<'a, 'o> Lowering<'a, 'o> {
             .map_err(|error| Box::new(Diagnostic::error(word.part(error.range), error.message)))?;
         self.charge(expansion.cost(scope), word.span)?;
         for name in expansion.unmatched.iter().filter(|name| !scope.is_declared(name)) {
-            let message = format!("the variable `${name}` is not set");
-            let rule = check::UNDEFINED_VAR;
-            if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
-                warning.help = did_you_mean(name, scope.names());
-            }
+            let hint = check::did_you_mean(name, "$", scope.names());
+            let message = format!("Usage of undefined variable '${name}'{hint}");
+            self.checks.warn(&statement.comments, check::UNDEFINED_VAR, word.span, message);
         }
         Ok(expansion)
     }

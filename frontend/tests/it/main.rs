@@ -2,6 +2,7 @@
 
 mod example;
 mod golden;
+mod lint;
 mod properties;
 mod second_opinion;
 mod support;

@@ -1,14 +1,28 @@
 //! Check rules: their names, the `# check=` options, and the filter every warning passes.
 //!
-//! The rules are BuildKit's (docs.docker.com, "Build checks"). Those that need only the text run
-//! in [`crate::parse`], those that need values run in [`crate::lower()`]. `CopyIgnoredFile` needs
-//! the ignore file and is not decided here.
+//! BuildKit's rules (docs.docker.com, "Build checks") speak in every build: those that need only
+//! the text in [`crate::parse`], those that need values in [`crate::lower()`]. Their names and
+//! messages are BuildKit's to the letter, because other programs read them.
+
+mod buildkit;
+mod lint;
+mod pragma;
+mod rule;
+mod suggest;
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::{Diagnostic, Severity, Span};
 
+pub use lint::{CheckRequest, Checked, check, lint, reported_line};
+pub(crate) use pragma::global_skips;
+pub use rule::{Origin, Rule, RuleSet, UnknownRule, rule, rules};
+pub(crate) use suggest::did_you_mean;
+
 pub(crate) const CONSISTENT_INSTRUCTION_CASING: &str = "ConsistentInstructionCasing";
+pub(crate) const COPY_IGNORED_FILE: &str = "CopyIgnoredFile";
 pub(crate) const DUPLICATE_STAGE_NAME: &str = "DuplicateStageName";
 pub(crate) const EXPOSE_INVALID_FORMAT: &str = "ExposeInvalidFormat";
 pub(crate) const EXPOSE_PROTO_CASING: &str = "ExposeProtoCasing";
@@ -32,6 +46,9 @@ pub(crate) const WORKDIR_RELATIVE_PATH: &str = "WorkdirRelativePath";
 
 /// Rules that speak only when asked for by `experimental=`.
 const EXPERIMENTAL: [&str; 1] = [INVALID_DEFINITION_DESCRIPTION];
+
+/// The build argument that takes the place of the file's `check` directive.
+pub(crate) const BUILD_ARG: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
 /// `# check=skip=RULE,RULE;error=true;experimental=RULE`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -68,13 +85,40 @@ impl CheckOptions {
         Ok(options)
     }
 
-    fn speaks(&self, rule: &str) -> bool {
-        let names = |list: &[String], rule: &str| {
-            list.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(rule))
-        };
-        let awake = !EXPERIMENTAL.contains(&rule) || names(&self.experimental, rule);
-        awake && !names(&self.skip, rule)
+    /// The options of the build argument [`BUILD_ARG`], `None` where it is not given.
+    ///
+    /// # Errors
+    ///
+    /// The option that cannot be understood.
+    pub(crate) fn of_build_args(
+        build_args: &BTreeMap<String, String>,
+    ) -> Result<Option<Self>, String> {
+        build_args.get(BUILD_ARG).map(|text| Self::parse(text)).transpose()
     }
+
+    /// Whether `rule` may speak: experimental rules when they are woken, the others unless they
+    /// are skipped (so `skip=all` leaves woken ones awake, as in BuildKit).
+    pub(crate) fn speaks(&self, rule: &str) -> bool {
+        let names =
+            |list: &[String]| list.iter().any(|name| name == "all" || pragma::means(name, rule));
+        if EXPERIMENTAL.contains(&rule) { names(&self.experimental) } else { !names(&self.skip) }
+    }
+
+    /// These options and what comments above an instruction add to them.
+    fn with_comments(&self, comments: &[String]) -> Self {
+        let mut options = self.clone();
+        for comment in comments {
+            let Some(more) = pragma::parse(comment) else { continue };
+            options.skip.extend(more.skip);
+            options.experimental.extend(more.experimental);
+        }
+        options
+    }
+}
+
+/// The rule whose name is nearest to one that no rule has.
+fn nearest_rule(name: &str) -> Option<&'static str> {
+    crate::nearest::nearest(name, rules().map(|rule| rule.name))
 }
 
 /// Reads a boolean as Go's `strconv.ParseBool` does.
@@ -87,7 +131,7 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 }
 
 /// Collects diagnostics; warnings of rules pass the options of the file and of the comments above
-/// the instruction (`# check=skip=RULE`).
+/// the instruction.
 #[derive(Debug)]
 pub(crate) struct Checks<'o> {
     options: &'o CheckOptions,
@@ -108,12 +152,12 @@ impl<'o> Checks<'o> {
         span: Span,
         message: impl Into<String>,
     ) -> Option<&mut Diagnostic> {
-        let skipped_here = comments
-            .iter()
-            .filter_map(|comment| comment.strip_prefix("check="))
-            .filter_map(|text| CheckOptions::parse(text).ok())
-            .any(|options| !options.skip.is_empty() && !options.speaks(rule));
-        if skipped_here || !self.options.speaks(rule) {
+        let speaks = if comments.is_empty() {
+            self.options.speaks(rule)
+        } else {
+            self.options.with_comments(comments).speaks(rule)
+        };
+        if !speaks {
             return None;
         }
         let mut diagnostic = Diagnostic::warning(rule, span, message);
