@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::address::Address;
 use crate::fault::Fault;
+use crate::limits::LimitsTable;
 
 /// Where the system's settings are.
 const SYSTEM_FILE: &str = "/etc/rbuild/rbuild.toml";
@@ -106,6 +107,8 @@ pub(crate) struct RunTable {
     pub(crate) ca_certs: Vec<PathBuf>,
     /// `default`, `none` or `host`.
     pub(crate) network: Option<NetworkMode>,
+    /// What each step may have.
+    pub(crate) limits: LimitsTable,
 }
 
 /// `[store]`.
@@ -222,7 +225,7 @@ impl Settings {
                 root: std::path::absolute(&root)
                     .map_err(|error| Fault::file("use the store", &root, &error))?,
                 parallel_steps: flags.jobs.or(file.build.jobs).unwrap_or(cores),
-                step_timeout: None,
+                limits: file.run.limits.limits().map_err(Fault::user)?,
                 registries: RegistryConfig {
                     mirrors: mirrors(flags, file.registries.mirrors),
                     insecure: file.registries.insecure,
@@ -305,6 +308,8 @@ insecure = ["registry.local:5000"]
 [run]
 ca_certs = ["file.pem", "/abs.pem"]
 network = "none"
+[run.limits]
+memory = "2g"
 [store]
 root = "store"
 [build]
@@ -352,6 +357,7 @@ jobs = 3
         assert_eq!(got.ca_certs, [dir.path().join("file.pem"), "/abs.pem".into()]);
         assert_eq!(got.network, NetworkMode::None);
         assert_eq!(got.builder.parallel_steps.get(), 3);
+        assert_eq!(got.builder.limits.memory, Some(builder::Bound::At(2 << 30)));
         assert_eq!(got.builder.registries.mirrors["docker.io"], ["http://file:5000"]);
         assert_eq!(got.builder.registries.insecure, ["registry.local:5000"]);
 
@@ -389,6 +395,7 @@ jobs = 3
             ("unknown table",  "[biuld]\n",                       "1:2"),
             ("zero jobs",      "[build]\njobs = 0\n",             "2:8"),
             ("unknown network", "[run]\n\nnetwork = \"bridge\"\n", "3:11"),
+            ("unknown limit",  "[run.limits]\nmem = 5\n",       "2:1"),
             ("no toml",        "[build\n",                        "1:7"),
         ];
         for (name, text, place) in cases {

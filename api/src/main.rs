@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod fault;
 mod format;
+mod limits;
 mod pipe;
 mod progress;
 mod report;

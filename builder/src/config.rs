@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
+
+use crate::limits::Limits;
 
 /// What one builder may use. No `Default`: the caller knows, the builder does not guess.
 #[derive(Clone, Debug)]
@@ -12,8 +13,8 @@ pub struct BuilderConfig {
     pub root: PathBuf,
     /// Steps executing at once.
     pub parallel_steps: NonZeroUsize,
-    /// Wall-clock limit of one step; `None` is unlimited.
-    pub step_timeout: Option<Duration>,
+    /// What a step may have at most, and has where its build asks for nothing.
+    pub limits: Limits,
     /// How registries are reached.
     pub registries: RegistryConfig,
 }

@@ -15,6 +15,7 @@ mod export;
 mod image;
 mod key;
 mod layer;
+mod limits;
 mod op;
 mod output;
 mod progress;
@@ -41,6 +42,7 @@ pub use layer::{
     WriteError, ZstdWriter, apply_layer, decompress, diff_id, gzip_writer, write_layer,
     zstd_writer,
 };
+pub use limits::{Bound, CpuTime, LimitError, Limits, StepUsage, ULIMIT_NAMES, Ulimit};
 pub use op::{
     CopyError, CopyInput, CopyStats, MakeDirError, SelectError, Selection, copy, make_dir, select,
     selection_digest,
@@ -62,7 +64,7 @@ pub use rootfs::{
 };
 pub use run_image::RunRequest;
 pub use sandbox::{
-    Control, Exit, HELPER_ARG, Limits, MountSource, Network, OverlayDirs, PortForward, Sandbox,
+    Control, Ended, Exit, HELPER_ARG, MountSource, Network, OverlayDirs, PortForward, Sandbox,
     SandboxError, SandboxMount, SandboxSpec, StdioMode, helper_main,
 };
 pub use source::{

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::ErrorKind;
+use crate::limits::StepUsage;
 
 /// Events that may wait for a slow reader before the sender, a step's output included, waits in
 /// turn: nothing is ever dropped, and memory stays bounded.
@@ -45,6 +46,13 @@ pub enum Event {
         /// Exact bytes, cut anywhere.
         #[serde(flatten)]
         data: OutputBytes,
+    },
+    /// What the command of a RUN step used; before the step's end.
+    StepUsage {
+        /// Index into the plan.
+        step: usize,
+        /// Memory, processor time, input and output.
+        usage: StepUsage,
     },
     /// A step ended well.
     StepFinished {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use frontend::{Platform, RunNetwork};
 
+use crate::limits::Limits;
+
 /// One build.
 #[derive(Debug)]
 pub struct BuildRequest {
@@ -30,6 +32,8 @@ pub struct BuildRequest {
     pub network: RunNetwork,
     /// `--add-host`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// What each RUN step may use up.
+    pub limits: Limits,
     /// Look nothing up in the cache (results are still recorded).
     pub no_cache: bool,
     /// Ask the registry for bases even when they are here.

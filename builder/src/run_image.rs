@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking;
 use crate::builder::Inner;
 use crate::image::{self, ImageError};
-use crate::progress::Events;
+use crate::limits::Limits;
+use crate::progress::{Event, Events};
 use crate::rootfs::{LayeredRoot, resolve_user};
 use crate::sandbox::{Control, DEFAULT_PATH, PortForward, SandboxSpec, StdioMode};
 use crate::source::{PullPolicy, SourceError};
@@ -27,6 +28,8 @@ pub struct RunRequest {
     pub network: RunNetwork,
     /// Extra certificate authorities, PEM.
     pub ca_certs: Vec<u8>,
+    /// What the command may use up.
+    pub limits: Limits,
 }
 
 /// Runs the image with this process's standard streams; returns its exit code.
@@ -44,8 +47,9 @@ pub(crate) async fn run(
         }
         Err(error) => return Err(error),
     };
+    let limits = request.limits.clone().within(&inner.config.limits)?;
     let top = inner.sources.materialize(&image, events).await?;
-    let (store, sandbox) = (inner.store.clone(), inner.sandbox()?);
+    let (store, sandbox, events) = (inner.store.clone(), inner.sandbox()?, events.clone());
     blocking::run(move || {
         let lowers = match top {
             Some(id) => {
@@ -53,11 +57,15 @@ pub(crate) async fn run(
             }
             None => Vec::new(),
         };
-        let spec = describe(&image.config, lowers, request)?;
+        let spec = describe(&image.config, lowers, request, limits)?;
         let mut control =
             || if cancel.is_cancelled() { Control::Cancel } else { Control::Continue };
-        let exit = sandbox.run(&spec, &mut |_, _| {}, &mut control)?;
-        Ok(exit.code())
+        let ended = sandbox.run(&spec, &mut |_, _| {}, &mut control)?;
+        if ended.is_out_of_memory() {
+            let text = format!("the command {}", ended.usage.out_of_memory());
+            events.send_blocking(Event::Note { text });
+        }
+        Ok(ended.code())
     })
     .await
 }
@@ -66,6 +74,7 @@ fn describe(
     config: &ImageConfig,
     lowers: Vec<std::path::PathBuf>,
     request: RunRequest,
+    limits: Limits,
 ) -> Result<SandboxSpec, ImageError> {
     let config = &config.config;
     let user = config.user.as_deref().unwrap_or_default();
@@ -92,6 +101,7 @@ fn describe(
     (spec.uid, spec.gid, spec.groups) = (user.uid, user.gid, user.groups);
     spec.network = request.network.into();
     spec.ca_certs = request.ca_certs;
+    spec.limits = limits;
     spec.stdio = StdioMode::Inherit;
     spec.port_forwards = request
         .ports

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use frontend::Platform;
 
 use super::debug::DebugCommand;
+use super::limits::LimitArgs;
 use crate::address::Address;
 use crate::config::NetworkMode;
 use crate::fault::EXIT_CODES;
@@ -147,6 +148,8 @@ pub(crate) struct BuildArgs {
     /// Print the image ID alone: --progress quiet
     #[arg(short, long, conflicts_with = "progress")]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -343,6 +346,8 @@ pub(crate) struct RunArgs {
     /// Network of the command
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) network: Option<NetworkMode>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// PEM file of a certificate authority that the command trusts (repeatable)
     /// [env: RBUILD_CA_CERT]
     #[arg(long, value_name = "FILE")]

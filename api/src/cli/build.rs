@@ -79,6 +79,7 @@ async fn request(
         platform: args.platform.clone(),
         network: settings.network.into(),
         extra_hosts: args.add_host.clone(),
+        limits: args.limits.limits(),
         no_cache: args.no_cache,
         pull: args.pull,
         outputs: if is_remote { Vec::new() } else { args.output.clone() },

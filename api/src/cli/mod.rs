@@ -7,6 +7,7 @@ mod context;
 mod debug;
 mod engine;
 mod image;
+mod limits;
 mod run;
 mod serve;
 mod shorthand;

@@ -24,6 +24,7 @@ pub(super) async fn run(args: RunArgs, settings: Settings) -> Result<ExitCode, F
         env: env.collect(),
         ports: args.publish,
         network: settings.network.into(),
+        limits: args.limits.limits(),
         ca_certs: certs::read(settings.ca_certs.clone()).await?,
     };
     let builder = open_local(settings, "run").await?;

@@ -39,6 +39,7 @@ impl Client {
             platform: request.platform,
             network,
             extra_hosts: request.extra_hosts,
+            limits: request.limits,
             no_cache: request.no_cache,
             pull: request.pull,
             ..BuildQuery::default()

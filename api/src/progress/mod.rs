@@ -86,6 +86,7 @@ impl Seen {
             | Event::Warning(_)
             | Event::StepStarted { .. }
             | Event::StepOutput { .. }
+            | Event::StepUsage { .. }
             | Event::StepFinished { .. }
             | Event::StepFailed { .. }
             | Event::Transfer(_)

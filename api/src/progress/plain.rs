@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
-use builder::{Event, OutputStream, StepOutcome, Transfer};
+use builder::{Event, OutputStream, StepOutcome, StepUsage, Transfer};
 
 use super::lines::LineBuffer;
 use super::{Seen, View, phase_word, summary, write_all};
@@ -66,6 +66,20 @@ impl<W: Write + Send> Plain<W> {
         }
     }
 
+    /// A line for what is worth knowing: nothing for commands that used little.
+    fn usage(&mut self, step: usize, usage: &StepUsage) -> String {
+        const MUCH_MEMORY: u64 = 100_000_000;
+        const MUCH_TIME_MICROS: u64 = 1_000_000;
+        if usage.peak_memory_bytes < MUCH_MEMORY && usage.cpu_micros < MUCH_TIME_MICROS {
+            return String::new();
+        }
+        let rest = self.rest(step);
+        let (label, _) = self.seen.step(step);
+        let memory = format::size(usage.peak_memory_bytes);
+        let time = format::millis(usage.cpu_micros / 1000);
+        rest + &format!("{label} used {time} of processor time and {memory} of memory\n")
+    }
+
     /// A line for each phase of each transfer, not for its progress.
     fn transfer(&mut self, transfer: &Transfer) -> String {
         let Some(word) = phase_word(transfer) else { return String::new() };
@@ -89,6 +103,7 @@ impl<W: Write + Send> View for Plain<W> {
         self.seen.note(event);
         let text = match event {
             Event::Source(_) | Event::Planned { .. } => String::new(),
+            Event::StepUsage { step, usage } => self.usage(*step, usage),
             Event::Note { text } => printable(text) + "\n",
             Event::Warning(remark) => report::diagnostic(remark, self.seen.quotable(), self.color),
             Event::StepStarted { step } => {
@@ -168,6 +183,17 @@ error: RUN npm install failed
   = exit code: 1
 ";
         assert_eq!(run(&samples::bad()), format!("{BEGINNING}{end}"));
+    }
+
+    #[test]
+    fn much_is_told_and_little_is_not() {
+        let usage = |peak_memory_bytes, cpu_micros| {
+            let usage = StepUsage { peak_memory_bytes, cpu_micros, ..StepUsage::default() };
+            run(&[Event::StepUsage { step: 9, usage }])
+        };
+        assert_eq!(usage(99_999_999, 999_999), "");
+        let want = "[step 9] used 2.5s of processor time and 1GB of memory\n";
+        assert_eq!(usage(1_000_000_000, 2_500_000), want);
     }
 
     #[test]

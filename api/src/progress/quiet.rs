@@ -39,6 +39,7 @@ impl<O: Write + Send, E: Write + Send> View for Quiet<O, E> {
             | Event::Planned { .. }
             | Event::StepStarted { .. }
             | Event::StepOutput { .. }
+            | Event::StepUsage { .. }
             | Event::StepFinished { .. }
             | Event::StepFailed { .. }
             | Event::Transfer(_) => Ok(()),

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use builder::{BuildRequest, ContextInput, Credentials, DockerfileInput};
+use builder::{BuildRequest, ContextInput, Credentials, DockerfileInput, Limits};
 use frontend::{Platform, RunNetwork};
 
 use super::error::ApiError;
 use crate::config::NetworkMode;
+use crate::limits;
 
 /// A query, decoded.
 pub(crate) type Pairs = Vec<(String, String)>;
@@ -34,6 +35,8 @@ pub(crate) struct BuildQuery {
     /// `None` leaves it to the service's settings.
     pub(crate) network: Option<NetworkMode>,
     pub(crate) extra_hosts: Vec<(String, String)>,
+    /// What each step may use up.
+    pub(crate) limits: Limits,
     pub(crate) no_cache: bool,
     pub(crate) pull: bool,
     /// Answer with nothing but the image ID.
@@ -61,6 +64,7 @@ impl BuildQuery {
         for (name, value) in pairs {
             query.set(name, value)?;
         }
+        limits::settle(&mut query.limits);
         Ok(query)
     }
 
@@ -84,14 +88,17 @@ impl BuildQuery {
                 _ => return unsupported(name, Some("only the classic builder's 1 is spoken")),
             },
             "isolation" if value == "default" => {}
-            "squash" | "memory" | "memswap" | "cpushares" | "cpusetcpus" | "cpusetmems"
-            | "cpuperiod" | "cpuquota" | "shmsize" | "cgroupparent" | "ulimits" | "cachefrom"
-            | "isolation" | "securityopt" | "remote" | "session" | "buildid" | "outputs" => {
+            "squash" | "cgroupparent" | "cachefrom" | "isolation" | "securityopt" | "remote"
+            | "session" | "buildid" | "outputs" => {
                 if asks_for_something(value) {
                     return unsupported(name, instead_of(name));
                 }
             }
-            _ => return Err(ApiError::parameter(name, "there is no such parameter")),
+            _ => match limits::set_parameter(&mut self.limits, name, value) {
+                Ok(true) => {}
+                Ok(false) => return Err(ApiError::parameter(name, "there is no such parameter")),
+                Err(reason) => return Err(ApiError::parameter(name, reason)),
+            },
         }
         Ok(())
     }
@@ -116,6 +123,7 @@ impl BuildQuery {
             platform: self.platform,
             network: self.network.map_or(defaults.network, RunNetwork::from),
             extra_hosts: self.extra_hosts,
+            limits: self.limits,
             no_cache: self.no_cache,
             pull: self.pull,
             outputs: Vec::new(),
@@ -150,6 +158,9 @@ impl BuildQuery {
             if let Some(text) = text {
                 query.append_pair(name, text);
             }
+        }
+        for (name, value) in limits::parameters(&self.limits) {
+            query.append_pair(name, &value);
         }
         for (name, is_set) in [("nocache", self.no_cache), ("pull", self.pull), ("q", self.quiet)] {
             if is_set {
@@ -282,6 +293,9 @@ mod tests {
                 target: Some("base".into()), no_cache: true, pull: true, quiet: true, ..none() }),
             ("false flags",  "nocache=0&pull=false&q=",         none()),
             ("clean-up",     "rm=0&forcerm=1",                  none()),
+            ("limits",       "memory=1048576&cpuquota=5000&shmsize=2", BuildQuery { limits: Limits {
+                memory: Some(builder::Bound::At(1 << 20)), shm_bytes: Some(2),
+                cpu: Some(builder::CpuTime { quota_micros: 5000, period_micros: 100_000 }), ..Limits::default() }, ..none() }),
             ("unset limits", "memory=0&memswap=0&cpusetcpus=&shmsize=0&ulimits=null&cachefrom=%5B%5D&squash=0&remote=&isolation=default", none()),
         ];
         for (name, query, want) in cases {
@@ -294,8 +308,9 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             ("unknown",       "colour=red",             "invalid parameter `colour`: there is no such parameter"),
-            ("memory",        "memory=524288000",       "parameter `memory` is not supported by rbuild"),
-            ("ulimits",       "ulimits=%5B%7B%7D%5D",   "parameter `ulimits` is not supported by rbuild"),
+            ("memory",        "memory=much",            "invalid parameter `memory`: `much` is not a number"),
+            ("ulimits",       "ulimits=%5B%7B%22Name%22%3A%22x%22%2C%22Soft%22%3A1%2C%22Hard%22%3A1%7D%5D",
+                              "invalid parameter `ulimits`: there is no ulimit `x`; there are as, core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, stack"),
             ("cache",         "cachefrom=%5B%22a%22%5D", "parameter `cachefrom` is not supported by rbuild: the store's own cache is always used"),
             ("remote",        "remote=https://x/y.git", "parameter `remote` is not supported by rbuild: send the context as a tar"),
             ("buildkit",      "version=2",              "parameter `version` is not supported by rbuild: only the classic builder's 1 is spoken"),
@@ -322,6 +337,7 @@ mod tests {
             platform: Some(Platform::parse("linux/arm/v6").unwrap()),
             network: Some(NetworkMode::Host),
             extra_hosts: vec![("h".into(), "::1".into())],
+            limits: Limits { memory: Some(builder::Bound::At(5)), ..Limits::default() },
             no_cache: true,
             pull: true,
             quiet: true,

@@ -30,7 +30,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
     let config = BuilderConfig {
         root: root.clone(),
         parallel_steps: std::num::NonZeroUsize::MIN,
-        step_timeout: None,
+        limits: builder::Limits::default(),
         registries: RegistryConfig::default(),
     };
     let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();
@@ -75,7 +75,7 @@ async fn bad_requests_are_refused_before_their_body() {
         ("POST",   "/build",                  &[("content-type", "text/plain")], 415, "the body must be a tar"),
         ("POST",   "/build?colour=red",       &[tar], 400, "invalid parameter `colour`"),
         ("POST",   "/build?squash=1",         &[tar], 400, "`squash` is not supported"),
-        ("POST",   "/v1/builds?memory=5",     &[tar], 400, "`memory` is not supported"),
+        ("POST",   "/v1/builds?memory=much",  &[tar], 400, "`much` is not a number"),
         ("POST",   "/build",                  &[tar, ("x-registry-config", "%")], 400, "X-Registry-Config"),
         ("POST",   "/build",                  &[tar, ("origin", "http://evil.example")], 403, "origin"),
         ("GET",    "/images/json?filters=%7B%22x%22%3A%5B%5D%7D", &[], 400, "filters.x"),

@@ -47,6 +47,16 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
             failure.exit_code = Some(128 + signal);
             failure.log_tail.clone_from(tail);
         }
+        OpError::OutOfMemory { code, tail, .. } => {
+            failure.exit_code = Some(*code);
+            failure.log_tail.clone_from(tail);
+            failure.help =
+                Some("give it more with --memory, or have it do less at once".to_owned());
+        }
+        OpError::TimedOut { tail, .. } => {
+            failure.log_tail.clone_from(tail);
+            failure.help = Some("give it more time with --timeout".to_owned());
+        }
         OpError::Sandbox(error) => failure.exit_code = error.exit_code(),
         OpError::Unsupported { .. }
         | OpError::Copy(_)

@@ -43,7 +43,8 @@ pub(crate) async fn build(
     let since = Instant::now();
     let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
     let outputs = request.outputs.clone();
-    let settings = RunSettings::of(&request);
+    let settings = RunSettings::of(&request, &inner.config.limits)
+        .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
     let no_cache = request.no_cache;
     let sources = inner.sources_with(&request.credentials);
 

@@ -55,6 +55,9 @@ pub enum ImageError {
         /// As asked for.
         name: String,
     },
+    /// More is asked for than the builder allows.
+    #[error(transparent)]
+    Limit(#[from] crate::limits::LimitError),
     /// The image's command could not be started.
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::SandboxError),
@@ -84,6 +87,7 @@ impl ImageError {
             | Self::Name(_)
             | Self::Tagged { .. }
             | Self::NoCommand { .. }
+            | Self::Limit(_)
             | Self::User(_) => ErrorKind::User,
             Self::Damaged { .. } | Self::Root(_) | Self::Store(_) => ErrorKind::Host,
             Self::Source(error) => error.kind(),

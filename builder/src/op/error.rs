@@ -1,6 +1,9 @@
 //! Why a vertex has no result.
 
+use std::time::Duration;
+
 use crate::error::ErrorKind;
+use crate::limits::StepUsage;
 
 /// Why a vertex has no result.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +21,24 @@ pub(crate) enum OpError {
     Signal {
         /// Number of the signal.
         signal: i32,
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// The command failed, and processes of it were killed for lack of memory.
+    #[error("the command {}", usage.out_of_memory())]
+    OutOfMemory {
+        /// As a shell would tell it.
+        code: i32,
+        /// With the limit and the peak.
+        usage: Box<StepUsage>,
+        /// Its last lines.
+        tail: Vec<String>,
+    },
+    /// The command was ended because its time was over.
+    #[error("the command was ended after its time limit of {limit:?}")]
+    TimedOut {
+        /// What it was given.
+        limit: Duration,
         /// Its last lines.
         tail: Vec<String>,
     },
@@ -71,9 +92,6 @@ impl OpError {
     /// Tells who must act.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            Self::Exit { .. } | Self::Signal { .. } | Self::Unsupported { .. } | Self::User(_) => {
-                ErrorKind::User
-            }
             Self::Copy(error) => error.kind(),
             Self::MakeDir(error) => error.kind(),
             Self::Sandbox(error) => error.kind(),
@@ -83,7 +101,13 @@ impl OpError {
             | Self::Layer(_)
             | Self::Clone(_)
             | Self::Store(_) => ErrorKind::Host,
-            Self::Select(_) => ErrorKind::User,
+            Self::Exit { .. }
+            | Self::Signal { .. }
+            | Self::OutOfMemory { .. }
+            | Self::TimedOut { .. }
+            | Self::Unsupported { .. }
+            | Self::User(_)
+            | Self::Select(_) => ErrorKind::User,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }

@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::error::OpError;
 use super::mounts::{self, Kept, World};
 use super::perform::{Root, commit, prepare};
+use crate::limits::{LimitError, Limits};
 use crate::progress::{Event, Events, OutputBytes, OutputStream};
 use crate::request::BuildRequest;
 use crate::rootfs::{LayeredRoot, resolve_user};
 use crate::sandbox::{
-    Control, Exit, MountSource, Network, OverlayDirs, Sandbox, SandboxMount, SandboxSpec,
+    Control, Exit, MountSource, Network, OverlayDirs, Sandbox, SandboxError, SandboxMount,
+    SandboxSpec,
 };
 
 /// Lines of output that a failure repeats.
@@ -45,21 +47,27 @@ pub(crate) struct RunSettings {
     extra_hosts: Vec<(String, String)>,
     ca_certs: Vec<u8>,
     proxies: BTreeMap<String, String>,
+    limits: Limits,
 }
 
 impl RunSettings {
-    /// Takes them from a request.
-    pub(crate) fn of(request: &BuildRequest) -> Self {
+    /// Takes them from a request, under the caps of the builder.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] when more is asked for than the builder allows.
+    pub(crate) fn of(request: &BuildRequest, caps: &Limits) -> Result<Self, LimitError> {
         let proxies = PROXY_NAMES
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), request.build_args.get(*name)?.clone())))
             .collect();
-        Self {
+        Ok(Self {
             network: request.network,
             extra_hosts: request.extra_hosts.clone(),
             ca_certs: request.ca_certs.clone(),
             proxies,
-        }
+            limits: request.limits.clone().within(caps)?,
+        })
     }
 }
 
@@ -100,8 +108,21 @@ pub(crate) fn run(
     };
     let mut control =
         || if step.cancel.is_cancelled() { Control::Cancel } else { Control::Continue };
-    match sandbox.run(&spec, &mut output, &mut control)? {
+    let ended = match sandbox.run(&spec, &mut output, &mut control) {
+        Err(SandboxError::TimedOut { limit }) => {
+            return Err(OpError::TimedOut { limit, tail: tail.lines() });
+        }
+        ended => ended?,
+    };
+    if let Some(index) = step.index {
+        step.events.send_blocking(Event::StepUsage { step: index, usage: ended.usage });
+    }
+    match ended.exit {
         Exit::Code(0) => commit(active),
+        exit if ended.is_out_of_memory() => {
+            let (code, usage) = (exit.code(), Box::new(ended.usage));
+            Err(OpError::OutOfMemory { code, usage, tail: tail.lines() })
+        }
         Exit::Code(code) => Err(OpError::Exit { code, tail: tail.lines() }),
         Exit::Signal(signal) => Err(OpError::Signal { signal, tail: tail.lines() }),
     }
@@ -130,6 +151,7 @@ fn describe(
     .into();
     spec.extra_hosts.clone_from(&settings.extra_hosts);
     spec.ca_certs.clone_from(&settings.ca_certs);
+    spec.limits.clone_from(&settings.limits);
     for file in &op.files {
         spec.mounts.push(SandboxMount {
             target: format!("{HEREDOC_DIR}/{}", file.name),

@@ -21,7 +21,7 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
 const STEPS: [(&str, Step); 27] = [
-    ("join the cgroup", namespace::join_cgroup),
+    ("join the cgroups", namespace::join_cgroups),
     ("new namespaces", namespace::enter_namespaces),
     ("private mounts", root::make_mounts_private),
     ("open directories", root::open_directories),
@@ -54,8 +54,8 @@ const STEPS: [(&str, Step); 27] = [
 #[derive(Debug)]
 pub(super) struct Child {
     pub spec: SandboxSpec,
-    /// A cgroup to enter.
-    pub cgroup: Option<PathBuf>,
+    /// Cgroups to enter.
+    pub cgroups: Vec<PathBuf>,
     /// The network namespace made for it.
     pub netns: Option<OwnedFd>,
     /// Yields a byte when the network can be used, and ends if it never can.
@@ -78,7 +78,7 @@ impl Child {
     pub(super) fn new(spec: SandboxSpec, notes: OwnedFd) -> Self {
         Self {
             spec,
-            cgroup: None,
+            cgroups: Vec::new(),
             netns: None,
             go: None,
             notes,

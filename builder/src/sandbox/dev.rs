@@ -62,7 +62,7 @@ pub(super) fn mount_dev(child: &mut Child) -> Result<(), Fault> {
     }
     attach(terminals()?, make_dir(&dev, "pts", 0o755)?)?;
     attach(filesystem("mqueue", &[], KERNEL)?, make_dir(&dev, "mqueue", 0o1777)?)?;
-    attach(tmpfs("1777", Some(child.spec.limits.shm_bytes), KERNEL)?, make_dir(&dev, "shm", 0o755)?)
+    attach(tmpfs("1777", Some(child.spec.limits.shm()), KERNEL)?, make_dir(&dev, "shm", 0o755)?)
 }
 
 /// Mounts pseudoterminals of its own; group 5 is `tty` in every distribution's `/etc/group`.

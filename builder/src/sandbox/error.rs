@@ -4,6 +4,7 @@
 //! [`SandboxError`]. A command that ran and failed is neither: it has an exit status.
 
 use std::io;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,22 @@ pub enum SandboxError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A limit that was asked for cannot be enforced on this machine.
+    #[error("the limit of {what} cannot be enforced: {detail}")]
+    Limit {
+        /// What was to be limited.
+        what: &'static str,
+        /// What is missing, or the file that refused the value.
+        detail: String,
+        /// What the kernel said.
+        source: Option<io::Error>,
+    },
+    /// The command was ended because its time was over.
+    #[error("the command was ended after its time limit of {limit:?}")]
+    TimedOut {
+        /// What it was given.
+        limit: Duration,
+    },
     /// The helper process could not be started or spoken to.
     #[error("could not {what}")]
     Helper {
@@ -65,10 +82,12 @@ impl SandboxError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Command { .. } | Self::Refused { .. } => ErrorKind::User,
-            Self::Network { .. } | Self::Step { .. } | Self::Helper { .. } | Self::Killed => {
-                ErrorKind::Host
-            }
+            Self::Command { .. } | Self::Refused { .. } | Self::TimedOut { .. } => ErrorKind::User,
+            Self::Network { .. }
+            | Self::Step { .. }
+            | Self::Limit { .. }
+            | Self::Helper { .. }
+            | Self::Killed => ErrorKind::Host,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }

@@ -14,6 +14,7 @@ use super::beneath::open_followed;
 use super::child::Child;
 use super::error::{At as _, Fault};
 use super::{seccomp, sys};
+use crate::limits::{ULIMIT_NAMES, Ulimit};
 use crate::userns;
 
 /// What root keeps: Docker's default set, mask `a80425fb`.
@@ -49,8 +50,28 @@ pub(super) fn start_session(_: &mut Child) -> Result<(), Fault> {
     }
 }
 
-/// Sets the limits that would otherwise come from whoever started the builder.
-pub(super) fn limit_resources(_: &mut Child) -> Result<(), Fault> {
+/// What [`ULIMIT_NAMES`] name, in their order.
+const RESOURCES: [Resource; ULIMIT_NAMES.len()] = [
+    Resource::As,
+    Resource::Core,
+    Resource::Cpu,
+    Resource::Data,
+    Resource::Fsize,
+    Resource::Locks,
+    Resource::Memlock,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Nofile,
+    Resource::Nproc,
+    Resource::Rss,
+    Resource::Rtprio,
+    Resource::Rttime,
+    Resource::Stack,
+];
+
+/// Sets the limits that were asked for, and those that would otherwise come from whoever started
+/// the builder.
+pub(super) fn limit_resources(child: &mut Child) -> Result<(), Fault> {
     let (soft, hard) = OPEN_FILES;
     // A hard limit can be lowered by everyone and raised by nobody who is not root.
     let ceiling = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
@@ -60,7 +81,26 @@ pub(super) fn limit_resources(_: &mut Child) -> Result<(), Fault> {
     // A program that crashes must not leave its memory in a layer.
     let ceiling = rustix::process::getrlimit(Resource::Core).maximum;
     let core = Rlimit { current: Some(0), maximum: ceiling };
-    Ok(rustix::process::setrlimit(Resource::Core, core)?)
+    rustix::process::setrlimit(Resource::Core, core)?;
+    child.spec.limits.ulimits.iter().try_for_each(set_ulimit)
+}
+
+fn set_ulimit(ulimit: &Ulimit) -> Result<(), Fault> {
+    let name = ulimit.name.as_str();
+    let known = ULIMIT_NAMES.iter().position(|known| *known == name);
+    let Some(resource) = known.map(|index| RESOURCES[index]) else {
+        return Err(Fault::refused(format!("there is no ulimit `{name}`")));
+    };
+    let limit = Rlimit { current: ulimit.soft, maximum: ulimit.hard };
+    match rustix::process::setrlimit(resource, limit) {
+        Err(Errno::PERM) => Err(Fault::refused(format!(
+            "the hard limit of ulimit `{name}` is above this builder's own"
+        ))),
+        Err(Errno::INVAL) => {
+            Err(Fault::refused(format!("ulimit `{name}`: the soft limit is above the hard one")))
+        }
+        result => result.at(format_args!("ulimit {name}")),
+    }
 }
 
 /// Enters the working directory, makes it if it is missing, and checks that it lies inside.

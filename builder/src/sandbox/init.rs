@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
@@ -20,9 +22,11 @@ use super::ca_bundle;
 use super::child::Child;
 use super::error::Fault;
 use super::network::{self, MISSING, PrivateNetwork};
+use super::run::Exit;
 use super::spec::{Network, SandboxSpec};
 use super::sys;
 use super::wire::{self, Launch, Order, Report};
+use crate::limits::StepUsage;
 
 /// How long the network may take; it is there after tens of milliseconds.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -95,7 +99,7 @@ fn start(
     let Some(pid) = fork().map_err(|errno| ("new PID namespace", Fault::from(errno)))? else {
         drop(tell_go);
         let mut child = Child::new(spec.clone(), notes);
-        child.cgroup.clone_from(&launch.cgroup);
+        child.cgroups.clone_from(&launch.cgroups);
         child.netns = network.map(|network| network.netns);
         child.go = child.netns.is_some().then_some(go);
         return Ok(Started::Command(child.run(control)));
@@ -210,11 +214,24 @@ impl Running {
             rustix::process::waitid(id.clone(), WaitIdOptions::EXITED)
         })?
         .ok_or(Errno::CHILD)?;
-        Ok(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Report::Exited(code),
-            (None, Some(signal)) => Report::Signaled(signal),
-            (None, None) => Report::Signaled(libc::SIGKILL),
-        })
+        let exit = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Signal(libc::SIGKILL),
+        };
+        Ok(Report::Ended { exit, usage: children_usage() })
+    }
+}
+
+/// What the command used; the first process of a namespace reaps all others, so theirs is in it.
+fn children_usage() -> StepUsage {
+    let Ok(found) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return StepUsage::default() };
+    let number = |value: libc::c_long| u64::try_from(value).unwrap_or_default();
+    let micros = |time: TimeVal| number(time.tv_sec()) * 1_000_000 + number(time.tv_usec());
+    StepUsage {
+        peak_memory_bytes: number(found.max_rss()) * 1024,
+        cpu_micros: micros(found.user_time()) + micros(found.system_time()),
+        ..StepUsage::default()
     }
 }
 

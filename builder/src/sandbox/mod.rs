@@ -36,7 +36,7 @@ mod wire;
 pub use error::SandboxError;
 pub(crate) use exec::DEFAULT_PATH;
 pub use helper::helper_main;
-pub use run::{Control, Exit, HELPER_ARG, Sandbox};
+pub use run::{Control, Ended, Exit, HELPER_ARG, Sandbox};
 pub use spec::{
-    Limits, MountSource, Network, OverlayDirs, PortForward, SandboxMount, SandboxSpec, StdioMode,
+    MountSource, Network, OverlayDirs, PortForward, SandboxMount, SandboxSpec, StdioMode,
 };

@@ -1,6 +1,7 @@
 //! The namespaces of the command, and what is set inside them at once.
 
 use std::fs;
+use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -10,11 +11,11 @@ use super::error::{At as _, Fault};
 use super::spec::Network;
 use super::sys;
 
-/// Enters the cgroup made for the command, before the cgroup namespace makes it the root.
-pub(super) fn join_cgroup(child: &mut Child) -> Result<(), Fault> {
-    let Some(cgroup) = &child.cgroup else { return Ok(()) };
+/// Enters the cgroups made for the command, before the cgroup namespace makes them the root.
+pub(super) fn join_cgroups(child: &mut Child) -> Result<(), Fault> {
     // Zero is the writer itself, whatever its number in another namespace (cgroups(7)).
-    fs::write(cgroup.join("cgroup.procs"), "0").at(cgroup.display())
+    let join = |dir: &PathBuf| fs::write(dir.join("cgroup.procs"), "0").at(dir.display());
+    child.cgroups.iter().try_for_each(join)
 }
 
 /// Enters new mount, IPC, UTS, cgroup and network namespaces; the PID namespace is new already.

@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
 
-use super::cgroup::{self, Cgroup};
+use super::cgroup::{self, Cgroup, Place};
 use super::error::SandboxError;
 use super::mount::{clone_of, path_of};
 use super::network::find_program;
 use super::spec::{Network, SandboxSpec, StdioMode};
 use super::wire::{self, Launch, Order, Report};
+use crate::limits::StepUsage;
 use crate::progress::OutputStream;
 
 /// First argument of the re-executed helper. Not for users: `main` hands over to
@@ -35,7 +37,8 @@ const KILL_GRACE: Duration = Duration::from_millis(700);
 const READ_BYTES: usize = 64 << 10;
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Exit {
     /// By itself, with this code.
     Code(i32),
@@ -60,6 +63,29 @@ impl Exit {
     }
 }
 
+/// How a command ended, and what it used until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How it ended.
+    pub exit: Exit,
+    /// What it and all its processes used.
+    pub usage: StepUsage,
+}
+
+impl Ended {
+    /// As [`Exit::code`].
+    #[must_use]
+    pub fn code(self) -> i32 {
+        self.exit.code()
+    }
+
+    /// Whether the command failed while processes of it were killed for lack of memory.
+    #[must_use]
+    pub fn is_out_of_memory(self) -> bool {
+        !self.exit.is_success() && self.usage.oom_kills > 0
+    }
+}
+
 /// What the caller wants of a running command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
@@ -77,6 +103,8 @@ pub struct Sandbox {
     /// The helper's program on a read-only mount of its own, so that no step can write to it
     /// however it may come by a reference (CVE-2019-5736).
     program: Arc<OwnedFd>,
+    /// Where cgroups can be made.
+    cgroups: Option<Arc<Place>>,
 }
 
 impl Sandbox {
@@ -119,8 +147,11 @@ impl Sandbox {
             let source = io::Error::from_raw_os_error(fault.errno());
             SandboxError::helper("put the sandbox's helper program on a read-only mount", source)
         })?;
-        cgroup::sweep();
-        Ok(Self { program: Arc::new(program) })
+        let cgroups = Place::find().map(Arc::new);
+        if let Some(place) = &cgroups {
+            cgroup::sweep(place);
+        }
+        Ok(Self { program: Arc::new(program), cgroups })
     }
 
     /// Runs `spec` to its end. Blocks; the calling thread must not end before it returns, since
@@ -134,18 +165,22 @@ impl Sandbox {
     /// # Errors
     ///
     /// Any [`SandboxError`]; a command that ran and failed is no error but an [`Exit`].
+    /// [`SandboxError::TimedOut`] after `spec.limits.timeout`.
     pub fn run(
         &self,
         spec: &SandboxSpec,
         output: &mut dyn FnMut(OutputStream, &[u8]),
         control: &mut dyn FnMut() -> Control,
-    ) -> Result<Exit, SandboxError> {
-        let cgroup = Cgroup::create(&spec.limits);
+    ) -> Result<Ended, SandboxError> {
+        let cgroup = Cgroup::create(self.cgroups.as_deref(), &spec.limits)?;
         let mut step = RunningStep::start(&self.program, spec, cgroup.as_ref())?;
         let result = step.follow(output, control);
         step.end();
-        drop(cgroup);
-        result
+        let mut ended = result?;
+        if let Some(cgroup) = &cgroup {
+            cgroup.read_usage(&mut ended.usage);
+        }
+        Ok(ended)
     }
 }
 
@@ -156,6 +191,9 @@ struct RunningStep {
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     buffer: Box<[u8]>,
+    /// When its time is over.
+    deadline: Option<(Instant, Duration)>,
+    is_late: bool,
     killed_at: Option<Instant>,
 }
 
@@ -187,7 +225,9 @@ impl RunningStep {
             .map_err(failed)?;
         let (stdout, stderr) = (helper.stdout.take(), helper.stderr.take());
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
-        let step = Self { helper, socket, stdout, stderr, buffer, killed_at: None };
+        let deadline = spec.limits.timeout.map(|limit| (Instant::now() + limit, limit));
+        let (is_late, killed_at) = (false, None);
+        let step = Self { helper, socket, stdout, stderr, buffer, deadline, is_late, killed_at };
         step.launch(spec, cgroup)
             .map_err(|source| SandboxError::helper("instruct the sandbox's helper", source))?;
         Ok(step)
@@ -197,7 +237,7 @@ impl RunningStep {
         let launch = Launch {
             parent: std::process::id(),
             slirp: find_program().filter(|_| spec.network == Network::Private),
-            cgroup: cgroup.map(|cgroup| cgroup.path().to_owned()),
+            cgroups: cgroup.map(Cgroup::dirs).unwrap_or_default(),
         };
         let memory = wire::write_spec(spec)?;
         let stdin = io::stdin();
@@ -213,13 +253,17 @@ impl RunningStep {
         &mut self,
         output: &mut dyn FnMut(OutputStream, &[u8]),
         control: &mut dyn FnMut() -> Control,
-    ) -> Result<Exit, SandboxError> {
+    ) -> Result<Ended, SandboxError> {
         let broken = |source: io::Error| SandboxError::helper("follow the step", source);
         let report = loop {
             match control() {
                 Control::Continue => {}
                 Control::Signal(number) => self.order(Order::Signal(number)),
                 Control::Cancel => self.kill(),
+            }
+            if self.deadline.is_some_and(|(end, _)| Instant::now() >= end) {
+                self.is_late |= self.killed_at.is_none();
+                self.kill();
             }
             let [has_stdout, has_stderr, has_report] = self.wait().map_err(broken)?;
             if has_stdout {
@@ -240,11 +284,13 @@ impl RunningStep {
         drain(&mut self.stdout, &mut self.buffer, OutputStream::Stdout, output).map_err(broken)?;
         drain(&mut self.stderr, &mut self.buffer, OutputStream::Stderr, output).map_err(broken)?;
         match report {
-            _ if self.killed_at.is_some() => Err(SandboxError::Cancelled),
+            _ if self.killed_at.is_some() => Err(match self.deadline {
+                Some((_, limit)) if self.is_late => SandboxError::TimedOut { limit },
+                _ => SandboxError::Cancelled,
+            }),
             None => Err(SandboxError::Killed),
             Some(Report::Failed { step, fault }) => Err(SandboxError::reported(step, fault)),
-            Some(Report::Exited(code)) => Ok(Exit::Code(code)),
-            Some(Report::Signaled(signal)) => Ok(Exit::Signal(signal)),
+            Some(Report::Ended { exit, usage }) => Ok(Ended { exit, usage }),
         }
     }
 

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+
 /// One command and the world made for it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -198,22 +200,6 @@ pub enum StdioMode {
     Capture,
     /// The caller's own.
     Inherit,
-}
-
-/// What a command may use up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Processes and threads at once, where a pids controller can be used; `None` is unlimited.
-    pub pids: Option<u64>,
-    /// Size of `/dev/shm` in bytes.
-    pub shm_bytes: u64,
-}
-
-/// Docker's size of `/dev/shm`, and a number of processes that no honest build reaches.
-impl Default for Limits {
-    fn default() -> Self {
-        Self { pids: Some(4096), shm_bytes: 64 << 20 }
-    }
 }
 
 /// A TCP port of this machine that leads into the sandbox.

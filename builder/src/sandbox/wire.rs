@@ -24,7 +24,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::Fault;
+use super::run::Exit;
 use super::spec::SandboxSpec;
+use crate::limits::StepUsage;
 
 /// Largest message; specs travel in a memfd because they may be larger.
 const MESSAGE_BYTES: usize = 32 << 10;
@@ -39,8 +41,8 @@ pub(super) struct Launch {
     pub parent: u32,
     /// `slirp4netns`, where found and needed.
     pub slirp: Option<PathBuf>,
-    /// A cgroup directory made for the command.
-    pub cgroup: Option<PathBuf>,
+    /// Directories of the cgroups made for the command.
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// What the builder may ask for while the command runs.
@@ -63,9 +65,12 @@ pub(super) enum Report {
         fault: Fault,
     },
     /// The command ended, and all its processes with it.
-    Exited(i32),
-    /// The command was killed by a signal, and all its processes are gone.
-    Signaled(i32),
+    Ended {
+        /// How.
+        exit: Exit,
+        /// What they used, as far as the kernel tells without cgroups.
+        usage: StepUsage,
+    },
 }
 
 /// Sends `message` with `fds`.

@@ -14,5 +14,6 @@ mod sandbox_ca;
 mod sandbox_isolation;
 mod sandbox_layer;
 mod sandbox_life;
+mod sandbox_limits;
 mod sandbox_network;
 mod sandbox_rootless;

@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use builder::{Network, OverlayDirs, SandboxMount, SandboxSpec};
+use builder::{Network, OverlayDirs, SandboxMount, SandboxSpec, StepUsage};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -133,6 +133,8 @@ pub(crate) struct Outcome {
     pub exit_code: Option<i32>,
     pub error: Vec<String>,
     pub mapping: Option<String>,
+    pub usage: StepUsage,
+    pub out_of_memory: bool,
 }
 
 impl Outcome {

@@ -183,7 +183,7 @@ fn a_fork_bomb_is_bounded() {
     let image = Image::busybox();
     let script = "i=0; while [ $i -lt 60 ]; do (sleep 5 &) 2>/dev/null || break; i=$((i+1)); done; ls -d /proc/[0-9]* | wc -l";
     let mut spec = image.script(script);
-    spec.limits.pids = Some(20);
+    spec.limits.pids = Some(builder::Bound::At(20));
     let mut command = Command::new(PROGRAM);
     command.arg("run");
     let child = start(command, &spec);

@@ -80,7 +80,11 @@ fn run(request: Option<(&str, &str)>) -> Value {
         "millis": millis,
     });
     match result {
-        Ok(exit) => outcome["code"] = exit.code().into(),
+        Ok(ended) => {
+            outcome["code"] = ended.code().into();
+            outcome["usage"] = json!(ended.usage);
+            outcome["out_of_memory"] = ended.is_out_of_memory().into();
+        }
         Err(error) => {
             outcome["kind"] = json!(error.kind());
             outcome["exit_code"] = error.exit_code().into();
