@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use crate::build::{self, BuildError};
 use crate::config::BuilderConfig;
 use crate::error::ErrorKind;
-use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage};
+use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions};
 use crate::image::{self, HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 use crate::progress::{Event, Events, Failure, Finished};
 use crate::registry::{Registry, RegistryError};
 use crate::request::{BuildRequest, Credentials};
 use crate::run_image::{self, RunRequest};
 use crate::sandbox::{Sandbox, SandboxError};
-use crate::source::Sources;
+use crate::source::{Distribution, Sources};
 
 /// One store and what works on it. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
@@ -296,6 +296,45 @@ impl Builder {
     pub async fn load(&self, archive: Box<dyn Read + Send>) -> Result<Vec<String>, ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
         Ok(export::load(&inner.store, archive, &Platform::host()).await?)
+    }
+
+    /// Makes an image of one layer out of a tar of a root filesystem; returns its ID.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when it is no tar, or a change cannot be made.
+    pub async fn import(
+        &self,
+        archive: Box<dyn Read + Send>,
+        options: ImportOptions,
+    ) -> Result<String, ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        Ok(export::import(&inner.store, archive, options).await?)
+    }
+
+    /// Asks the registry at `host` whether it takes `credentials`.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`] when it says no, or cannot be asked.
+    pub async fn login(&self, host: &str, credentials: Credentials) -> Result<(), RegistryError> {
+        let credentials = BTreeMap::from([(host.to_owned(), credentials)]);
+        self.inner.sources.registry().with_credentials(credentials).login(host).await
+    }
+
+    /// Asks the registry what a name points to, without fetching the image.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the name is none, or the registry does not know it.
+    pub async fn distribution(
+        &self,
+        name: &str,
+        credentials: &BTreeMap<String, Credentials>,
+    ) -> Result<Distribution, ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        let reference = image::parse_name(name)?;
+        Ok(inner.sources_with(credentials).distribution(&reference).await?)
     }
 
     /// Runs an image's command in a sandbox with this process's standard streams; returns its exit

@@ -33,7 +33,8 @@ pub use config::{BuilderConfig, RegistryConfig};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use error::{ErrorKind, causes};
 pub use export::{
-    ArchiveDest, ArchiveKind, ExportError, ExportImage, LoadError, export, load, push,
+    ArchiveDest, ArchiveKind, ExportError, ExportImage, ImportOptions, LoadError, export, import,
+    load, push,
 };
 pub use image::{HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 pub use layer::{
@@ -68,7 +69,7 @@ pub use sandbox::{
     SandboxError, SandboxMount, SandboxSpec, StdioMode, helper_main,
 };
 pub use source::{
-    Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer, read_image,
-    write_image,
+    Distribution, Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer,
+    read_image, write_image,
 };
 pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};

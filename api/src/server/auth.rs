@@ -65,6 +65,21 @@ pub(crate) fn for_image(headers: &HeaderMap, name: &str) -> Result<CredentialMap
     Ok(credentials(HEADER, config)?.map(|found| (host, found)).into_iter().collect())
 }
 
+/// Reads the body of a login: the registry's address, empty for Docker Hub, and the credentials.
+///
+/// # Errors
+///
+/// [`ApiError::Parameter`] for what is no such JSON, or names nobody.
+pub(crate) fn for_login(body: &[u8]) -> Result<(String, Credentials), ApiError> {
+    // What the parser says may quote the secret.
+    let config: AuthConfig = serde_json::from_slice(body)
+        .map_err(|_| ApiError::parameter("body", "it is not Docker's JSON"))?;
+    let address = config.server_address.clone();
+    let found = credentials("body", config)?;
+    let found = found.ok_or_else(|| ApiError::parameter("body", "it has no user name"))?;
+    Ok((address, found))
+}
+
 fn decode<T: serde::de::DeserializeOwned>(
     headers: &HeaderMap,
     name: &'static str,
@@ -106,7 +121,7 @@ fn credentials(
 
 /// Returns the host in a key of Docker's `config.json`: `https://index.docker.io/v1/` stands for
 /// `docker.io`.
-fn registry_host(key: &str) -> String {
+pub(crate) fn registry_host(key: &str) -> String {
     let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     match rest.split('/').next().unwrap_or(rest) {
         "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),

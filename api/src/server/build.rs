@@ -1,6 +1,9 @@
 //! `POST /build` and `POST /v1/builds`: a tar in, a stream of what happens out.
 
+use std::collections::hash_map::Entry;
+
 use axum::body::Body;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use builder::{BuildRequest, ContextInput, Event, Events};
@@ -9,11 +12,11 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Call;
 use super::classic::Classic;
 use super::error::ApiError;
+use super::events::EngineEvent;
 use super::query::BuildQuery;
-use super::{auth, guard};
+use super::{Call, Service, auth, guard};
 use crate::pipe;
 
 /// Bytes of context accepted from a client.
@@ -26,12 +29,42 @@ struct Running {
     _cancel_on_drop: DropGuard,
 }
 
+/// A build that can be cancelled by its name, until this is dropped.
+struct NamedBuild {
+    service: Service,
+    name: String,
+}
+
+impl NamedBuild {
+    fn enter(
+        service: &Service,
+        name: String,
+        cancel: &CancellationToken,
+    ) -> Result<Self, ApiError> {
+        match service.named_builds().entry(name.clone()) {
+            Entry::Occupied(_) => {
+                Err(ApiError::parameter("buildid", format!("a build called `{name}` is under way")))
+            }
+            Entry::Vacant(place) => {
+                place.insert(cancel.clone());
+                Ok(Self { service: service.clone(), name })
+            }
+        }
+    }
+}
+
+impl Drop for NamedBuild {
+    fn drop(&mut self) {
+        self.service.named_builds().remove(&self.name);
+    }
+}
+
 /// Answers in the form of Docker's classic builder. What fails before there is anything to show
 /// (a bad Dockerfile, an unknown base) is answered by a status.
 pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiError> {
     let (query, request) = request(call)?;
     let quiet = query.quiet;
-    let mut running = start(call, body, request)?;
+    let mut running = start(call, body, query.build_id, request)?;
     let mut classic = Classic::new(running.number, quiet);
     let mut first = String::new();
     // A quiet build has nothing to show before its end; a silent connection would be cut by some.
@@ -64,14 +97,25 @@ pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiErro
 
 /// Answers each event as one line of JSON.
 pub(super) fn native(call: &Call, body: Body) -> Result<Response, ApiError> {
-    let (_, request) = request(call)?;
-    let running = start(call, body, request)?;
+    let (query, request) = request(call)?;
+    let running = start(call, body, query.build_id, request)?;
     let lines = stream::unfold(running, |mut running| async move {
         let event = running.events.recv().await?;
         let line = serde_json::to_string(&event).expect("events are JSON") + "\n";
         Some((line, running))
     });
     Ok(answer("application/x-ndjson", lines))
+}
+
+/// `POST /build/cancel?id=`: ends the build that was given this name by `buildid`. A build that is
+/// over, or never was, is as good as cancelled (as it is for moby).
+pub(super) fn cancel(call: &Call) -> Result<Response, ApiError> {
+    call.expect_only(&["id"])?;
+    let id = call.parameter("id").ok_or_else(|| ApiError::parameter("id", "it is missing"))?;
+    if let Some(build) = call.service.named_builds().get(id) {
+        build.cancel();
+    }
+    Ok(StatusCode::OK.into_response())
 }
 
 fn answer(
@@ -99,7 +143,12 @@ fn request(call: &Call) -> Result<(BuildQuery, Prepared), ApiError> {
 
 /// Starts the build; its task lives on until everything is cleaned up, also when the client went
 /// away.
-fn start(call: &Call, body: Body, prepared: Prepared) -> Result<Running, ApiError> {
+fn start(
+    call: &Call,
+    body: Body,
+    name: Option<String>,
+    prepared: Prepared,
+) -> Result<Running, ApiError> {
     let service = &call.service;
     let permit = service.0.builds.clone().try_acquire_owned().map_err(|_| ApiError::Busy)?;
     let (reader, feed) = pipe::reader(body.into_data_stream(), CONTEXT_LIMIT);
@@ -107,11 +156,19 @@ fn start(call: &Call, body: Body, prepared: Prepared) -> Result<Running, ApiErro
     let (events, receiver) = Events::channel();
     let cancel = service.0.stop.child_token();
     let cancel_on_drop = CancellationToken::clone(&cancel).drop_guard();
-    let builder = service.builder().clone();
+    let named = name.map(|name| NamedBuild::enter(service, name, &cancel)).transpose()?;
+    let of_task = service.clone();
     service.spawn(async move {
-        let _permit = permit;
-        // How it ended is in the events.
-        let build = async { drop(builder.build(request, events, cancel).await) };
+        let (_permit, _named) = (permit, named);
+        let build = async {
+            // How it ended is in the events; Docker's own tell the names alone.
+            if let Ok(finished) = of_task.builder().build(request, events, cancel).await {
+                for tag in &finished.tags {
+                    let event = EngineEvent::image("tag", finished.image_id.as_str(), tag);
+                    of_task.0.events.tell(event);
+                }
+            }
+        };
         let mut build = std::pin::pin!(build);
         tokio::select! {
             () = &mut build => {}

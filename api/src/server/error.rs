@@ -37,6 +37,12 @@ pub(crate) enum ApiError {
     /// Something asked for is not there.
     #[error("{0}")]
     NotFound(String),
+    /// A registry does not take the credentials.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// Something that Docker's engine does and this service does not.
+    #[error("{0}")]
+    NotHere(&'static str),
     /// The request comes from a web page, or under a name that is not this machine's.
     #[error("{0}")]
     Forbidden(&'static str),
@@ -49,6 +55,9 @@ pub(crate) enum ApiError {
     /// Something about an image.
     #[error("{}", builder::causes(&**.0).join(": "))]
     Image(Box<ImageError>),
+    /// The store cannot be read or written.
+    #[error("{}", builder::causes(.0).join(": "))]
+    Store(#[from] cache::StoreError),
     /// A build that ended before it showed anything.
     #[error("{message}")]
     Build {
@@ -71,10 +80,10 @@ impl ApiError {
                 StatusCode::BAD_REQUEST
             }
             Self::NoRoute | Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Image(error) if matches!(**error, ImageError::NotFound { .. }) => {
-                StatusCode::NOT_FOUND
-            }
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::NotHere(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -86,6 +95,10 @@ impl ApiError {
 
 impl From<ImageError> for ApiError {
     fn from(error: ImageError) -> Self {
+        // Clients look for Docker's words.
+        if let ImageError::NotFound { name } = &error {
+            return Self::NotFound(format!("No such image: {name}"));
+        }
         Self::Image(Box::new(error))
     }
 }

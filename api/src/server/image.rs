@@ -1,22 +1,24 @@
 //! Listing, looking at, naming and removing images.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use builder::{ImageSummary, blocking};
-use serde::Deserialize;
+use frontend::{Platform, Reference};
+use serde_json::json;
 
 use super::Call;
 use super::error::ApiError;
+use super::events::EngineEvent;
 use super::query::boolean;
+use super::{auth, filters};
 use crate::wire::{self, HistoryItem, ImageItem};
 
 /// `GET /images/json`.
 pub(super) async fn list(call: &Call) -> Result<Response, ApiError> {
-    // `all` adds intermediate images, of which there are none; the sizes shared are never known.
-    call.expect_only(&["all", "digests", "filters", "shared-size"])?;
+    // `all` adds intermediate images, of which there are none; the sizes shared are never known,
+    // and neither are manifests told by a store that holds one platform of an image.
+    call.expect_only(&["all", "digests", "filters", "shared-size", "manifests", "identity"])?;
     let filters = Filters::parse(call.parameter("filters"))?;
     let builder = call.service.builder().clone();
     let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
@@ -26,7 +28,8 @@ pub(super) async fn list(call: &Call) -> Result<Response, ApiError> {
 
 /// `GET /images/{name}/json`.
 pub(super) async fn inspect(call: &Call, name: String) -> Result<Response, ApiError> {
-    call.expect_only(&[])?;
+    call.expect_only(&["platform", "manifests"])?;
+    check_platform(call, &name, "platform").await?;
     let builder = call.service.builder().clone();
     let image = blocking::run(move || builder.inspect(&name).map_err(ApiError::from)).await?;
     Ok(Json(wire::inspect(image)).into_response())
@@ -34,7 +37,8 @@ pub(super) async fn inspect(call: &Call, name: String) -> Result<Response, ApiEr
 
 /// `GET /images/{name}/history`.
 pub(super) async fn history(call: &Call, name: String) -> Result<Response, ApiError> {
-    call.expect_only(&[])?;
+    call.expect_only(&["platform"])?;
+    check_platform(call, &name, "platform").await?;
     let builder = call.service.builder().clone();
     let rows = blocking::run(move || builder.history(&name).map_err(ApiError::from)).await?;
     Ok(Json(rows.into_iter().map(HistoryItem::from).collect::<Vec<_>>()).into_response())
@@ -47,19 +51,112 @@ pub(super) async fn tag(call: &Call, name: String) -> Result<Response, ApiError>
         call.parameter("repo").ok_or_else(|| ApiError::parameter("repo", "it is missing"))?;
     let target = with_tag(repository, call.parameter("tag"));
     let builder = call.service.builder().clone();
-    blocking::run(move || builder.tag(&name, &target).map_err(ApiError::from)).await?;
+    // Some clients write names in full.
+    let familiar = Reference::parse_normalized(&target).map(|reference| reference.familiar());
+    let tagged = familiar.unwrap_or_else(|_| target.clone());
+    let image = blocking::run(move || {
+        builder.tag(&name, &target)?;
+        builder.inspect(&target).map_err(ApiError::from)
+    })
+    .await?;
+    call.service.0.events.tell(EngineEvent::image("tag", image.summary.id, &tagged));
     Ok(StatusCode::CREATED.into_response())
 }
 
 /// `DELETE /images/{name}`.
 pub(super) async fn remove(call: &Call, name: String) -> Result<Response, ApiError> {
     // `noprune` keeps untagged parents, of which there are none.
-    call.expect_only(&["force", "noprune"])?;
+    call.expect_only(&["force", "noprune", "platforms"])?;
+    check_platform(call, &name, "platforms").await?;
     let force = call.parameter("force").is_some_and(boolean);
     let builder = call.service.builder().clone();
-    let removed =
-        blocking::run(move || builder.remove(&name, force).map_err(ApiError::from)).await?;
+    let (id, removed) = blocking::run(move || {
+        let id = builder.inspect(&name)?.summary.id;
+        Ok::<_, ApiError>((id, builder.remove(&name, force)?))
+    })
+    .await?;
+    let events = &call.service.0.events;
+    for name in &removed.untagged {
+        events.tell(EngineEvent::image("untag", id.as_str(), name));
+    }
+    for id in &removed.deleted {
+        events.tell(EngineEvent::image("delete", id.as_str(), id));
+    }
     Ok(Json(wire::removed(removed)).into_response())
+}
+
+/// `GET /distribution/{name}/json`.
+pub(super) async fn distribution(call: &Call, name: &str) -> Result<Response, ApiError> {
+    call.expect_only(&[])?;
+    let credentials = auth::for_image(&call.headers, name)?;
+    let found = call.service.builder().distribution(name, &credentials).await?;
+    let platforms = found.platforms.iter().map(|platform| {
+        let mut document = json!({
+            "os": platform.os, "architecture": platform.architecture,
+        });
+        if let Some(variant) = &platform.variant {
+            document["variant"] = variant.as_str().into();
+        }
+        document
+    });
+    Ok(Json(json!({
+        "Descriptor": {
+            "mediaType": found.descriptor.media_type,
+            "digest": found.descriptor.digest.to_string(),
+            "size": found.descriptor.size,
+        },
+        "Platforms": platforms.collect::<Vec<_>>(),
+    }))
+    .into_response())
+}
+
+/// Refuses a platform in parameter `parameter` that is not the image's: this store holds an image
+/// for one platform. Here the platform is JSON, and `platforms` a list of such texts (Docker Engine
+/// API 1.48 to 1.50).
+pub(super) async fn check_platform(
+    call: &Call,
+    name: &str,
+    parameter: &'static str,
+) -> Result<(), ApiError> {
+    let wanted = wanted_platforms(call, parameter)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (builder, asked) = (call.service.builder().clone(), name.to_owned());
+    let image = blocking::run(move || builder.inspect(&asked).map_err(ApiError::from)).await?;
+    let (os, architecture) = (&image.config.os, &image.config.architecture);
+    let is_wanted = |platform: &Platform| {
+        platform.os == *os
+            && platform.architecture == *architecture
+            && (platform.variant.is_none() || platform.variant == image.config.variant)
+    };
+    if wanted.iter().any(is_wanted) {
+        return Ok(());
+    }
+    let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    Err(ApiError::NotFound(format!(
+        "image with reference {name} was found but does not provide the specified platform ({})",
+        wanted.join(", ")
+    )))
+}
+
+fn wanted_platforms(call: &Call, parameter: &str) -> Result<Vec<Platform>, ApiError> {
+    #[derive(serde::Deserialize)]
+    struct Wire {
+        os: String,
+        architecture: String,
+        #[serde(default)]
+        variant: Option<String>,
+    }
+    let fault = |error: serde_json::Error| ApiError::parameter(parameter, error.to_string());
+    let given = call.query.iter().filter(|(name, value)| name == parameter && !value.is_empty());
+    given
+        .map(|(_, value)| {
+            let wire: Wire = serde_json::from_str(value).map_err(fault)?;
+            let variant = wire.variant.filter(|variant| !variant.is_empty());
+            Ok(Platform { os: wire.os, architecture: wire.architecture, variant })
+        })
+        .collect()
 }
 
 /// Joins a repository and a tag or digest, as clients hand them over.
@@ -79,47 +176,22 @@ struct Filters {
     dangling: Option<bool>,
 }
 
-/// Both forms that clients send.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum FilterValues {
-    Set(BTreeMap<String, bool>),
-    List(Vec<String>),
-}
-
 impl Filters {
     fn parse(text: Option<&str>) -> Result<Self, ApiError> {
         let mut filters = Self::default();
-        let Some(text) = text else { return Ok(filters) };
-        let map: BTreeMap<String, FilterValues> = serde_json::from_str(text)
-            .map_err(|error| ApiError::parameter("filters", error.to_string()))?;
-        for (name, values) in map {
-            let values = match values {
-                FilterValues::Set(set) => {
-                    set.into_iter().filter(|(_, on)| *on).map(|(v, _)| v).collect()
-                }
-                FilterValues::List(list) => list,
-            };
+        for (name, values) in filters::parse(text)? {
             match name.as_str() {
                 "reference" => filters.references.extend(values),
                 "label" => filters.labels.extend(values),
                 "dangling" => filters.dangling = values.last().map(|value| boolean(value)),
-                _ => {
-                    return Err(ApiError::Unsupported {
-                        name: format!("filters.{name}"),
-                        instead: None,
-                    });
-                }
+                _ => return filters::unsupported(&name),
             }
         }
         Ok(filters)
     }
 
     fn admit(&self, image: &ImageSummary) -> bool {
-        let has_label = |label: &String| match label.split_once('=') {
-            Some((name, value)) => image.labels.get(name).is_some_and(|have| have == value),
-            None => image.labels.contains_key(label),
-        };
+        let has_label = |label: &String| filters::has_label(&image.labels, label);
         let matches = |pattern: &String| image.tags.iter().any(|tag| fits(pattern, tag));
         self.labels.iter().all(has_label)
             && (self.references.is_empty() || self.references.iter().any(matches))

@@ -3,21 +3,29 @@
 //! Invariants: a request is judged by its head before its body is read. A client that goes away
 //! cancels its build. Every spawned task is tracked, and joined when the service ends.
 
+mod absent;
 mod auth;
 mod build;
 mod classic;
 mod error;
+mod events;
+mod filters;
 mod guard;
 mod image;
+mod import;
 mod listen;
+mod login;
+mod moment;
+mod prune;
 mod query;
 mod route;
 mod status;
 mod system;
 mod transfer;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -34,8 +42,9 @@ pub(crate) use listen::{Listener, serve};
 pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host};
 
 use error::ApiError;
+use events::EventLog;
 use query::Pairs;
-use route::Route;
+use route::{Route, Version};
 
 /// Builds that may run at once; a further one is told to come again. Steps within them are
 /// bounded by the builder.
@@ -53,6 +62,9 @@ struct Shared {
     root: std::path::PathBuf,
     builds: Arc<Semaphore>,
     build_number: AtomicU64,
+    /// Builds under way that their clients gave a name, to be cancelled by it.
+    named_builds: Mutex<HashMap<String, CancellationToken>>,
+    events: EventLog,
     tasks: TaskTracker,
     /// Cancels everything that still runs.
     stop: CancellationToken,
@@ -73,6 +85,8 @@ impl Service {
             root,
             builds: Arc::new(Semaphore::new(MAX_BUILDS)),
             build_number: AtomicU64::new(0),
+            named_builds: Mutex::default(),
+            events: EventLog::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
@@ -85,6 +99,10 @@ impl Service {
     /// Runs `work` in the background, to be joined when the service ends.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(self.0.tasks.spawn(work));
+    }
+
+    fn named_builds(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.0.named_builds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_build(&self) -> u64 {
@@ -101,6 +119,8 @@ pub(crate) fn router(service: Service) -> Router {
 #[derive(Debug)]
 struct Call {
     service: Service,
+    /// The dialect that the client speaks.
+    version: Version,
     query: Pairs,
     headers: HeaderMap,
 }
@@ -132,9 +152,9 @@ async fn dispatch(State(service): State<Service>, request: Request) -> Response 
 async fn answer(service: Service, request: Request) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     guard::check(&head.headers, service.0.exposure)?;
-    let route = Route::parse(&head.method, head.uri.path())?;
+    let (version, route) = Route::parse(&head.method, head.uri.path())?;
     let query = query::pairs(head.uri.query());
-    let call = Call { service, query, headers: head.headers };
+    let call = Call { service, version, query, headers: head.headers };
     match route {
         Route::Ping => Ok(system::ping()),
         Route::Version => Ok(system::version()),
@@ -150,10 +170,16 @@ async fn answer(service: Service, request: Request) -> Result<Response, ApiError
         Route::SaveImages => transfer::save(&call, None).await,
         Route::SaveImage(name) => transfer::save(&call, Some(name)).await,
         Route::LoadImages => transfer::load(&call, body).await,
+        Route::Pull if call.parameter("fromSrc").is_some() => import::import(&call, body).await,
         Route::Pull => transfer::pull(&call).await,
-        Route::Push(name) => transfer::push(&call, &name),
-        Route::Containers => Ok(axum::Json(serde_json::json!([])).into_response()),
-        Route::Container(name) => Err(ApiError::NotFound(format!("No such container: {name}"))),
+        Route::Push(name) => transfer::push(&call, &name).await,
+        Route::Events => events::stream(&call),
+        Route::Login => login::check(&call, body).await,
+        Route::CancelBuild => build::cancel(&call),
+        Route::PruneBuilds => prune::builds(&call).await,
+        Route::PruneImages => prune::images(&call).await,
+        Route::Distribution(name) => image::distribution(&call, &name).await,
+        Route::Absent(absent) => absent::answer(absent),
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct BuildQuery {
     pub(crate) pull: bool,
     /// Answer with nothing but the image ID.
     pub(crate) quiet: bool,
+    /// What the client may cancel the build by.
+    pub(crate) build_id: Option<String>,
 }
 
 /// What the service adds to every build.
@@ -81,6 +83,7 @@ impl BuildQuery {
             "nocache" => self.no_cache = boolean(value),
             "pull" => self.pull = boolean(value),
             "q" => self.quiet = boolean(value),
+            "buildid" => self.build_id = non_empty(value),
             // Nothing intermediate is ever left behind, so both answers to these are kept.
             "rm" | "forcerm" => {}
             "version" => match value {
@@ -89,7 +92,7 @@ impl BuildQuery {
             },
             "isolation" if value == "default" => {}
             "squash" | "cgroupparent" | "cachefrom" | "isolation" | "securityopt" | "remote"
-            | "session" | "buildid" | "outputs" => {
+            | "session" | "outputs" => {
                 if asks_for_something(value) {
                     return unsupported(name, instead_of(name));
                 }
@@ -151,6 +154,7 @@ impl BuildQuery {
         let texts = [
             ("dockerfile", self.dockerfile.as_deref()),
             ("target", self.target.as_deref()),
+            ("buildid", self.build_id.as_deref()),
             ("platform", platform.as_deref()),
             ("networkmode", self.network.map(NetworkMode::word)),
         ];
@@ -341,6 +345,7 @@ mod tests {
             no_cache: true,
             pull: true,
             quiet: true,
+            build_id: Some("b 1".into()),
         };
         assert_eq!(parse(&query.encode()).unwrap(), query);
         assert_eq!(BuildQuery::default().encode(), "");

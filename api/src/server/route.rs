@@ -6,11 +6,14 @@ use percent_encoding::percent_decode_str;
 
 use super::error::ApiError;
 
+/// A version of Docker's Engine API: major and minor.
+pub(crate) type Version = (u32, u32);
+
 /// The newest version of Docker's Engine API that is spoken.
-pub(crate) const API_VERSION: (u32, u32) = (1, 47);
+pub(crate) const API_VERSION: Version = (1, 52);
 
 /// The oldest one.
-pub(crate) const MIN_API_VERSION: (u32, u32) = (1, 24);
+pub(crate) const MIN_API_VERSION: Version = (1, 24);
 
 /// What is asked for. Names are decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,18 @@ pub(crate) enum Route {
     Info,
     /// `GET /system/df`
     DiskUsage,
+    /// `GET /events`
+    Events,
+    /// `POST /auth`
+    Login,
+    /// `POST /build/cancel`
+    CancelBuild,
+    /// `POST /build/prune`
+    PruneBuilds,
+    /// `POST /images/prune`
+    PruneImages,
+    /// `GET /distribution/{name}/json`
+    Distribution(String),
     /// `POST /build`
     Build,
     /// `POST /v1/builds`: the same, answering our own events
@@ -47,21 +62,39 @@ pub(crate) enum Route {
     Push(String),
     /// `DELETE /images/{name}`
     RemoveImage(String),
-    /// `GET /containers/json`
-    Containers,
+    /// What Docker has beside images, where this service has none of it.
+    Absent(Absent),
+}
+
+/// Things that this service never holds: lists of them are empty, and none has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// `GET /containers/json`, `GET /networks`
+    List,
+    /// `GET /volumes`
+    Volumes,
     /// `GET /containers/{name}/json`
     Container(String),
+    /// `GET /networks/{name}`
+    Network(String),
+    /// `GET /volumes/{name}`
+    Volume(String),
+    /// `POST /containers/prune`, `/networks/prune` and `/volumes/prune`: the name of the list in
+    /// the answer.
+    Pruned(&'static str),
+    /// `POST /containers/create`
+    CreateContainer,
 }
 
 impl Route {
-    /// Finds the route of `path`, versioned or not.
+    /// Finds the route of `path`, versioned or not, and the version that its answer must have.
     ///
     /// # Errors
     ///
     /// [`ApiError::Version`], [`ApiError::NoRoute`], [`ApiError::Method`], or
     /// [`ApiError::Parameter`] for a name that is not UTF-8.
-    pub(crate) fn parse(method: &Method, path: &str) -> Result<Self, ApiError> {
-        let path = strip_version(path)?;
+    pub(crate) fn parse(method: &Method, path: &str) -> Result<(Version, Self), ApiError> {
+        let (version, path) = split_version(path)?;
         let parts = path.strip_prefix('/').ok_or(ApiError::NoRoute)?;
         let (want, route) = match parts {
             "_ping" if method == Method::HEAD => (Method::HEAD, Self::Ping),
@@ -75,16 +108,39 @@ impl Route {
             "images/get" => (Method::GET, Self::SaveImages),
             "images/load" => (Method::POST, Self::LoadImages),
             "images/create" => (Method::POST, Self::Pull),
-            "containers/json" => (Method::GET, Self::Containers),
+            "events" => (Method::GET, Self::Events),
+            "auth" => (Method::POST, Self::Login),
+            "build/cancel" => (Method::POST, Self::CancelBuild),
+            "build/prune" => (Method::POST, Self::PruneBuilds),
+            "images/prune" => (Method::POST, Self::PruneImages),
+            "containers/json" | "networks" => (Method::GET, Self::Absent(Absent::List)),
+            "volumes" => (Method::GET, Self::Absent(Absent::Volumes)),
+            "containers/prune" => (Method::POST, Self::Absent(Absent::Pruned("ContainersDeleted"))),
+            "networks/prune" => (Method::POST, Self::Absent(Absent::Pruned("NetworksDeleted"))),
+            "volumes/prune" => (Method::POST, Self::Absent(Absent::Pruned("VolumesDeleted"))),
+            "containers/create" => (Method::POST, Self::Absent(Absent::CreateContainer)),
             other => named(method, other)?,
         };
-        if *method == want { Ok(route) } else { Err(ApiError::Method) }
+        if *method == want { Ok((version, route)) } else { Err(ApiError::Method) }
     }
 }
 
 fn named(method: &Method, parts: &str) -> Result<(Method, Route), ApiError> {
-    if let Some(name) = parts.strip_prefix("containers/").and_then(|p| p.strip_suffix("/json")) {
-        return Ok((Method::GET, Route::Container(decode(name)?)));
+    let between = |prefix, suffix| parts.strip_prefix(prefix)?.strip_suffix(suffix);
+    let absent = |kind: fn(String) -> Absent, name| {
+        decode(name).map(|name| (Method::GET, Route::Absent(kind(name))))
+    };
+    if let Some(name) = between("containers/", "/json") {
+        return absent(Absent::Container, name);
+    }
+    if let Some(name) = between("networks/", "") {
+        return absent(Absent::Network, name);
+    }
+    if let Some(name) = between("volumes/", "") {
+        return absent(Absent::Volume, name);
+    }
+    if let Some(name) = between("distribution/", "/json") {
+        return Ok((Method::GET, Route::Distribution(decode(name)?)));
     }
     let rest = parts.strip_prefix("images/").filter(|rest| !rest.is_empty());
     let rest = rest.ok_or(ApiError::NoRoute)?;
@@ -111,12 +167,14 @@ fn decode(name: &str) -> Result<String, ApiError> {
     name.map(String::from).map_err(|_| ApiError::parameter("name", "it is not UTF-8"))
 }
 
-/// Takes `/v1.47` off the front. `/v1/...` is our own API, which has no minor version.
-fn strip_version(path: &str) -> Result<&str, ApiError> {
+/// Takes `/v1.47` off the front; a path without a version means the newest. `/v1/...` is our own
+/// API, which has no minor version.
+fn split_version(path: &str) -> Result<(Version, &str), ApiError> {
+    let newest = (API_VERSION, path);
     let Some((version, _)) = path.strip_prefix("/v").and_then(|rest| rest.split_once('/')) else {
-        return Ok(path);
+        return Ok(newest);
     };
-    let Some((major, minor)) = version.split_once('.') else { return Ok(path) };
+    let Some((major, minor)) = version.split_once('.') else { return Ok(newest) };
     let (Ok(major), Ok(minor)) = (major.parse::<u32>(), minor.parse::<u32>()) else {
         return Err(ApiError::NoRoute);
     };
@@ -133,7 +191,7 @@ fn strip_version(path: &str) -> Result<&str, ApiError> {
             "client version {version} is too old. Minimum supported API version is {min_major}.{min_minor}"
         )));
     }
-    Ok(&path["/v".len() + version.len()..])
+    Ok((asked, &path["/v".len() + version.len()..]))
 }
 
 #[cfg(test)]
@@ -166,13 +224,25 @@ mod tests {
             ("GET",    "/images/a/b/get",                        Route::SaveImage(name("a/b"))),
             ("POST",   "/images/load",                           Route::LoadImages),
             ("POST",   "/images/create",                         Route::Pull),
-            ("GET",    "/containers/json",                       Route::Containers),
-            ("GET",    "/containers/x/json",                     Route::Container(name("x"))),
+            ("GET",    "/containers/json",                       Route::Absent(Absent::List)),
+            ("GET",    "/containers/x/json",                     Route::Absent(Absent::Container(name("x")))),
+            ("GET",    "/networks",                              Route::Absent(Absent::List)),
+            ("GET",    "/networks/x",                            Route::Absent(Absent::Network(name("x")))),
+            ("GET",    "/v1.41/volumes",                         Route::Absent(Absent::Volumes)),
+            ("GET",    "/volumes/x",                             Route::Absent(Absent::Volume(name("x")))),
+            ("POST",   "/volumes/prune",                         Route::Absent(Absent::Pruned("VolumesDeleted"))),
+            ("POST",   "/containers/create",                     Route::Absent(Absent::CreateContainer)),
+            ("GET",    "/v1.50/events",                          Route::Events),
+            ("POST",   "/auth",                                  Route::Login),
+            ("POST",   "/build/cancel",                          Route::CancelBuild),
+            ("POST",   "/build/prune",                           Route::PruneBuilds),
+            ("POST",   "/images/prune",                          Route::PruneImages),
+            ("GET",    "/distribution/a/b:1/json",               Route::Distribution(name("a/b:1"))),
             ("GET",    "/system/df",                             Route::DiskUsage),
         ];
         for (method, path, want) in cases {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            assert_eq!(Route::parse(&method, path).unwrap(), want, "{method} {path}");
+            assert_eq!(Route::parse(&method, path).unwrap().1, want, "{method} {path}");
         }
     }
 
@@ -195,7 +265,7 @@ mod tests {
             ("PUT",    "/images/a/json",          "method not allowed"),
             ("POST",   "/_ping",                  "method not allowed"),
             ("GET",    "/images/%ff/json",        "invalid parameter `name`: it is not UTF-8"),
-            ("GET",    "/v1.99/info",             "client version 1.99 is too new. Maximum supported API version is 1.47"),
+            ("GET",    "/v1.99/info",             "client version 1.99 is too new. Maximum supported API version is 1.52"),
             ("GET",    "/v1.12/info",             "client version 1.12 is too old. Minimum supported API version is 1.24"),
         ];
         for (method, path, want) in cases {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Call;
 use super::error::ApiError;
+use super::query::boolean;
 use super::route::{API_VERSION, MIN_API_VERSION};
 use crate::wire::ImageItem;
 
@@ -83,19 +84,70 @@ pub(super) async fn info(call: &Call) -> Result<Response, ApiError> {
     .into_response())
 }
 
-/// `GET /system/df`.
+/// Kinds of things that `type=` of a disk usage can ask for.
+const USAGE_TYPES: [&str; 4] = ["image", "container", "volume", "build-cache"];
+
+/// `GET /system/df?type=&verbose=`.
 pub(super) async fn disk_usage(call: &Call) -> Result<Response, ApiError> {
+    call.expect_only(&["type", "verbose"])?;
+    let asked: Vec<&str> = call
+        .query
+        .iter()
+        .filter(|(name, value)| name == "type" && !value.is_empty())
+        .map(|(_, value)| value.as_str())
+        .collect();
+    if let Some(unknown) = asked.iter().find(|asked| !USAGE_TYPES.contains(asked)) {
+        return Err(ApiError::parameter("type", format!("unknown object type: {unknown}")));
+    }
+    let wants = |kind| asked.is_empty() || asked.contains(&kind);
     let builder = call.service.builder().clone();
-    let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
+    let (images, usage) = blocking::run(move || {
+        let usage = builder.usage().map_err(ApiError::from)?;
+        Ok::<_, ApiError>((builder.images()?, usage))
+    })
+    .await?;
     let images: Vec<ImageItem> = images.into_iter().map(ImageItem::from).collect();
     let layers: u64 = images.iter().map(|image| image.size).sum();
-    Ok(Json(json!({
-        "LayersSize": layers,
-        "Images": images,
-        "Containers": [],
-        "Volumes": [],
-        "BuildCache": [],
-        "BuilderSize": 0,
-    }))
-    .into_response())
+    let mut document = json!({ "BuilderSize": usage.reclaimable });
+    if wants("image") {
+        document["LayersSize"] = layers.into();
+        document["Images"] = json!(images);
+    }
+    for (kind, name) in [("container", "Containers"), ("volume", "Volumes")] {
+        if wants(kind) {
+            document[name] = json!([]);
+        }
+    }
+    if wants("build-cache") {
+        document["BuildCache"] = json!([]);
+    }
+    if call.version >= (1, 52) {
+        let is_verbose = call.parameter("verbose").is_some_and(boolean);
+        let sum = |count: usize, bytes: u64, reclaimable: u64, items: serde_json::Value| {
+            let mut sum = json!({
+                "ActiveCount": 0, "TotalCount": count,
+                "TotalSize": bytes, "Reclaimable": reclaimable,
+            });
+            if is_verbose {
+                sum["Items"] = items;
+            }
+            sum
+        };
+        let rows = [
+            ("image", "ImageUsage", sum(images.len(), layers, layers, json!(images))),
+            ("container", "ContainerUsage", sum(0, 0, 0, json!([]))),
+            ("volume", "VolumeUsage", sum(0, 0, 0, json!([]))),
+            (
+                "build-cache",
+                "BuildCacheUsage",
+                sum(usage.records, usage.reclaimable, usage.reclaimable, json!([])),
+            ),
+        ];
+        for (kind, name, sum) in rows {
+            if wants(kind) {
+                document[name] = sum;
+            }
+        }
+    }
+    Ok(Json(document).into_response())
 }

@@ -56,7 +56,7 @@ async fn ping_has_what_dockers_clients_look_for() {
         let answer = ask(method, "/_ping", &[]).await;
         assert_eq!(answer.status, StatusCode::OK);
         for (name, want) in [
-            ("api-version", "1.47"),
+            ("api-version", "1.52"),
             ("ostype", "linux"),
             ("docker-experimental", "false"),
             ("builder-version", "1"),
@@ -70,7 +70,7 @@ async fn ping_has_what_dockers_clients_look_for() {
 async fn bad_requests_are_refused_before_their_body() {
     let tar = ("content-type", "application/x-tar");
     #[rustfmt::skip]
-    let cases: [(&str, &str, Headers<'_>, u16, &str); 15] = [
+    let cases: [(&str, &str, Headers<'_>, u16, &str); 23] = [
         ("POST",   "/build",                  &[],    415, "the body must be a tar"),
         ("POST",   "/build",                  &[("content-type", "text/plain")], 415, "the body must be a tar"),
         ("POST",   "/build?colour=red",       &[tar], 400, "invalid parameter `colour`"),
@@ -79,12 +79,20 @@ async fn bad_requests_are_refused_before_their_body() {
         ("POST",   "/build",                  &[tar, ("x-registry-config", "%")], 400, "X-Registry-Config"),
         ("POST",   "/build",                  &[tar, ("origin", "http://evil.example")], 403, "origin"),
         ("GET",    "/images/json?filters=%7B%22x%22%3A%5B%5D%7D", &[], 400, "filters.x"),
-        ("GET",    "/images/json?manifests=1", &[],   400, "`manifests` is not supported"),
         ("GET",    "/images/a/b:1/json",      &[],    404, "a/b:1"),
         ("GET",    "/images/get",             &[],    400, "`names`"),
         ("POST",   "/images/a/tag",           &[],    400, "`repo`"),
-        ("POST",   "/images/create?fromSrc=-", &[],   400, "`fromSrc` is not supported"),
-        ("POST",   "/images/a/push",          &[],    400, "pushing all tags is not supported"),
+        ("POST",   "/images/create?fromSrc=http%3A%2F%2Fx", &[], 400, "`fromSrc` is not supported"),
+        ("POST",   "/images/a/push",          &[],    404, "An image does not exist locally"),
+        ("POST",   "/containers/create",      &[],    501, "runs no containers"),
+        ("GET",    "/networks/n",             &[],    404, "network n not found"),
+        ("GET",    "/volumes/v",              &[],    404, "no such volume"),
+        ("POST",   "/build/cancel",           &[],    400, "`id`"),
+        ("POST",   "/auth",                   &[],    400, "Docker's JSON"),
+        ("GET",    "/events?since=soon",      &[],    400, "`since`"),
+        ("GET",    "/events?filters=%7B%22x%22%3A%5B%5D%7D", &[], 400, "filters.x"),
+        ("GET",    "/system/df?type=x",       &[],    400, "unknown object type"),
+        ("POST",   "/images/prune?filters=%7B%22x%22%3A%5B%5D%7D", &[], 400, "filters.x"),
         ("GET",    "/containers/x/json",      &[],    404, "No such container: x"),
     ];
     for (method, uri, headers, status, want) in cases {
@@ -111,7 +119,10 @@ async fn an_empty_store_is_described() {
     };
     assert_eq!(json("/v1.41/images/json?all=1").await, serde_json::json!([]));
     assert_eq!(json("/containers/json").await, serde_json::json!([]));
-    assert_eq!(json("/version").await["ApiVersion"], "1.47");
+    assert_eq!(json("/networks").await, serde_json::json!([]));
+    assert_eq!(json("/v1.52/system/df").await["ImageUsage"]["TotalCount"], 0);
+    assert_eq!(json("/v1.47/system/df").await.get("ImageUsage"), None);
+    assert_eq!(json("/version").await["ApiVersion"], "1.52");
     assert_eq!(json("/info").await["Images"], 0);
     assert_eq!(json("/system/df").await["Images"], serde_json::json!([]));
 }

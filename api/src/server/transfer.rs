@@ -14,13 +14,14 @@ use super::Call;
 use super::auth;
 use super::classic::{error_line, line};
 use super::error::ApiError;
-use super::image::with_tag;
+use super::events::EngineEvent;
+use super::image::{check_platform, with_tag};
 use super::query::platform;
 use super::status::{Direction, StatusLines};
 use crate::pipe;
 
 /// Bytes of an archive accepted from a client.
-const ARCHIVE_LIMIT: u64 = 256 << 30;
+pub(super) const ARCHIVE_LIMIT: u64 = 256 << 30;
 
 /// `POST /images/create?fromImage=&tag=&platform=`.
 pub(super) async fn pull(call: &Call) -> Result<Response, ApiError> {
@@ -50,43 +51,69 @@ pub(super) async fn pull(call: &Call) -> Result<Response, ApiError> {
     let tag = call.parameter("tag").unwrap_or("latest").to_owned();
     let from = json!({ "status": format!("Pulling from {repository}"), "id": tag });
     let begin = line(&from) + &first.map_or_else(String::new, |event| transfer.line(&event));
+    let service = call.service.clone();
     Ok(answer(begin, transfer, move |pulled: Pulled| {
+        service.0.events.tell(EngineEvent::image("pull", name.as_str(), &name));
         let what = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
         line(&json!({ "status": format!("Digest: {}", pulled.digest) }))
             + &line(&json!({ "status": format!("Status: {what} for {name}") }))
     }))
 }
 
-/// `POST /images/{name}/push?tag=`.
-pub(super) fn push(call: &Call, repository: &str) -> Result<Response, ApiError> {
-    call.expect_only(&["tag"])?;
-    let Some(tag) = call.parameter("tag").map(str::to_owned) else {
-        return Err(ApiError::parameter(
-            "tag",
-            "it is missing, and pushing all tags is not supported",
-        ));
+/// `POST /images/{name}/push?tag=`; without a tag, every tag of the repository.
+pub(super) async fn push(call: &Call, repository: &str) -> Result<Response, ApiError> {
+    call.expect_only(&["tag", "platform"])?;
+    let names = match call.parameter("tag") {
+        Some(tag) => vec![with_tag(repository, Some(tag))],
+        None => tagged(call, repository).await?,
     };
-    let name = with_tag(repository, Some(&tag));
-    let credentials = auth::for_image(&call.headers, &name)?;
-    let builder = call.service.builder().clone();
-    let mut transfer =
-        start(
-            call,
-            move |events| async move { builder.push(&name, None, &credentials, &events).await },
-        );
+    if let [name] = &names[..] {
+        check_platform(call, name, "platform").await?;
+    }
+    let credentials = auth::for_image(&call.headers, repository)?;
+    let service = call.service.clone();
+    let mut transfer = start(call, move |events| async move {
+        let mut all = Vec::new();
+        for name in names {
+            let pushed = service.builder().push(&name, None, &credentials, &events).await?;
+            service.0.events.tell(EngineEvent::image("push", name.as_str(), &name));
+            all.push((name, pushed));
+        }
+        Ok(all)
+    });
     transfer.lines = StatusLines::new(Direction::Push);
     let begin = line(&json!({ "status": format!("The push refers to repository [{repository}]") }));
-    Ok(answer(begin, transfer, move |pushed: Pushed| {
-        let Pushed { digest, size, .. } = pushed;
-        let aux = json!({ "Tag": tag, "Digest": digest, "Size": size });
-        line(&json!({ "status": format!("{tag}: digest: {digest} size: {size}") }))
-            + &line(&json!({ "progressDetail": {}, "aux": aux }))
+    Ok(answer(begin, transfer, |all: Vec<(String, Pushed)>| {
+        all.iter().map(|(name, pushed)| pushed_lines(name, pushed)).collect()
     }))
+}
+
+fn pushed_lines(name: &str, pushed: &Pushed) -> String {
+    let Pushed { digest, size, .. } = pushed;
+    let tag = name.rsplit_once(':').map_or(name, |(_, tag)| tag);
+    let aux = json!({ "Tag": tag, "Digest": digest, "Size": size });
+    line(&json!({ "status": format!("{tag}: digest: {digest} size: {size}") }))
+        + &line(&json!({ "progressDetail": {}, "aux": aux }))
+}
+
+/// Lists the names of the store's images that are tags of `repository`.
+async fn tagged(call: &Call, repository: &str) -> Result<Vec<String>, ApiError> {
+    let builder = call.service.builder().clone();
+    let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
+    let tags = images.into_iter().flat_map(|image| image.tags);
+    let of_repository = |tag: &String| tag.rsplit_once(':').is_some_and(|(it, _)| it == repository);
+    let mut names: Vec<String> = tags.filter(of_repository).collect();
+    names.sort();
+    if names.is_empty() {
+        let what = format!("An image does not exist locally with the tag: {repository}");
+        return Err(ApiError::NotFound(what));
+    }
+    Ok(names)
 }
 
 /// `GET /images/get?names=` and `GET /images/{name}/get`.
 pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, ApiError> {
-    call.expect_only(&["names"])?;
+    call.expect_only(&["names", "platform"])?;
     let mut names: Vec<String> = name.into_iter().collect();
     if names.is_empty() {
         let given = call.query.iter().filter(|(name, _)| name == "names");
@@ -96,20 +123,28 @@ pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, 
     if names.is_empty() {
         return Err(ApiError::parameter("names", "it is missing"));
     }
+    for name in &names {
+        check_platform(call, name, "platform").await?;
+    }
     let builder = call.service.builder().clone();
     let known = names.clone();
     let look = builder.clone();
-    blocking::run(move || {
-        known.iter().try_for_each(|name| look.inspect(name).map(drop).map_err(ApiError::from))
+    let ids = blocking::run(move || {
+        let id = |name: &String| look.inspect(name).map(|image| image.summary.id);
+        known.iter().map(id).collect::<Result<Vec<_>, _>>().map_err(ApiError::from)
     })
     .await?;
     let (writer, end, chunks) = pipe::writer();
+    let service = call.service.clone();
     call.service.spawn(async move {
         let (events, seen) = Events::channel();
         drop(seen);
         let saved = builder.save(&names, ArchiveKind::Docker, Box::new(writer), &events).await;
         if let Err(error) = saved {
-            end.fail(error).await;
+            return end.fail(error).await;
+        }
+        for (id, name) in ids.iter().zip(&names) {
+            service.0.events.tell(EngineEvent::image("save", id.as_str(), name));
         }
     });
     let body = Body::from_stream(pipe::stream(chunks));
@@ -119,6 +154,7 @@ pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, 
 /// `POST /images/load`.
 pub(super) async fn load(call: &Call, body: Body) -> Result<Response, ApiError> {
     call.expect_only(&["quiet"])?;
+    let events = &call.service.0.events;
     super::guard::check_tar(&call.headers)?;
     let (reader, feed) = pipe::reader(body.into_data_stream(), ARCHIVE_LIMIT);
     let builder = call.service.builder().clone();
@@ -128,6 +164,9 @@ pub(super) async fn load(call: &Call, body: Body) -> Result<Response, ApiError> 
         names = &mut load => names?,
         () = feed => load.await?,
     };
+    for name in &names {
+        events.tell(EngineEvent::image("load", name.as_str(), name));
+    }
     let lines = names.iter().map(|name| {
         let what = if name.starts_with("sha256:") { "image ID" } else { "image" };
         line(&json!({ "stream": format!("Loaded {what}: {name}\n") }))

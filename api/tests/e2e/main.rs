@@ -4,6 +4,7 @@
 
 mod docker;
 mod embedded;
+mod engine;
 mod failures;
 mod registry;
 mod rootless;

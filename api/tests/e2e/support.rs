@@ -204,13 +204,25 @@ pub(crate) fn expect_page(port: u16) {
 
 /// Debian's docker-registry on a free port.
 pub(crate) fn docker_registry() -> (Server, u16, tempfile::TempDir) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
     let port = free_port();
+    let (server, dir) = docker_registry_with(port, "", || {
+        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 200 "))
+    });
+    (server, port, dir)
+}
+
+/// Debian's docker-registry on `port`, with `more` lines in its configuration.
+pub(crate) fn docker_registry_with(
+    port: u16,
+    more: &str,
+    answers: impl FnMut() -> bool,
+) -> (Server, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let mut config = String::new();
     write!(
         config,
         "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-         http: {{addr: \"127.0.0.1:{port}\"}}\n",
+         http: {{addr: \"127.0.0.1:{port}\"}}\n{more}",
         dir.path().join("data").display()
     )
     .expect("writing to a string works");
@@ -221,7 +233,7 @@ pub(crate) fn docker_registry() -> (Server, u16, tempfile::TempDir) {
             .arg(file)
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
-        || http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 200 ")),
+        answers,
     );
-    (server, port, dir)
+    (server, dir)
 }

@@ -66,7 +66,7 @@ fn a_socket_is_for_owner_and_group_and_goes_with_the_service() {
     let images = rbuild(dir.path(), &["--host", &listen, "images", "-q"]);
     assert_eq!((images.status.code(), images.stdout), (Some(0), Vec::new()));
     let version = text(&rbuild(dir.path(), &["version", "--host", &listen]).stdout);
-    assert!(version.contains("Docker API 1.47"), "{version}");
+    assert!(version.contains("Docker API 1.52"), "{version}");
     let missing = rbuild(dir.path(), &["--host", &listen, "history", "a/b:1"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stderr).contains("a/b:1"), "{missing:?}");

@@ -20,7 +20,7 @@ use crate::source::{
 };
 
 /// Largest file of an archive, bytes: more than any layer in use.
-const FILE_LIMIT: u64 = 64 << 30;
+pub(super) const FILE_LIMIT: u64 = 64 << 30;
 /// Files of an archive. An image has at most some hundreds.
 const ENTRIES_LIMIT: u64 = 100_000;
 /// Links followed from one name: `docker save` of old makes chains of one.
@@ -87,6 +87,12 @@ pub enum LoadError {
         name: String,
         /// Why.
         source: ReferenceError,
+    },
+    /// A change that `import` was asked for.
+    #[error("the change cannot be made: {reason}")]
+    Change {
+        /// What is wrong with it.
+        reason: String,
     },
     /// An image that does not fit together.
     #[error(transparent)]

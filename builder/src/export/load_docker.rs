@@ -47,7 +47,8 @@ fn image(store: &Store, contents: &Contents, item: &Item) -> Result<ResolvedImag
         .read(&config.digest, CONFIG_LIMIT)
         .map_err(SourceError::store("read the config"))?
         .ok_or_else(|| LoadError::Missing { path: item.config.clone() })?;
-    let layers = item.layers.iter().flatten().map(|path| layer(store, contents.file(path)?));
+    let layers =
+        item.layers.iter().flatten().map(|path| layer_descriptor(store, contents.file(path)?));
     let parts = Manifest {
         config: descriptor(config, OCI_CONFIG),
         layers: layers.collect::<Result<_, LoadError>>()?,
@@ -58,7 +59,7 @@ fn image(store: &Store, contents: &Contents, item: &Item) -> Result<ResolvedImag
 }
 
 /// Describes a layer's file by what its first bytes show it to be compressed with.
-fn layer(store: &Store, blob: &Blob) -> Result<Descriptor, LoadError> {
+pub(super) fn layer_descriptor(store: &Store, blob: &Blob) -> Result<Descriptor, LoadError> {
     let mut magic = [0; 4];
     let file = File::open(store.content().path(&blob.digest))
         .map_err(SourceError::store("read a layer"))?;

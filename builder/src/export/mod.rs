@@ -8,6 +8,7 @@ mod archive;
 mod atomic;
 mod docker;
 mod error;
+mod import;
 mod load;
 mod load_docker;
 mod load_oci;
@@ -26,6 +27,7 @@ use crate::source::{ResolvedImage, Sources};
 
 pub(crate) use atomic::replace;
 pub use error::ExportError;
+pub use import::{ImportOptions, import};
 pub use load::{LoadError, load};
 pub use push::push;
 

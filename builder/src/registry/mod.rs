@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod fetch;
+mod login;
 mod push;
 mod repository;
 mod token;

@@ -31,7 +31,7 @@ const KNOWN_REALMS: [(&str, &str); 1] = [("registry-1.docker.io", "auth.docker.i
 /// What a request needs to be allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Access {
-    /// Path of the repository.
+    /// Path of the repository; empty where no repository is asked for.
     pub(super) repository: String,
     /// Whether it is written.
     pub(super) writes: bool,
@@ -42,7 +42,9 @@ pub(super) struct Access {
 impl Access {
     fn scopes(&self, challenged: Option<&str>) -> Vec<String> {
         let actions = if self.writes { "pull,push" } else { "pull" };
-        let mut scopes = vec![format!("repository:{}:{actions}", self.repository)];
+        let own = (!self.repository.is_empty())
+            .then(|| format!("repository:{}:{actions}", self.repository));
+        let mut scopes: Vec<String> = own.into_iter().collect();
         if let Some(from) = &self.mounts_from {
             scopes.push(format!("repository:{from}:pull"));
         }

@@ -95,7 +95,7 @@ impl LayerSource {
 }
 
 /// Opens a blob as the tar that it holds, whatever it is compressed with.
-pub(super) fn open_tar(
+pub(crate) fn open_tar(
     blob: &Descriptor,
     path: &Path,
 ) -> Result<Box<dyn Read + Send>, SourceError> {

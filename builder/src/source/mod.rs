@@ -25,9 +25,10 @@ use crate::registry::Registry;
 pub use error::SourceError;
 pub use image::{Layer, ResolvedImage, read_image, write_image};
 pub use layer::{LayerSource, built_layer};
-pub use resolve::PullPolicy;
+pub use resolve::{Distribution, PullPolicy};
 
 pub(crate) use image::{CONFIG_LIMIT, MANIFEST_LIMIT, keep, manifest_bytes};
+pub(crate) use layer::open_tar;
 pub(crate) use name::{manifest_name, repository};
 pub(crate) use progress::Meter;
 pub(crate) use resolve::{name_image, note_layer};

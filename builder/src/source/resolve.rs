@@ -20,7 +20,42 @@ pub enum PullPolicy {
     Always,
 }
 
+/// What a name points to at its registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    /// Of the manifest or index.
+    pub descriptor: Descriptor,
+    /// What it is for.
+    pub platforms: Vec<Platform>,
+}
+
 impl Sources {
+    /// Asks the registry what `reference` points to.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub(crate) async fn distribution(
+        &self,
+        reference: &Reference,
+    ) -> Result<Distribution, SourceError> {
+        let repository = repository(reference);
+        let fetched = self.fetch_document(&repository, &manifest_name(reference)).await?;
+        let descriptor = fetched.descriptor;
+        let platforms = match fetched.document {
+            Document::Index(entries) => {
+                entries.into_iter().filter_map(|entry| entry.platform).collect()
+            }
+            Document::Image(parts) => {
+                let config = self.config(&repository, reference, &parts.config).await?;
+                let name = reference.to_string();
+                let (target, manifest) = (descriptor.clone(), descriptor.clone());
+                vec![ResolvedImage::join(&name, target, manifest, parts, &config)?.platform()]
+            }
+        };
+        Ok(Distribution { descriptor, platforms })
+    }
+
     /// Finds the image that `reference` names for `platform`.
     ///
     /// Manifest and config are kept in the store, and the name with them, so that the next build

@@ -1,0 +1,32 @@
+//! Whether a registry takes a name and a password (distribution-spec, "Determining Support").
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use super::error::RegistryError;
+use super::exchange::Call;
+use super::repository::Repository;
+use super::token::Access;
+use super::{Registry, Route};
+
+impl Registry {
+    /// Asks the registry at `host` whether it takes this client's credentials for it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Status`] when it, or its token service, says no.
+    pub(crate) async fn login(&self, host: &str) -> Result<(), RegistryError> {
+        self.origin(&Repository::new(host, ""))?.login().await
+    }
+}
+
+impl Route {
+    async fn login(&self) -> Result<(), RegistryError> {
+        let mut url = self.endpoint.base.clone();
+        url.set_path(&format!("{}/v2/", url.path().trim_end_matches('/')));
+        let access = Access { repository: String::new(), writes: false, mounts_from: None };
+        let call = Call { method: Method::GET, url, access, headers: HeaderMap::new() };
+        let response = self.send(&call).await?;
+        self.session.expect_success(&self.endpoint.host, response).await.map(drop)
+    }
+}
