@@ -11,6 +11,7 @@ mod builder;
 mod config;
 mod context;
 mod error;
+mod explain;
 mod export;
 mod image;
 mod key;
@@ -32,6 +33,7 @@ pub use builder::{Builder, OpenError, Pulled, Pushed};
 pub use config::{BuilderConfig, RegistryConfig};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use error::{ErrorKind, causes};
+pub use explain::{Answer, Earlier, Lookup};
 pub use export::{
     ArchiveDest, ArchiveKind, ExportError, ExportImage, ImportOptions, LoadError, export, import,
     load, push,

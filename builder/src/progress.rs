@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::ErrorKind;
+use crate::explain::Lookup;
 use crate::limits::StepUsage;
 
 /// Events that may wait for a slow reader before the sender, a step's output included, waits in
@@ -31,6 +32,15 @@ pub enum Event {
     Planned {
         /// One an instruction, in file order.
         steps: Vec<PlannedStep>,
+    },
+    /// A step was looked up in the cache. Sent for each step that has a key, before its start or
+    /// its end; instructions that only change the config have none.
+    StepLookup {
+        /// Index into the plan.
+        step: usize,
+        /// What was looked up, and what came of it.
+        #[serde(flatten)]
+        lookup: Box<Lookup>,
     },
     /// A step began to execute; cached steps send only their end.
     StepStarted {

@@ -29,6 +29,9 @@ pub(crate) enum Kind {
     Record,
     Layer,
     Image,
+    Trail,
+    Files,
+    Build,
 }
 
 impl Kind {
@@ -38,6 +41,9 @@ impl Kind {
             Self::Record => "rbuild record 1 ",
             Self::Layer => "rbuild layer 1 ",
             Self::Image => "rbuild image 1 ",
+            Self::Trail => "rbuild trail 1 ",
+            Self::Files => "rbuild files 1 ",
+            Self::Build => "rbuild build 1 ",
         }
     }
 }

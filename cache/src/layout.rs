@@ -17,6 +17,9 @@
 //!   images/untagged-<hex>      an image without a tag, named by its config digest
 //!   cache-mounts/<hex>/        directories of `RUN --mount=type=cache`, named by a hash of the id
 //!     id <n>/ <n>.lock
+//!   trails/                    what the last builds looked up, to explain the next miss
+//!   evicted                    which cache records gc took, and when
+//!   builds/<time>-<id>/        the history of builds
 //!   tmp/<session>/             everything in the making; its directory is locked while its
 //!                              process lives, and what is unlocked is garbage
 //!     lease-<n>                names that a running build relies on: roots for gc
@@ -151,6 +154,18 @@ impl Layout {
         self.root.join("cache-mounts")
     }
 
+    pub(crate) fn trails(&self) -> PathBuf {
+        self.root.join("trails")
+    }
+
+    pub(crate) fn evicted(&self) -> PathBuf {
+        self.root.join("evicted")
+    }
+
+    pub(crate) fn builds(&self) -> PathBuf {
+        self.root.join("builds")
+    }
+
     pub(crate) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
@@ -215,6 +230,8 @@ impl Layout {
             self.layers(),
             self.images(),
             self.cache_mounts(),
+            self.trails().join("files"),
+            self.builds(),
         ];
         for dir in dirs {
             make_dir(&dir, true)?;

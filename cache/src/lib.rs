@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod build_record;
 mod cache_mount;
 mod check;
 mod content;
@@ -22,13 +23,16 @@ mod layout;
 mod lease;
 mod lock;
 mod measure;
+mod miss;
 mod reach;
 mod reaper;
 mod remove;
 mod session;
 mod snapshot;
 mod store;
+mod trail;
 
+pub use build_record::{BuildHeader, BuildLog, BuildRecord, BuildResult, BuildSummary, Builds};
 pub use cache_mount::{CacheMount, Sharing};
 pub use check::{CheckReport, Fault};
 pub use content::{Blob, BlobReader, BlobWriter, Content, IngestError};
@@ -41,7 +45,9 @@ pub use index::{Index, Record};
 pub use key::{CacheKey, Component, KeyHasher};
 pub use layer::{LayerBlob, LayerRecord, Layers};
 pub use layout::{OpenError, STORE_VERSION};
+pub use miss::{Change, FileChanges, FileList, FileMark, Named, changes};
 pub use remove::remove_tree;
 pub use session::TempDir;
 pub use snapshot::{ActiveSnapshot, Snapshot, SnapshotId, SnapshotIdError, Snapshots};
 pub use store::Store;
+pub use trail::{Trail, TrailStep, Trails};

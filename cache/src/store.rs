@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::build_record::Builds;
 use crate::cache_mount::{CacheMount, Sharing};
 use crate::check::{self, CheckReport};
 use crate::content::Content;
@@ -16,6 +17,7 @@ use crate::layout::{Layout, OpenError};
 use crate::lease::Handle;
 use crate::session::{Session, TempDir};
 use crate::snapshot::Snapshots;
+use crate::trail::Trails;
 
 /// A store of blobs, snapshots, cache records and images; clones are the same handle.
 ///
@@ -34,6 +36,8 @@ struct Parts {
     index: Index,
     layers: Layers,
     images: Images,
+    trails: Trails,
+    builds: Builds,
     handle: Arc<Handle>,
 }
 
@@ -70,6 +74,8 @@ impl Store {
             index: Index::new(Arc::clone(&handle), snapshots.clone()),
             layers: Layers::new(Arc::clone(&handle)),
             images: Images::new(Arc::clone(&handle), content.clone(), snapshots.clone()),
+            trails: Trails::new(Arc::clone(&handle)),
+            builds: Builds::new(Arc::clone(&handle)),
             content,
             snapshots,
             handle,
@@ -111,6 +117,18 @@ impl Store {
     #[must_use]
     pub fn images(&self) -> &Images {
         &self.parts.images
+    }
+
+    /// Returns what the last builds looked up.
+    #[must_use]
+    pub fn trails(&self) -> &Trails {
+        &self.parts.trails
+    }
+
+    /// Returns the past builds.
+    #[must_use]
+    pub fn builds(&self) -> &Builds {
+        &self.parts.builds
     }
 
     /// Makes a directory for something in the making, removed when the result is dropped.

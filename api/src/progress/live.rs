@@ -181,7 +181,10 @@ impl View for Live {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.seen.note(event);
         let text = match event {
-            Event::Source(_) | Event::Planned { .. } | Event::StepUsage { .. } => return Ok(()),
+            Event::Source(_)
+            | Event::Planned { .. }
+            | Event::StepLookup { .. }
+            | Event::StepUsage { .. } => return Ok(()),
             Event::Note { text } => self.paint("2", &printable(text)),
             Event::Warning(remark) => report::diagnostic(remark, self.seen.quotable(), self.color),
             Event::StepStarted { step } => {

@@ -84,6 +84,7 @@ impl Seen {
             Event::Planned { steps } => self.steps.clone_from(steps),
             Event::Note { .. }
             | Event::Warning(_)
+            | Event::StepLookup { .. }
             | Event::StepStarted { .. }
             | Event::StepOutput { .. }
             | Event::StepUsage { .. }

@@ -102,7 +102,7 @@ impl<W: Write + Send> View for Plain<W> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         self.seen.note(event);
         let text = match event {
-            Event::Source(_) | Event::Planned { .. } => String::new(),
+            Event::Source(_) | Event::Planned { .. } | Event::StepLookup { .. } => String::new(),
             Event::StepUsage { step, usage } => self.usage(*step, usage),
             Event::Note { text } => printable(text) + "\n",
             Event::Warning(remark) => report::diagnostic(remark, self.seen.quotable(), self.color),

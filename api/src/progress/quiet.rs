@@ -37,6 +37,7 @@ impl<O: Write + Send, E: Write + Send> View for Quiet<O, E> {
             | Event::Note { .. }
             | Event::Warning(_)
             | Event::Planned { .. }
+            | Event::StepLookup { .. }
             | Event::StepStarted { .. }
             | Event::StepOutput { .. }
             | Event::StepUsage { .. }

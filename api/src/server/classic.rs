@@ -67,7 +67,7 @@ impl Classic {
             Event::Source(source) => self.source.clone_from(&source.name),
             Event::Planned { steps } => self.plan(steps),
             _ if self.quiet => {}
-            Event::Note { .. } | Event::StepUsage { .. } => {}
+            Event::Note { .. } | Event::StepLookup { .. } | Event::StepUsage { .. } => {}
             Event::Warning(remark) => return self.warning(remark),
             Event::StepStarted { step } => self.started(*step),
             Event::StepOutput { step, stream, data } => {

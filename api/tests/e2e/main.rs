@@ -5,6 +5,7 @@
 mod docker;
 mod embedded;
 mod engine;
+mod explain;
 mod failures;
 mod registry;
 mod rootless;

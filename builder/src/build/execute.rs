@@ -14,6 +14,7 @@ use super::steps::Steps;
 use crate::blocking;
 use crate::builder::Inner;
 use crate::context::FileRoot;
+use crate::explain::Explainer;
 use crate::key::{self, Content, InputKey};
 use crate::op::{self, OpError, Root, RunSettings, Selection, Step};
 use crate::progress::Events;
@@ -74,8 +75,11 @@ impl Execution {
         let (store, network) = (inner.store.clone(), settings.network);
         let keyed = {
             let (graph, files) = (Arc::clone(&graph), files.clone());
-            blocking::run(move || key_all(&store, &graph, &files, network, no_cache)).await?
+            let explainer = Arc::clone(steps.explainer());
+            blocking::run(move || key_all(&store, &graph, &files, network, no_cache, &explainer))
+                .await?
         };
+        steps.looked_up().await;
         Ok(Self {
             inner: Arc::clone(inner),
             sources: sources.clone(),
@@ -261,6 +265,7 @@ fn key_all(
     files: &BTreeMap<VertexId, Arc<FileRoot>>,
     default_network: RunNetwork,
     no_cache: bool,
+    explainer: &Explainer,
 ) -> Result<Vec<Keyed>, BuildError> {
     let mut keyed: Vec<Keyed> = Vec::with_capacity(graph.vertices.len());
     for (index, vertex) in graph.vertices.iter().enumerate() {
@@ -288,6 +293,8 @@ fn key_all(
         } else {
             store.index().get(&key)
         };
+        let looked_up = (key, components.clone());
+        explainer.note(VertexId(index), looked_up, record.as_ref(), taken.files.as_ref(), no_cache);
         let selection = taken.selection.filter(|_| record.is_none()).map(Arc::new);
         keyed.push(Keyed { key: Some(key), components, record, selection });
     }
@@ -304,6 +311,6 @@ fn below_is_cached(graph: &BuildGraph, keyed: &[Keyed], vertex: &Vertex) -> bool
     }
 }
 
-pub(super) fn unix_now() -> u64 {
+pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

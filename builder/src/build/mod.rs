@@ -15,13 +15,15 @@ use cache::{ImageRecord, Record};
 use frontend::{Reference, VertexId};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::execute::unix_now;
 pub(crate) use error::BuildError;
 pub(crate) use failure::failure_of;
 
-use self::execute::{Execution, unix_now};
+use self::execute::Execution;
 use self::plan::Plan;
 use self::steps::Steps;
 use crate::builder::Inner;
+use crate::explain::{Explainer, Scope};
 use crate::image::assemble::{assemble, layer_chain};
 use crate::op::RunSettings;
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
@@ -46,6 +48,7 @@ pub(crate) async fn build(
     let settings = RunSettings::of(&request, &inner.config.limits)
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
     let no_cache = request.no_cache;
+    let scope = Scope::of(&request);
     let sources = inner.sources_with(&request.credentials);
 
     // Everything up to the solver may be dropped at any point: it only reads and waits.
@@ -57,7 +60,8 @@ pub(crate) async fn build(
         let text = source.as_ref().map_or("", |source| source.text.as_str());
         events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;
     }
-    let steps = Arc::new(Steps::announce(&plan.graph, events).await);
+    let explainer = Arc::new(explainer(inner, &plan, scope));
+    let steps = Arc::new(Steps::announce(&plan.graph, &explainer, events).await);
     let execution =
         Execution::prepare(inner, &sources, &plan, settings, no_cache, &steps, events).await?;
     let execution = Arc::new(execution);
@@ -65,6 +69,7 @@ pub(crate) async fn build(
 
     let parallel = inner.config.parallel_steps;
     let solved = solver::solve(&plan.graph, Arc::clone(&execution), parallel, cancel).await;
+    blocking::run(move || explainer.save()).await;
     let sealed = solved.map_err(|failed| {
         if cancel.is_cancelled() {
             BuildError::Cancelled
@@ -84,6 +89,12 @@ pub(crate) async fn build(
         millis: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
         cached,
     })
+}
+
+fn explainer(inner: &Inner, plan: &Plan, scope: Scope) -> Explainer {
+    let (source, context) = plan.source_and_context();
+    let scope = scope.with_files(&source.name, &source.text, context);
+    Explainer::new(&inner.store, &plan.graph, scope)
 }
 
 fn parse_tag(tag: &str) -> Result<Reference, BuildError> {

@@ -34,6 +34,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Returns the Dockerfile and the main context.
+    pub(super) fn source_and_context(&self) -> (&SourceText, Option<&FileRoot>) {
+        (&self.inputs.dockerfile, self.inputs.contexts.get(&None).map(|it| &**it))
+    }
+
     /// Returns the image that a vertex stands for.
     pub(super) fn image(&self, id: VertexId) -> Option<&Arc<ResolvedImage>> {
         match &self.graph.vertices[id.0].op {

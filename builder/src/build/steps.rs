@@ -4,17 +4,19 @@
 //! ended; one whose result another build of the graph shares ends with that vertex.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use frontend::{BuildGraph, VertexId};
 
+use crate::explain::Explainer;
 use crate::progress::{Event, Events, PlannedStep, StepOutcome};
 
 /// Where the steps of one build stand.
 #[derive(Debug)]
 pub(crate) struct Steps {
     events: Events,
+    explainer: Arc<Explainer>,
     rows: Vec<Row>,
     ended: Mutex<BTreeSet<usize>>,
 }
@@ -33,7 +35,11 @@ pub(crate) struct Running {
 
 impl Steps {
     /// Announces the plan.
-    pub(crate) async fn announce(graph: &BuildGraph, events: &Events) -> Self {
+    pub(crate) async fn announce(
+        graph: &BuildGraph,
+        explainer: &Arc<Explainer>,
+        events: &Events,
+    ) -> Self {
         let steps = graph.steps.iter().map(|step| PlannedStep {
             stage: step.stage.clone(),
             number: step.number,
@@ -48,7 +54,8 @@ impl Steps {
             .iter()
             .map(|step| Row { stage: step.stage.clone(), vertex: step.vertex })
             .collect();
-        let steps = Self { events: events.clone(), rows, ended: Mutex::default() };
+        let (events, explainer) = (events.clone(), Arc::clone(explainer));
+        let steps = Self { events, explainer, rows, ended: Mutex::default() };
         steps.begin().await;
         steps
     }
@@ -73,6 +80,18 @@ impl Steps {
         self.events.send(Event::StepFinished { step, outcome, millis, id }).await;
     }
 
+    /// Returns what explains the look-ups.
+    pub(crate) const fn explainer(&self) -> &Arc<Explainer> {
+        &self.explainer
+    }
+
+    /// Reports all look-ups noted so far.
+    pub(crate) async fn looked_up(&self) {
+        for (step, lookup) in self.explainer.lookups() {
+            self.events.send(Event::StepLookup { step, lookup: Box::new(lookup) }).await;
+        }
+    }
+
     /// Returns the first step that `vertex` does the work of.
     pub(crate) fn index_of(&self, vertex: VertexId) -> Option<usize> {
         self.rows.iter().position(|row| row.vertex == Some(vertex))
@@ -88,8 +107,10 @@ impl Steps {
 
     /// Reports that `vertex` ended well.
     pub(crate) async fn finish(&self, vertex: VertexId, running: Running, id: &str) {
+        self.explainer.done(vertex);
+        let reason = self.explainer.reason(vertex);
         let millis = elapsed_millis(running.since);
-        self.end(vertex, &StepOutcome::Executed { reason: None }, millis, id).await;
+        self.end(vertex, &StepOutcome::Executed { reason }, millis, id).await;
     }
 
     /// Reports that `vertex` was found in the cache.

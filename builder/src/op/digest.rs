@@ -11,7 +11,7 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cache::{Digest, HashingReader, HashingWriter};
+use cache::{Digest, FileList, FileMark, HashingReader, HashingWriter};
 
 use super::copy::{check_unchanged, open_unchanged};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
@@ -35,6 +35,15 @@ pub fn selection_digest(
     selection: &Selection,
     inputs: &[CopyInput<'_>],
 ) -> Result<Digest, SelectError> {
+    Ok(selection_files(selection, inputs)?.0)
+}
+
+/// As [`selection_digest`], with the files by name, to say later which of them changed.
+pub(crate) fn selection_files(
+    selection: &Selection,
+    inputs: &[CopyInput<'_>],
+) -> Result<(Digest, FileList), SelectError> {
+    let mut list = FileList::default();
     let files = hash_files(selection, inputs)?;
     let mut fields = Fields(HashingWriter::new(io::sink()));
     fields.add("domain", DOMAIN.as_bytes());
@@ -48,12 +57,12 @@ pub fn selection_digest(
             Item::Match(found) => {
                 let input = inputs.get(found.input);
                 let input = input.ok_or(SelectError::Input { input: found.input })?;
-                add_match(&mut fields, found, input, &mut files)?;
+                add_match(&mut fields, found, input, &mut files, &mut list)?;
             }
         }
     }
     let (_, digest, _) = fields.0.finish();
-    Ok(digest)
+    Ok((digest, list))
 }
 
 /// Fields with name and length, so that none can be read as part of another.
@@ -84,6 +93,7 @@ fn add_match(
     found: &Match,
     input: &CopyInput<'_>,
     files: &mut impl Iterator<Item = Hashed>,
+    list: &mut FileList,
 ) -> Result<(), SelectError> {
     let is_dir = found.top().node.metadata.is_dir();
     fields.add("match", if is_dir { b"" } else { &found.name });
@@ -105,6 +115,7 @@ fn add_match(
         let xattrs = match metadata.kind {
             Kind::File => {
                 let hashed = files.next().expect("every file has been hashed");
+                list.add(listed(entry), FileMark::file(metadata.mode, &hashed.digest));
                 fields.add_text("content", &hashed.digest);
                 if metadata.links > 1 {
                     let first = *links.entry((entry.node.layer, metadata.inode)).or_insert(index);
@@ -113,10 +124,19 @@ fn add_match(
                 hashed.xattrs
             }
             Kind::Dir => {
+                list.add(listed(entry), FileMark::other(metadata.mode, kind(metadata.kind)));
                 let xattrs = input.root().dir_xattrs(&entry.source, &entry.node);
                 xattrs.map_err(|error| RootError::io(&entry.source, error))?
             }
-            _ => Vec::new(),
+            Kind::Symlink => {
+                let target = String::from_utf8_lossy(&entry.link);
+                list.add(listed(entry), FileMark::link(metadata.mode, &target));
+                Vec::new()
+            }
+            _ => {
+                list.add(listed(entry), FileMark::other(metadata.mode, kind(metadata.kind)));
+                Vec::new()
+            }
         };
         for (name, value) in xattrs {
             fields.add("xattr", &name);
@@ -124,6 +144,11 @@ fn add_match(
         }
     }
     Ok(())
+}
+
+/// The name of an entry in a [`FileList`]: where it lies in its source.
+fn listed(entry: &Entry) -> String {
+    String::from_utf8_lossy(&entry.source).into_owned()
 }
 
 fn kind(kind: Kind) -> &'static str {

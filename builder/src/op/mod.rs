@@ -19,6 +19,7 @@ mod unpack;
 
 pub use copy::{CopyError, CopyStats, copy};
 pub use digest::selection_digest;
+pub(crate) use digest::selection_files;
 pub use mkdir::{MakeDirError, make_dir};
 pub use select::{CopyInput, SelectError, Selection, select};
 

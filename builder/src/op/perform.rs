@@ -6,11 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{ActiveSnapshot, DiffId, Digest, HashingWriter, SnapshotId, Store, TempDir};
+use cache::{ActiveSnapshot, DiffId, Digest, FileList, HashingWriter, SnapshotId, Store, TempDir};
 use frontend::{CopyOp, CopySource, MakeDirOp, MountKind, Op, RunOp, Unpack, Vertex, VertexId};
 
 use super::error::OpError;
-use super::{CopyInput, Selection, copy, make_dir, select, selection_digest};
+use super::{CopyInput, Selection, copy, make_dir, select, selection_digest, selection_files};
 use crate::context::FileRoot;
 use crate::layer::{self, Limits};
 use crate::rootfs::LayeredRoot;
@@ -146,6 +146,8 @@ pub(crate) struct Taken {
     pub(crate) digest: Option<Digest>,
     /// What a COPY copies, where all of it comes from outside.
     pub(crate) selection: Option<Selection>,
+    /// All that is copied from outside, by name.
+    pub(crate) files: Option<FileList>,
 }
 
 /// Finds and digests what a vertex takes from files that come from outside.
@@ -189,8 +191,8 @@ fn copied_content<'a>(
         .map(|files| files.map_or(CopyInput::Root(&nothing), |files| view(files)))
         .collect();
     let selection = select(&CopyOp { sources, ..op.clone() }, &views)?;
-    let digest = Some(selection_digest(&selection, &views)?);
-    Ok(Taken { digest, selection: is_all.then_some(selection) })
+    let (digest, files) = selection_files(&selection, &views)?;
+    Ok(Taken { digest: Some(digest), selection: is_all.then_some(selection), files: files.whole() })
 }
 
 fn mounted_content<'a>(
@@ -215,7 +217,7 @@ fn mounted_content<'a>(
         }
     }
     let digest = (!digests.is_empty()).then(|| Digest::of(&digests));
-    Ok(Taken { digest, selection: None })
+    Ok(Taken { digest, ..Taken::default() })
 }
 
 /// The copy that brings `path` of input 0: at its place, or its content to the root.

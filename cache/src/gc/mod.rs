@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use self::graph::Node;
 use self::survey::{Candidate, CandidateKind, Survey};
+use crate::digest::Digest;
 use crate::error::{AtPath, Result, found};
 use crate::store::Store;
 
@@ -166,8 +167,16 @@ fn may_go(candidate: &Candidate, options: &PruneOptions, now: SystemTime) -> boo
     is_old && is_meant
 }
 
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Removes names before what they name.
 fn carry_out(store: &Store, plan: &Plan) -> Result<()> {
+    let index = store.handle().layout.index();
+    let records = plan.files.iter().filter(|path| path.starts_with(&index));
+    let keys = records.filter_map(|path| Digest::parse_hex(path.file_name()?.to_str()?).ok());
+    store.trails().note_evicted(&keys.collect::<Vec<_>>(), unix_seconds(SystemTime::now()))?;
     for path in &plan.files {
         found(fs::remove_file(path)).at("remove", path)?;
     }
