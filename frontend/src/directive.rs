@@ -37,7 +37,7 @@ pub(crate) fn parse(lines: &mut Lines<'_>, out: &mut Vec<Diagnostic>) -> Directi
         let Some(line) = ahead.next_line() else { break };
         let Some((name, value)) = split(line.text, line.start) else { break };
         let lower = name.text.to_ascii_lowercase();
-        if !matches!(lower.as_str(), "syntax" | "escape" | "check") {
+        if !is_known(&lower) {
             break;
         }
         *lines = ahead;
@@ -67,6 +67,15 @@ pub(crate) fn parse(lines: &mut Lines<'_>, out: &mut Vec<Diagnostic>) -> Directi
         seen.push(lower);
     }
     directives
+}
+
+fn is_known(name: &str) -> bool {
+    matches!(name, "syntax" | "escape" | "check")
+}
+
+/// Whether `line` would be a directive at the head of a file.
+pub(crate) fn is_directive(line: &str) -> bool {
+    split(line, 0).is_some_and(|(name, _)| is_known(&name.text.to_ascii_lowercase()))
 }
 
 fn invalid_check(value: &Word, key: &str) -> Diagnostic {

@@ -12,6 +12,7 @@ mod diagnostic;
 mod directive;
 mod dump;
 mod flags;
+mod format;
 mod git_url;
 mod glob;
 mod go_text;
@@ -44,6 +45,7 @@ pub use check::{
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
 pub use dump::dump_ast;
+pub use format::format;
 pub use git_url::{GitSource, GitUrlError, parse_git_source};
 pub use glob::{BadPattern, match_pattern};
 pub use graph::{

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use frontend::Platform;
 
 use super::debug::DebugCommand;
+use super::fmt::FmtArgs;
 use super::limits::LimitArgs;
 use crate::address::Address;
 use crate::config::NetworkMode;
@@ -71,6 +72,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    Fmt(FmtArgs),
     /// Look into how rbuild reads a Dockerfile
     Debug {
         #[command(subcommand)]
@@ -83,7 +85,7 @@ pub(crate) enum Command {
 impl Command {
     /// Tells whether the command works on the store when it is done by this process.
     pub(crate) const fn uses_store(&self) -> bool {
-        !matches!(self, Self::Version | Self::Debug { .. })
+        !matches!(self, Self::Version | Self::Debug { .. } | Self::Fmt(_))
     }
 }
 

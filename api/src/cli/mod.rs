@@ -6,6 +6,7 @@ mod certs;
 mod context;
 mod debug;
 mod engine;
+mod fmt;
 mod image;
 mod limits;
 mod run;
@@ -132,6 +133,7 @@ async fn execute(
         Command::Store { command: StoreCommand::Check(args) } => {
             return store::check(args, settings).await;
         }
+        Command::Fmt(args) => return builder::blocking::run(move || fmt::fmt(args)).await,
         Command::Debug { command } => {
             builder::blocking::run(move || debug::debug(&command, &environment)).await
         }

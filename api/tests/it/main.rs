@@ -3,6 +3,7 @@
 mod architecture;
 mod command;
 mod debug;
+mod fmt;
 mod service;
 
 use std::path::Path;

@@ -55,6 +55,105 @@ fn text() -> impl Strategy<Value = String> {
         .prop_map(|parts| parts.concat())
 }
 
+/// A good file, each of its instructions written in one of many ways.
+fn good_file() -> impl Strategy<Value = String> {
+    // A tilde stands for blanks that part words, an exclamation mark for blanks of a command.
+    const LINES: [&str; 24] = [
+        "from~b~as~c~",
+        "FROM~--platform=linux/amd64~a",
+        "run~--network=none~a!b!&&!c!",
+        "RUN~a!'b!c'!\\\\x!d",
+        "RUN~<<E!cat\n\t x \\\n# y\n\nE",
+        "copy~--link~--from=x~a~b~c/~",
+        "COPY~<<E~<<-'F'~/~\n x\nE\n y \n\tF",
+        "ADD~[\"a\",~\"b c\"]~",
+        "env~A=b~C='d  e'~F=\"g h\"~",
+        "ENV~A~b!c",
+        "label~a=b~c=",
+        "ARG~a~b=c~d='e f'~",
+        "cmd~[\"a\",~\"\\\"b\"~]~",
+        "CMD~[]",
+        "CMD~a!b!",
+        "entrypoint~a",
+        "expose~80~81/udp~",
+        "volume~/a~/b~",
+        "workdir~/a b",
+        "user~a",
+        "healthcheck~--retries=3~cmd~a!b",
+        "HEALTHCHECK~none",
+        "onbuild~run!a!b",
+        "stopsignal~9",
+    ];
+    let blanks = prop_oneof![
+        4 => Just(" "),
+        1 => Just("   "),
+        1 => Just("\t"),
+        1 => Just(" \\\n"),
+        1 => Just(" \\  \n  "),
+        1 => Just("\\\n\n \n "),
+        1 => Just(" \\\n # c ' \n  "),
+    ];
+    let between = prop_oneof![
+        4 => Just("\n"),
+        1 => Just(" \t\n"),
+        1 => Just("\n\n\n"),
+        1 => Just("\n  # a comment  \n"),
+        1 => Just("\n#b\n\n # c\n"),
+    ];
+    let line = (proptest::sample::select(&LINES[..]), proptest::collection::vec(blanks, 8))
+        .prop_map(|(line, blanks)| {
+            let mut blanks = blanks.into_iter().cycle();
+            let written = |char: char| match char {
+                '~' | '!' => blanks.next().unwrap_or(" ").to_owned(),
+                other => other.to_string(),
+            };
+            // What a heredoc's mark stands behind must stay on its line.
+            let line = line.trim_end_matches(['~', '!']);
+            line.chars().map(written).collect::<String>()
+        });
+    proptest::collection::vec((line, between), 0..8).prop_map(|lines| {
+        let lines = lines.into_iter().map(|(line, between)| {
+            // A heredoc's last line has nothing behind its delimiter.
+            let between =
+                if line.contains("<<") { between.trim_start_matches(' ') } else { between };
+            line + between.trim_start_matches('\t')
+        });
+        "# syntax = x\nFROM a\n".to_owned() + &lines.collect::<String>()
+    })
+}
+
+/// The syntax tree without places and without how keywords are written.
+fn meaning(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            if fields.contains_key("keyword") {
+                fields.retain(|name, _| name != "keyword" && name != "text");
+            }
+            fields.retain(|name, _| !["span", "mark", "body"].contains(&name.as_str()));
+            fields.values_mut().for_each(meaning);
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(meaning),
+        _ => {}
+    }
+}
+
+fn check_format(source: &str, parsed: &Parsed) {
+    let formatted = frontend::format(source).expect("a file without errors");
+    let tree = |parsed: &Parsed| {
+        let mut tree = serde_json::to_value(&parsed.dockerfile).expect("plain data");
+        meaning(&mut tree);
+        tree
+    };
+    assert_eq!(tree(parsed), tree(&frontend::parse(&formatted)), "{source:?} became {formatted:?}");
+    let comments = |text: &str| {
+        let lines = text.lines().map(str::trim).filter(|line| line.starts_with('#'));
+        lines.map(|line| line.replace(' ', "").to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    assert_eq!(comments(source), comments(&formatted), "{source:?} became {formatted:?}");
+    let again = frontend::format(&formatted).expect("a file without errors");
+    assert_eq!(formatted, again, "{source:?} is not laid out at once");
+}
+
 /// Every span that serde finds in a value.
 fn spans(value: &serde_json::Value, found: &mut Vec<Span>) {
     match value {
@@ -118,7 +217,7 @@ fn naive_rules(patterns: &[String], path: &str) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
     #[test]
     fn parsing_never_panics(source in text()) {
@@ -126,9 +225,21 @@ proptest! {
         check_spans(&source, &parsed);
         let _ = frontend::dump_ast(&source);
         if !parsed.has_errors() {
+            check_format(&source, &parsed);
             // Whatever lowering says, it says it without panic.
             let _ = lower(&parsed.dockerfile, &LowerOptions::default());
         }
+    }
+
+    #[test]
+    fn laying_out_keeps_the_meaning(source in good_file()) {
+        let parsed = frontend::parse(&source);
+        prop_assert!(!parsed.has_errors(), "{source}: {:?}", parsed.diagnostics);
+        check_spans(&source, &parsed);
+        check_format(&source, &parsed);
+        let formatted = frontend::format(&source).expect("a file without errors");
+        let stray = formatted.lines().find(|line| line.starts_with("from") || line.starts_with("copy"));
+        prop_assert_eq!(stray, None, "{} was not laid out", source);
     }
 
     #[test]
