@@ -54,7 +54,7 @@ pub(super) fn graph(args: &DumpGraphArgs, environment: &Environment) -> Result<(
 }
 
 /// Lowers with a stub for each image.
-pub(super) fn lower(
+fn lower(
     dockerfile: &Dockerfile,
     options: &LowerOptions,
 ) -> Result<Box<BuildGraph>, Vec<frontend::Diagnostic>> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 
-use frontend::{Diagnostic, IgnoreRules, LowerOptions, Severity};
+use frontend::{Diagnostic, IgnoreRules, Severity};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -85,7 +85,8 @@ fn respond(question: Question) -> Result<Value, String> {
             Ok(json!({}))
         }
         Question::Lint { dockerfile, dockerignore, args, target } => {
-            lint(&dockerfile, &dockerignore, args, target)
+            frontend::lint(&dockerfile, &dockerignore, &args, target.as_deref())
+                .map(|found| json!({ "lint": found }))
         }
     }
 }
@@ -97,40 +98,6 @@ fn errors(source: &str, diagnostics: &[Diagnostic]) -> String {
         format!("line {}: {}", error.span.line_column(source).0, error.message)
     };
     errors.map(text).collect::<Vec<_>>().join("; ")
-}
-
-/// Says which rules speak on which lines, sorted; without a target of every stage, as in BuildKit.
-fn lint(
-    dockerfile: &str,
-    _dockerignore: &str,
-    args: BTreeMap<String, String>,
-    target: Option<String>,
-) -> Result<Value, String> {
-    let parsed = frontend::parse(dockerfile);
-    let mut found = parsed.diagnostics.clone();
-    let mut options = LowerOptions { build_args: args, target, ..LowerOptions::default() };
-    let targets = match &options.target {
-        Some(target) => vec![target.clone()],
-        None => (0..parsed.dockerfile.stages.len()).map(|number| number.to_string()).collect(),
-    };
-    for target in targets {
-        options.target = Some(target);
-        match super::dump::lower(&parsed.dockerfile, &options) {
-            Ok(graph) => found.extend(graph.warnings),
-            Err(faults) => found.extend(faults),
-        }
-    }
-    let plain = |found: &&Diagnostic| found.rule.is_none() && found.severity == Severity::Error;
-    if found.iter().any(|found| plain(&found)) {
-        return Err(errors(dockerfile, &found));
-    }
-    let mut lines: Vec<(&str, usize)> = found
-        .iter()
-        .filter_map(|found| Some((found.rule?, found.span.line_column(dockerfile).0)))
-        .collect();
-    lines.sort_unstable();
-    lines.dedup();
-    Ok(json!({ "lint": lines }))
 }
 
 #[cfg(test)]
