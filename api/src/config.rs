@@ -4,11 +4,11 @@
 //! `/etc/rbuild/rbuild.toml`. A key that it does not know is an error, with its line.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use builder::{BuilderConfig, RegistryConfig};
+use builder::{BuilderConfig, Entitlement, Entitlements, RegistryConfig};
 use serde::Deserialize;
 
 use crate::address::Address;
@@ -44,15 +44,20 @@ impl Environment {
         Self { variables: variables.collect(), is_root }
     }
 
+    /// Returns the value of variable `name` as it is.
+    pub(crate) fn raw(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
     /// Returns the path in variable `name`; empty counts as unset.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
-        let value = self.variables.get(std::ffi::OsStr::new(name))?;
+        let value = self.raw(name)?;
         (!value.is_empty()).then(|| value.into())
     }
 
     /// Returns the text in variable `name`, empty ones too; what is not UTF-8 counts as unset.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.variables.get(std::ffi::OsStr::new(name))?.to_str()
+        self.raw(name)?.to_str()
     }
 
     fn config_dir(&self) -> Option<PathBuf> {
@@ -87,6 +92,7 @@ pub(crate) struct ConfigFile {
     pub(crate) run: RunTable,
     pub(crate) store: StoreTable,
     pub(crate) build: BuildTable,
+    pub(crate) server: ServerTable,
 }
 
 /// `[registries]`.
@@ -125,6 +131,27 @@ pub(crate) struct StoreTable {
 pub(crate) struct BuildTable {
     /// Steps executing at once.
     pub(crate) jobs: Option<NonZeroUsize>,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServerTable {
+    /// What builds may do beyond the sandbox, if they ask for it.
+    pub(crate) allow: Vec<AllowedWord>,
+}
+
+/// An entitlement as configuration files have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct AllowedWord(Entitlement);
+
+impl TryFrom<String> for AllowedWord {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        Entitlement::parse(&word).map(Self)
+    }
 }
 
 /// `--network` and `[run] network`.
@@ -176,6 +203,8 @@ pub(crate) struct Flags {
     pub(crate) network: Option<NetworkMode>,
     /// `--jobs`.
     pub(crate) jobs: Option<NonZeroUsize>,
+    /// `rbuild serve --allow`; `None` is another command, whose user may do as they like.
+    pub(crate) serve_allow: Option<Vec<Entitlement>>,
 }
 
 /// What holds, after all sources were asked.
@@ -226,6 +255,7 @@ impl Settings {
                     .map_err(|error| Fault::file("use the store", &root, &error))?,
                 parallel_steps: flags.jobs.or(file.build.jobs).unwrap_or(cores),
                 limits: file.run.limits.limits().map_err(Fault::user)?,
+                allow: allowed(flags, &file.server),
                 registries: RegistryConfig {
                     mirrors: mirrors(flags, file.registries.mirrors),
                     insecure: file.registries.insecure,
@@ -241,6 +271,15 @@ fn default_store(environment: &Environment) -> Option<PathBuf> {
         return Some(SYSTEM_STORE.into());
     }
     Some(environment.data_dir()?.join("rbuild"))
+}
+
+/// A service allows what its flags or its file say; who builds in their own process asks nobody.
+fn allowed(flags: &Flags, server: &ServerTable) -> Entitlements {
+    match &flags.serve_allow {
+        None => Entitlements::all(),
+        Some(given) if given.is_empty() => server.allow.iter().map(|word| word.0).collect(),
+        Some(given) => given.iter().copied().collect(),
+    }
 }
 
 /// Flags replace the variable and the variable replaces the file, as for every other setting.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::entitlement::Entitlements;
 use crate::limits::Limits;
 
 /// What one builder may use. No `Default`: the caller knows, the builder does not guess.
@@ -15,6 +16,8 @@ pub struct BuilderConfig {
     pub parallel_steps: NonZeroUsize,
     /// What a step may have at most, and has where its build asks for nothing.
     pub limits: Limits,
+    /// What builds may do beyond the sandbox, if they ask for it.
+    pub allow: Entitlements,
     /// How registries are reached.
     pub registries: RegistryConfig,
 }

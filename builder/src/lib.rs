@@ -10,6 +10,7 @@ mod build;
 mod builder;
 mod config;
 mod context;
+mod entitlement;
 mod error;
 mod explain;
 mod export;
@@ -25,6 +26,7 @@ mod request;
 mod rootfs;
 mod run_image;
 mod sandbox;
+mod secret;
 mod solver;
 mod source;
 mod userns;
@@ -32,6 +34,7 @@ mod userns;
 pub use builder::{Builder, OpenError, Pulled, Pushed};
 pub use config::{BuilderConfig, RegistryConfig};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
+pub use entitlement::{Entitlement, Entitlements};
 pub use error::{ErrorKind, causes};
 pub use explain::{Answer, Earlier, Lookup};
 pub use export::{
@@ -68,8 +71,9 @@ pub use rootfs::{
 pub use run_image::RunRequest;
 pub use sandbox::{
     Control, Ended, Exit, HELPER_ARG, MountSource, Network, OverlayDirs, PortForward, Sandbox,
-    SandboxError, SandboxMount, SandboxSpec, StdioMode, helper_main,
+    SandboxError, SandboxMount, SandboxSpec, SecretVariable, StdioMode, helper_main,
 };
+pub use secret::{SECRET_LIMIT, Secret, Secrets};
 pub use source::{
     Distribution, Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer,
     read_image, write_image,

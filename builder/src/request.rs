@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use frontend::{Platform, RunNetwork};
 
+use crate::entitlement::Entitlements;
 use crate::limits::Limits;
+use crate::secret::Secrets;
 
 /// One build.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ pub struct BuildRequest {
     pub pull: bool,
     /// Beside the local store.
     pub outputs: Vec<OutputSpec>,
+    /// `--secret`: values by id.
+    pub secrets: Secrets,
+    /// `--allow`: what steps may do beyond the sandbox, if the builder allows it too.
+    pub allow: Entitlements,
     /// Extra certificate authorities for RUN steps, PEM.
     pub ca_certs: Vec<u8>,
     /// Registry credentials that came with the request: host to (user, password).

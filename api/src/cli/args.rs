@@ -5,13 +5,14 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use builder::{OutputKind, OutputSpec};
+use builder::{Entitlement, OutputKind, OutputSpec};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use frontend::Platform;
 
 use super::debug::DebugCommand;
 use super::fmt::FmtArgs;
 use super::limits::LimitArgs;
+use super::secrets::SecretArg;
 use crate::address::Address;
 use crate::config::NetworkMode;
 use crate::fault::EXIT_CODES;
@@ -135,6 +136,14 @@ pub(crate) struct BuildArgs {
     /// (repeatable) [env: RBUILD_CA_CERT]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Vec<PathBuf>,
+    /// Secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=NAME. Its value reaches no
+    /// layer, log or cache key (repeatable)
+    #[arg(long, value_name = "SPEC", value_parser = super::secrets::parse)]
+    pub(crate) secret: Vec<SecretArg>,
+    /// Let steps do more than the sandbox allows: network.host, security.insecure, device,
+    /// secret.leak (repeatable)
+    #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]
+    pub(crate) allow: Vec<Entitlement>,
     /// Look nothing up in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -173,6 +182,10 @@ pub(crate) struct ServeArgs {
     /// PEM file of a certificate authority that RUN steps trust (repeatable) [env: RBUILD_CA_CERT]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Vec<PathBuf>,
+    /// Let builds that ask for it do more than the sandbox allows: network.host,
+    /// security.insecure, device, secret.leak (repeatable)
+    #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]
+    pub(crate) allow: Vec<Entitlement>,
     /// Steps of one build executing at once [default: one a processor]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,

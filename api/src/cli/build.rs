@@ -9,7 +9,7 @@ use builder::{BuildRequest, Events, Failure, Finished, OutputKind, OutputSpec, b
 use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
-use super::{certs, context, engine::Engine, transfer};
+use super::{certs, context, engine::Engine, secrets, transfer};
 use crate::client::Client;
 use crate::config::{Environment, NetworkMode, Settings};
 use crate::fault::{Fault, exit_code};
@@ -83,6 +83,8 @@ async fn request(
         no_cache: args.no_cache,
         pull: args.pull,
         outputs: if is_remote { Vec::new() } else { args.output.clone() },
+        secrets: secrets::read(&args.secret, environment).await?,
+        allow: args.allow.iter().copied().collect(),
         ca_certs: certs::read(ca_certs).await?,
         credentials: BTreeMap::new(),
     })
@@ -105,6 +107,7 @@ fn refuse_with_host(args: &BuildArgs) -> Result<(), Fault> {
     let refused = [
         ("--ca-cert", !args.ca_cert.is_empty(), "give it to `rbuild serve`"),
         ("--jobs", args.jobs.is_some(), "give it to `rbuild serve`"),
+        ("--secret", !args.secret.is_empty(), "values are not sent to services yet"),
         ("--build-context", !args.build_context.is_empty(), "only the main context is sent"),
         (
             "--output of this type",

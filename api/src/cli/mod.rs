@@ -10,6 +10,7 @@ mod fmt;
 mod image;
 mod limits;
 mod run;
+mod secrets;
 mod serve;
 mod shorthand;
 mod source;
@@ -107,6 +108,10 @@ fn flags(cli: &Cli) -> Flags {
         ca_certs,
         network,
         jobs,
+        serve_allow: match &cli.command {
+            Command::Serve(args) => Some(args.allow.clone()),
+            _ => None,
+        },
     }
 }
 

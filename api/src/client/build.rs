@@ -42,6 +42,7 @@ impl Client {
             limits: request.limits,
             no_cache: request.no_cache,
             pull: request.pull,
+            allow: request.allow,
             ..BuildQuery::default()
         };
         let (input, dockerfile) = (request.context, request.dockerfile);

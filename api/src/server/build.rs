@@ -62,7 +62,7 @@ impl Drop for NamedBuild {
 /// Answers in the form of Docker's classic builder. What fails before there is anything to show
 /// (a bad Dockerfile, an unknown base) is answered by a status.
 pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiError> {
-    let (query, request) = request(call)?;
+    let (query, request) = request(call, BuildQuery::consent_by_asking)?;
     let quiet = query.quiet;
     let mut running = start(call, body, query.build_id, request)?;
     let mut classic = Classic::new(running.number, quiet);
@@ -97,7 +97,7 @@ pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiErro
 
 /// Answers each event as one line of JSON.
 pub(super) fn native(call: &Call, body: Body) -> Result<Response, ApiError> {
-    let (query, request) = request(call)?;
+    let (query, request) = request(call, |_| {})?;
     let running = start(call, body, query.build_id, request)?;
     let lines = stream::unfold(running, |mut running| async move {
         let event = running.events.recv().await?;
@@ -132,9 +132,13 @@ fn answer(
 type Prepared = Box<dyn FnOnce(ContextInput) -> BuildRequest + Send>;
 
 /// Judges everything but the body.
-fn request(call: &Call) -> Result<(BuildQuery, Prepared), ApiError> {
+fn request(
+    call: &Call,
+    complete: impl FnOnce(&mut BuildQuery),
+) -> Result<(BuildQuery, Prepared), ApiError> {
     guard::check_tar(&call.headers)?;
-    let query = BuildQuery::parse(&call.query)?;
+    let mut query = BuildQuery::parse(&call.query)?;
+    complete(&mut query);
     let credentials = auth::for_build(&call.headers)?;
     let defaults = call.service.0.defaults.clone();
     let prepared = query.clone();

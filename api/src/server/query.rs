@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use builder::{BuildRequest, ContextInput, Credentials, DockerfileInput, Limits};
+use builder::{
+    BuildRequest, ContextInput, Credentials, DockerfileInput, Entitlement, Entitlements, Limits,
+};
 use frontend::{Platform, RunNetwork};
 
 use super::error::ApiError;
@@ -43,6 +45,8 @@ pub(crate) struct BuildQuery {
     pub(crate) quiet: bool,
     /// What the client may cancel the build by.
     pub(crate) build_id: Option<String>,
+    /// What steps may do beyond the sandbox; rbuild's clients only.
+    pub(crate) allow: Entitlements,
 }
 
 /// What the service adds to every build.
@@ -84,6 +88,9 @@ impl BuildQuery {
             "pull" => self.pull = boolean(value),
             "q" => self.quiet = boolean(value),
             "buildid" => self.build_id = non_empty(value),
+            "allow" => self.allow.insert(
+                Entitlement::parse(value).map_err(|reason| ApiError::parameter(name, reason))?,
+            ),
             // Nothing intermediate is ever left behind, so both answers to these are kept.
             "rm" | "forcerm" => {}
             "version" => match value {
@@ -106,6 +113,23 @@ impl BuildQuery {
         Ok(())
     }
 
+    /// Takes asking for the host's network as the client's consent: Docker's classic builder has
+    /// no `--allow`. Whether it is granted is the service's to say.
+    pub(crate) fn consent_by_asking(&mut self) {
+        if self.network == Some(NetworkMode::Host) {
+            self.allow.insert(Entitlement::NetworkHost);
+        }
+    }
+
+    /// What the client consents to; it need not ask for what the service does unasked.
+    fn consent(&self, defaults: &BuildDefaults) -> Entitlements {
+        let mut allow = self.allow.clone();
+        if self.network.is_none() && defaults.network == RunNetwork::Host {
+            allow.insert(Entitlement::NetworkHost);
+        }
+        allow
+    }
+
     /// Makes the request of a build whose context is `context`.
     pub(crate) fn into_request(
         self,
@@ -115,6 +139,7 @@ impl BuildQuery {
     ) -> BuildRequest {
         // An argument without a value is one that the client has none for: as if not given.
         let given = |(name, value): (String, Option<String>)| Some((name, value?));
+        let allow = self.consent(defaults);
         BuildRequest {
             context,
             named_contexts: BTreeMap::new(),
@@ -130,6 +155,8 @@ impl BuildQuery {
             no_cache: self.no_cache,
             pull: self.pull,
             outputs: Vec::new(),
+            secrets: builder::Secrets::new(),
+            allow,
             ca_certs: defaults.ca_certs.clone(),
             credentials,
         }
@@ -143,6 +170,9 @@ impl BuildQuery {
         }
         for (name, address) in &self.extra_hosts {
             query.append_pair("extrahosts", &format!("{name}:{address}"));
+        }
+        for entitlement in self.allow.iter() {
+            query.append_pair("allow", entitlement.name());
         }
         if !self.build_args.is_empty() {
             query.append_pair("buildargs", &json(&self.build_args));
@@ -346,6 +376,7 @@ mod tests {
             pull: true,
             quiet: true,
             build_id: Some("b 1".into()),
+            allow: Entitlements::all(),
         };
         assert_eq!(parse(&query.encode()).unwrap(), query);
         assert_eq!(BuildQuery::default().encode(), "");

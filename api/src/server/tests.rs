@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
-use builder::{BuilderConfig, RegistryConfig};
+use builder::{BuilderConfig, Entitlements, RegistryConfig};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower::ServiceExt as _;
@@ -31,6 +31,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         root: root.clone(),
         parallel_steps: std::num::NonZeroUsize::MIN,
         limits: builder::Limits::default(),
+        allow: Entitlements::default(),
         registries: RegistryConfig::default(),
     };
     let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();

@@ -9,5 +9,6 @@ mod explain;
 mod failures;
 mod registry;
 mod rootless;
+mod secrets;
 mod served;
 mod support;

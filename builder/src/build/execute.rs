@@ -1,6 +1,6 @@
 //! What the solver's abstract work means here: keys, look-ups, ops, seals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -54,6 +54,8 @@ pub(crate) struct Execution {
     steps: Arc<Steps>,
     events: Events,
     timings: Mutex<BTreeMap<VertexId, Timing>>,
+    /// Vertices whose results this build may use and no other.
+    unrecorded: Mutex<BTreeSet<VertexId>>,
 }
 
 impl Execution {
@@ -91,6 +93,7 @@ impl Execution {
             steps: Arc::clone(steps),
             events: events.clone(),
             timings: Mutex::default(),
+            unrecorded: Mutex::default(),
         })
     }
 
@@ -182,8 +185,14 @@ impl Execution {
                 let sandbox = self.inner.sandbox()?;
                 let step =
                     Step { index: self.steps.index_of(id), events: self.events.clone(), cancel };
-                blocking::run(move || op::run(&store, &sandbox, &op, &inputs, &settings, &step))
-                    .await
+                let ran = blocking::run(move || {
+                    op::run(&store, &sandbox, &op, &inputs, &settings, &step)
+                })
+                .await?;
+                if ran.has_secret {
+                    self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+                }
+                Ok(ran.root)
             }
         }
     }
@@ -245,13 +254,17 @@ impl Work for Execution {
             .map_or_else(String::new, |index| self.graph.steps[index].text.clone());
         let components = self.keyed[id.0].components.clone();
         let store = self.inner.store.clone();
+        let is_recorded =
+            !self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
         blocking::run(move || {
             let (diff_id, size) = op::seal(&store, &snapshot)?;
             let Timing { created, duration_ms } = timing;
             let record =
                 Record { key, snapshot, diff_id, size, created, duration_ms, components, step };
             // The name comes last: whatever it promises is in the store.
-            store.index().put(&record).map_err(OpError::store)?;
+            if is_recorded {
+                store.index().put(&record).map_err(OpError::store)?;
+            }
             Ok(Some(record))
         })
         .await

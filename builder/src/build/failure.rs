@@ -58,10 +58,21 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
             failure.help = Some("give it more time with --timeout".to_owned());
         }
         OpError::Sandbox(error) => failure.exit_code = error.exit_code(),
+        OpError::NoSecret { id } => {
+            failure.help = Some(format!("give it with `--secret id={id},src=FILE` or `env=NAME`"));
+        }
+        OpError::NotAllowed(refused) => failure.help = Some(refused.help()),
+        OpError::Leak(_) => {
+            failure.help = Some(
+                "the layer was thrown away; if it may hold the value, add `--allow secret.leak`"
+                    .to_owned(),
+            );
+        }
         OpError::Unsupported { .. }
         | OpError::Copy(_)
         | OpError::Select(_)
         | OpError::Root(_)
+        | OpError::Search(_)
         | OpError::MakeDir(_)
         | OpError::User(_)
         | OpError::Source(_)

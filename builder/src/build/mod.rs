@@ -3,6 +3,7 @@
 mod error;
 mod execute;
 mod failure;
+mod guard;
 mod inputs;
 mod plan;
 mod steps;
@@ -29,7 +30,7 @@ use crate::op::RunSettings;
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
 use crate::source::{ResolvedImage, write_image};
-use crate::{blocking, output, solver};
+use crate::{blocking, output, secret, solver};
 
 /// Where a failure's spans point into; filled as soon as the Dockerfile is read.
 pub(crate) type SourceSlot = Option<SourceText>;
@@ -45,8 +46,9 @@ pub(crate) async fn build(
     let since = Instant::now();
     let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
     let outputs = request.outputs.clone();
-    let settings = RunSettings::of(&request, &inner.config.limits)
+    let settings = RunSettings::of(&request, &inner.config)
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
+    let secrets = request.secrets.clone();
     let no_cache = request.no_cache;
     let scope = Scope::of(&request);
     let sources = inner.sources_with(&request.credentials);
@@ -60,6 +62,10 @@ pub(crate) async fn build(
         let text = source.as_ref().map_or("", |source| source.text.as_str());
         events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;
     }
+    for text in secret::short_notes(&secrets) {
+        events.send(Event::Note { text }).await;
+    }
+    guard::check(&plan.graph, &settings, &secrets)?;
     let explainer = Arc::new(explainer(inner, &plan, scope));
     let steps = Arc::new(Steps::announce(&plan.graph, &explainer, events).await);
     let execution =

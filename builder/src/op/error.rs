@@ -48,6 +48,21 @@ pub(crate) enum OpError {
         /// The option, as written.
         what: String,
     },
+    /// The step needs a secret that the build was not given.
+    #[error("the step needs the secret `{id}`, which was not given")]
+    NoSecret {
+        /// Its id.
+        id: String,
+    },
+    /// The step asks for what it may not have.
+    #[error(transparent)]
+    NotAllowed(#[from] crate::entitlement::NotAllowed),
+    /// The step left a secret in its layer.
+    #[error("{0}")]
+    Leak(crate::secret::Leak),
+    /// The layer could not be searched for secrets.
+    #[error(transparent)]
+    Search(#[from] crate::secret::LeakError),
     /// COPY or ADD failed.
     #[error(transparent)]
     Copy(#[from] super::CopyError),
@@ -98,6 +113,7 @@ impl OpError {
             Self::Source(error) => error.kind(),
             Self::Select(super::SelectError::Root(_))
             | Self::Root(_)
+            | Self::Search(_)
             | Self::Layer(_)
             | Self::Clone(_)
             | Self::Store(_) => ErrorKind::Host,
@@ -106,6 +122,9 @@ impl OpError {
             | Self::OutOfMemory { .. }
             | Self::TimedOut { .. }
             | Self::Unsupported { .. }
+            | Self::NoSecret { .. }
+            | Self::NotAllowed(_)
+            | Self::Leak(_)
             | Self::User(_)
             | Self::Select(_) => ErrorKind::User,
             Self::Cancelled => ErrorKind::Cancelled,

@@ -11,10 +11,12 @@ mod error;
 mod mkdir;
 mod mounts;
 mod nearest;
+mod output;
 mod perform;
 mod query;
 mod run;
 mod select;
+mod settings;
 mod unpack;
 
 pub use copy::{CopyError, CopyStats, copy};
@@ -25,4 +27,5 @@ pub use select::{CopyInput, SelectError, Selection, select};
 
 pub(crate) use error::OpError;
 pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, seal, taken};
-pub(crate) use run::{RunSettings, Step, run};
+pub(crate) use run::{Step, run};
+pub(crate) use settings::RunSettings;

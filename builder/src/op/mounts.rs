@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::OpError;
 use super::perform::{Root, bound_tree, lowers_of, tree_copy, view};
+use super::settings::RunSettings;
 use super::{CopyInput, copy, select};
 use crate::rootfs::LayeredRoot;
-use crate::sandbox::{MountSource, SandboxMount};
+use crate::sandbox::{MountSource, SandboxMount, SandboxSpec, SecretVariable};
 
 /// How often a cache mount that another step has is asked for again.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
@@ -21,6 +22,7 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct World<'a> {
     pub(super) store: &'a Store,
     pub(super) inputs: &'a [Root],
+    pub(super) settings: &'a RunSettings,
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -31,12 +33,13 @@ pub(super) struct Kept {
     caches: Vec<CacheMount>,
 }
 
-/// Describes one mount to the sandbox; what it needs on disk goes into `kept`.
-pub(super) fn describe(
+/// Adds one mount to `spec`; what it needs on disk goes into `kept`.
+pub(super) fn add(
     world: &World<'_>,
     mount: &RunMount,
     kept: &mut Kept,
-) -> Result<SandboxMount, OpError> {
+    spec: &mut SandboxSpec,
+) -> Result<(), OpError> {
     let unsupported = |kind: &str| {
         let what = format!("RUN --mount=type={kind}");
         Err(OpError::Unsupported { what })
@@ -61,10 +64,32 @@ pub(super) fn describe(
             kept.caches.push(cache);
             MountSource::Bind { root, path: String::new(), writable: !read_only }
         }
-        MountKind::Secret { .. } => return unsupported("secret"),
+        MountKind::Secret { .. } => return secret(world, mount, spec),
         MountKind::Ssh { .. } => return unsupported("ssh"),
     };
-    Ok(SandboxMount { target: mount.target.clone(), source })
+    spec.mounts.push(SandboxMount { target: mount.target.clone(), source });
+    Ok(())
+}
+
+/// Hands a secret over as a file in memory, as an environment variable, or as both.
+fn secret(world: &World<'_>, mount: &RunMount, spec: &mut SandboxSpec) -> Result<(), OpError> {
+    let MountKind::Secret { id, required, env, mode, uid, gid } = &mount.kind else {
+        unreachable!("only secrets are handed over here")
+    };
+    let Some(value) = world.settings.secrets.get(id) else {
+        return if *required { Err(OpError::NoSecret { id: id.clone() }) } else { Ok(()) };
+    };
+    if let Some(name) = env {
+        // What the image or an ARG says under this name gives way.
+        spec.env.retain(|(other, _)| other != name);
+        spec.secret_env.push(SecretVariable { name: name.clone(), value: value.clone() });
+    }
+    if !mount.target.is_empty() {
+        let (mode, uid, gid) = (*mode, *uid, *gid);
+        let source = MountSource::File { content: value.clone(), mode, uid, gid };
+        spec.mounts.push(SandboxMount { target: mount.target.clone(), source });
+    }
+    Ok(())
 }
 
 fn bind(

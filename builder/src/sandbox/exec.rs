@@ -27,7 +27,16 @@ pub(super) fn execute(child: &mut Child) -> Result<(), Fault> {
     let args = spec.args.iter().map(|arg| CString::new(arg.as_str()));
     let args = args.collect::<Result<Vec<_>, _>>().map_err(nul)?;
     let env = spec.env.iter().map(|(key, value)| CString::new(format!("{key}={value}")));
-    let env = env.collect::<Result<Vec<_>, _>>().map_err(nul)?;
+    let mut env = env.collect::<Result<Vec<_>, _>>().map_err(nul)?;
+    for variable in &spec.secret_env {
+        let pair = [variable.name.as_bytes(), b"=", variable.value.bytes()].concat();
+        env.push(CString::new(pair).map_err(|_| {
+            Fault::refused(format!(
+                "the secret for `{}` holds a NUL byte, which no environment can",
+                variable.name
+            ))
+        })?);
+    }
     let Err(errno) = nix::unistd::execve(&program, &args, &env);
     Err(explain(name, errno))
 }

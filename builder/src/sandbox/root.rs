@@ -9,7 +9,6 @@ use super::child::Child;
 use super::error::{At as _, Fault};
 use super::mount::{DATA, attach, make_dir, open_dir, overlay, tmpfs};
 use super::source::{Prepared, open_roots, prepare};
-use super::spec::MountSource;
 use super::stub::StubLayer;
 use super::target::{Targets, attach_at};
 use super::view::{ImageView, Located};
@@ -73,7 +72,7 @@ pub(super) fn make_mounts_private(_: &mut Child) -> Result<(), Fault> {
 /// It must be attached somewhere, in a namespace that nobody else sees. A directory of the spec is
 /// sure to exist and is open already, so that covering it does not matter.
 pub(super) fn mount_scratch(child: &mut Child) -> Result<(), Fault> {
-    let contents: usize = child.spec.mounts.iter().map(|mount| content_bytes(&mount.source)).sum();
+    let contents: usize = child.spec.mounts.iter().map(|mount| mount.source.content_bytes()).sum();
     let size = SCRATCH_BYTES + contents as u64 + 4 * child.spec.ca_certs.len() as u64;
     // Not `noexec`: files of the spec may be programs, and a copy of a mount keeps its flags.
     let scratch = tmpfs("700", Some(size), DATA)?;
@@ -83,13 +82,6 @@ pub(super) fn mount_scratch(child: &mut Child) -> Result<(), Fault> {
     attach(&scratch, place)?;
     child.scratch = Some(scratch);
     Ok(())
-}
-
-fn content_bytes(source: &MountSource) -> usize {
-    match source {
-        MountSource::File { content, .. } => content.len(),
-        MountSource::Bind { .. } | MountSource::Tree { .. } | MountSource::Tmpfs { .. } => 0,
-    }
 }
 
 /// Makes every mount of the spec ready.

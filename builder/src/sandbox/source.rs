@@ -59,7 +59,7 @@ pub(super) fn prepare(
         }
         MountSource::File { content, mode, uid, gid } => {
             let file = File::from(make_file(private, "content", *mode)?);
-            (&file).write_all(content)?;
+            (&file).write_all(content.bytes())?;
             rustix::fs::fchown(&file, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))
                 .at(format_args!("owner {uid}:{gid}"))?;
             rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode))?;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
+use crate::secret::Secret;
 
 /// One command and the world made for it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +22,10 @@ pub struct SandboxSpec {
     pub scratch: Option<OverlayDirs>,
     /// Argument vector; the first is looked up in the `PATH` of `env`.
     pub args: Vec<String>,
-    /// The whole environment, in order.
+    /// The environment, in order.
     pub env: Vec<(String, String)>,
+    /// What comes to the environment beside it.
+    pub secret_env: Vec<SecretVariable>,
     /// Absolute; made with its parents if missing.
     pub cwd: String,
     /// Numeric user, as seen inside.
@@ -60,6 +63,7 @@ impl SandboxSpec {
             scratch: None,
             args,
             env: Vec::new(),
+            secret_env: Vec::new(),
             cwd: "/".to_owned(),
             uid: 0,
             gid: 0,
@@ -90,6 +94,16 @@ impl fmt::Debug for SandboxSpec {
             .field("network", &self.network)
             .finish_non_exhaustive()
     }
+}
+
+/// An environment variable with a value that must not be seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretVariable {
+    /// Its name.
+    pub name: String,
+    /// Its value, which need not be text.
+    #[serde(with = "base64_secret")]
+    pub value: Secret,
 }
 
 /// The two directories that overlayfs writes to; on one filesystem.
@@ -141,8 +155,8 @@ pub enum MountSource {
     /// One file with this content, in memory only (secrets, heredocs).
     File {
         /// What it holds.
-        #[serde(with = "base64_bytes")]
-        content: Vec<u8>,
+        #[serde(with = "base64_secret")]
+        content: Secret,
         /// Permission bits.
         mode: u32,
         /// Owner, as seen inside.
@@ -150,6 +164,16 @@ pub enum MountSource {
         /// Group, as seen inside.
         gid: u32,
     },
+}
+
+impl MountSource {
+    /// Returns how many bytes of content there are, which may be a secret.
+    pub(super) fn content_bytes(&self) -> usize {
+        match self {
+            Self::File { content, .. } => content.bytes().len(),
+            Self::Bind { .. } | Self::Tree { .. } | Self::Tmpfs { .. } => 0,
+        }
+    }
 }
 
 /// Shows everything but content: a secret must not reach a log by way of `{:?}`.
@@ -171,7 +195,7 @@ impl fmt::Debug for MountSource {
             Self::Tmpfs { size } => f.debug_struct("Tmpfs").field("size", size).finish(),
             Self::File { content, mode, .. } => f
                 .debug_struct("File")
-                .field("bytes", &content.len())
+                .field("bytes", &content.bytes().len())
                 .field("mode", mode)
                 .finish_non_exhaustive(),
         }
@@ -228,5 +252,28 @@ pub(super) mod base64_bytes {
         from: D,
     ) -> Result<Vec<u8>, D::Error> {
         STANDARD.decode(String::deserialize(from)?).map_err(de::Error::custom)
+    }
+}
+
+/// Secrets as base64, with the text wiped: only [`super::wire`] may put them into words, for a
+/// memory file.
+mod base64_secret {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+    use zeroize::Zeroizing;
+
+    use crate::secret::Secret;
+
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Secret,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(STANDARD.encode(secret.bytes())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+        let text = Zeroizing::new(String::deserialize(from)?);
+        STANDARD.decode(&*text).map(Secret::new).map_err(de::Error::custom)
     }
 }

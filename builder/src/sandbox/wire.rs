@@ -22,6 +22,7 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::error::Fault;
 use super::run::Exit;
@@ -30,6 +31,9 @@ use crate::limits::StepUsage;
 
 /// Largest message; specs travel in a memfd because they may be larger.
 const MESSAGE_BYTES: usize = 32 << 10;
+
+/// Room for a spec without its secrets; more is found where needed.
+const SPEC_BYTES: usize = 64 << 10;
 
 /// Descriptors that go with a message at most.
 const MESSAGE_FDS: usize = 2;
@@ -130,7 +134,13 @@ pub(super) fn receive<T: DeserializeOwned>(
 /// Puts `spec` where only this process and its children can read it: never on a disk.
 pub(super) fn write_spec(spec: &SandboxSpec) -> std::io::Result<OwnedFd> {
     let mut file = File::from(rustix::fs::memfd_create("sandbox-spec", MemfdFlags::CLOEXEC)?);
-    file.write_all(&serde_json::to_vec(spec)?)?;
+    // In one piece that is wiped: a buffer that grows leaves copies of secrets behind.
+    let secrets: usize = spec.mounts.iter().map(|mount| mount.source.content_bytes()).sum();
+    let variables: usize = spec.secret_env.iter().map(|it| it.value.bytes().len()).sum();
+    let room = SPEC_BYTES + 2 * (secrets + variables);
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    serde_json::to_writer(&mut *text, spec)?;
+    file.write_all(&text)?;
     Ok(file.into())
 }
 
@@ -138,7 +148,8 @@ pub(super) fn write_spec(spec: &SandboxSpec) -> std::io::Result<OwnedFd> {
 pub(super) fn read_spec(memory: OwnedFd) -> std::io::Result<SandboxSpec> {
     let mut file = File::from(memory);
     file.rewind()?;
-    let mut text = Vec::new();
+    let length = file.metadata()?.len();
+    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or_default()));
     file.read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
 }

@@ -1,0 +1,77 @@
+//! What all RUN steps of a build share.
+
+use std::collections::BTreeMap;
+
+use frontend::{MountKind, RunNetwork, RunOp};
+
+use crate::config::BuilderConfig;
+use crate::entitlement::Grants;
+use crate::limits::{LimitError, Limits};
+use crate::request::BuildRequest;
+use crate::secret::{Masker, Search, Secrets};
+
+/// Build arguments that reach every RUN without an ARG (Dockerfile reference, "Predefined ARGs").
+const PROXY_NAMES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// What all RUN steps of a build share. None of it can change a result, so none of it but the
+/// network is part of a key.
+#[derive(Clone, Debug)]
+pub(crate) struct RunSettings {
+    /// The network of steps that do not choose one.
+    pub(crate) network: RunNetwork,
+    /// What steps may do beyond the sandbox.
+    pub(crate) grants: Grants,
+    pub(super) extra_hosts: Vec<(String, String)>,
+    pub(super) ca_certs: Vec<u8>,
+    pub(super) proxies: BTreeMap<String, String>,
+    pub(super) limits: Limits,
+    pub(super) secrets: Secrets,
+    pub(super) masker: Option<Masker>,
+}
+
+impl RunSettings {
+    /// Takes them from a request, under the caps of the builder.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] when more is asked for than the builder allows.
+    pub(crate) fn of(request: &BuildRequest, config: &BuilderConfig) -> Result<Self, LimitError> {
+        let proxies = PROXY_NAMES
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), request.build_args.get(*name)?.clone())))
+            .collect();
+        Ok(Self {
+            network: request.network,
+            grants: Grants::new(config.allow.clone(), request.allow.clone()),
+            extra_hosts: request.extra_hosts.clone(),
+            ca_certs: request.ca_certs.clone(),
+            proxies,
+            limits: request.limits.clone().within(&config.limits)?,
+            masker: Masker::new(&request.secrets),
+            secrets: request.secrets.clone(),
+        })
+    }
+
+    /// Prepares the search for the secrets that `op` can see.
+    pub(super) fn search_for(&self, op: &RunOp) -> Search {
+        let ids = op.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Secret { id, .. } => Some(id),
+            MountKind::Bind { .. }
+            | MountKind::Cache { .. }
+            | MountKind::Tmpfs { .. }
+            | MountKind::Ssh { .. } => None,
+        });
+        Search::new(ids.filter_map(|id| self.secrets.get_key_value(id)))
+    }
+}
