@@ -1,4 +1,5 @@
-//! Where a service listens and a client connects: `unix://PATH` or `tcp://HOST:PORT`.
+//! Where a service listens and a client connects: `unix://PATH`, `tcp://HOST:PORT` or
+//! `https://HOST:PORT`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,13 +18,22 @@ pub(crate) enum Address {
         /// Port; 0 lets the kernel choose where it listens.
         port: u16,
     },
+    /// A TCP port that speaks TLS.
+    Https {
+        /// As for [`Address::Tcp`].
+        host: String,
+        /// As for [`Address::Tcp`].
+        port: u16,
+    },
 }
 
 /// A text that names no place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
-    /// Neither `unix://` nor `tcp://`.
-    #[error("`{text}` is not an address: expected unix://PATH or tcp://HOST:PORT")]
+    /// None of the schemes.
+    #[error(
+        "`{text}` is not an address: expected unix://PATH, tcp://HOST:PORT or https://HOST:PORT"
+    )]
     Scheme { text: String },
     /// A socket path that depends on the current directory, or none.
     #[error("`{text}` needs an absolute path, such as unix:///run/rbuild/rbuild.sock")]
@@ -45,8 +55,13 @@ impl FromStr for Address {
                 Err(AddressError::Path { text: own() })
             };
         }
-        let rest =
-            text.strip_prefix("tcp://").ok_or_else(|| AddressError::Scheme { text: own() })?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| AddressError::Scheme { text: own() })?;
+        let has_tls = match scheme {
+            "tcp" => false,
+            "https" => true,
+            _ => return Err(AddressError::Scheme { text: own() }),
+        };
         let fault = || AddressError::HostPort { text: own() };
         let (host, port) = rest.rsplit_once(':').ok_or_else(fault)?;
         let port = port.parse().map_err(|_| fault())?;
@@ -60,7 +75,8 @@ impl FromStr for Address {
         if host.is_empty() || (bracketed.is_none() && !host.bytes().all(is_plain)) {
             return Err(fault());
         }
-        Ok(Self::Tcp { host: host.to_owned(), port })
+        let host = host.to_owned();
+        Ok(if has_tls { Self::Https { host, port } } else { Self::Tcp { host, port } })
     }
 }
 
@@ -68,10 +84,15 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp://{}", authority(host, *port)),
+            Self::Https { host, port } => write!(f, "https://{}", authority(host, *port)),
         }
     }
+}
+
+/// Returns `HOST:PORT`, an IPv6 address in brackets.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Tells whether `host` (no port, no brackets) can only mean this machine: a loopback address,
@@ -105,7 +126,8 @@ mod tests {
             ("port too big",  "tcp://127.0.0.1:70000",          None),
             ("with a path",   "tcp://127.0.0.1:80/x",           None),
             ("with a user",   "tcp://a@b:80",                   None),
-            ("other scheme",  "https://127.0.0.1:2375",         None),
+            ("tls",           "https://build.example:2376",     Some(Address::Https { host: "build.example".into(), port: 2376 })),
+            ("other scheme",  "ftp://127.0.0.1:2375",           None),
             ("nothing",       "",                               None),
         ];
         for (name, text, want) in cases {

@@ -12,6 +12,7 @@ use builder::{BuilderConfig, Entitlement, Entitlements, RegistryConfig};
 use serde::Deserialize;
 
 use crate::address::Address;
+use crate::client::{ClientAccess, ClientTable};
 use crate::fault::Fault;
 use crate::limits::LimitsTable;
 
@@ -93,6 +94,7 @@ pub(crate) struct ConfigFile {
     pub(crate) store: StoreTable,
     pub(crate) build: BuildTable,
     pub(crate) server: ServerTable,
+    pub(crate) client: ClientTable,
 }
 
 /// `[registries]`.
@@ -212,6 +214,8 @@ pub(crate) struct Flags {
 pub(crate) struct Settings {
     /// The service to be a client of; `None` builds in this process.
     pub(crate) host: Option<Address>,
+    /// How that service is spoken to.
+    pub(crate) client: ClientAccess,
     /// PEM files for RUN steps.
     pub(crate) ca_certs: Vec<PathBuf>,
     /// The network of RUN steps that do not choose one.
@@ -248,6 +252,7 @@ impl Settings {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
             host,
+            client: file.client.clone().access(environment)?,
             ca_certs: ca_certs(flags, environment, &file),
             network: flags.network.or(file.run.network).unwrap_or_default(),
             builder: BuilderConfig {
@@ -333,6 +338,7 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, Fault> {
         *cert = beside.join(&*cert);
     }
     file.store.root = file.store.root.map(|root| beside.join(root));
+    file.client.resolve(beside);
     Ok(file)
 }
 
@@ -455,6 +461,6 @@ jobs = 3
     fn a_bad_host_is_refused() {
         let environment = Environment::new(true, &[("RBUILD_HOST", "ftp://x")]);
         let fault = Settings::resolve(&Flags::default(), &environment).unwrap_err();
-        assert!(fault.causes[0].contains("expected unix://PATH or tcp://HOST:PORT"), "{fault}");
+        assert!(fault.causes[0].contains("expected unix://PATH"), "{fault}");
     }
 }

@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod server;
 mod signals;
+mod tls;
 mod wire;
 
 use std::process::ExitCode;

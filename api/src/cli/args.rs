@@ -44,7 +44,8 @@ pub(crate) struct Global {
     /// ~/.local/share/rbuild]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
-    /// Service to be a client of: unix://PATH or tcp://HOST:PORT [env: RBUILD_HOST]
+    /// Service to be a client of: unix://PATH, tcp://HOST:PORT or https://HOST:PORT
+    /// [env: RBUILD_HOST, its token in RBUILD_TOKEN]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) host: Option<String>,
     /// Mirror to try before a registry, such as docker.io=http://127.0.0.1:5000 (repeatable)
@@ -172,13 +173,27 @@ pub(crate) struct BuildArgs {
 /// Answer Docker clients and `rbuild --host`
 ///
 /// Listens on a socket file that its owner and group may use, or on a port of the loopback
-/// interface. SIGTERM lets running builds finish for ten seconds.
+/// interface; on another interface only with tokens or client certificates. SIGTERM lets running
+/// builds finish for ten seconds.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// unix://PATH or tcp://127.0.0.1:PORT [default: unix:///run/rbuild/rbuild.sock for root, else
     /// unix://$XDG_RUNTIME_DIR/rbuild/rbuild.sock]
     #[arg(long, value_name = "URL")]
     pub(crate) listen: Option<Address>,
+    /// File of lines `NAME SCOPE[,SCOPE] TOKEN`, scopes read, build, push and admin: requests need
+    /// one of the tokens. The token in RBUILD_TOKEN may do everything
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM file of the certificate to speak TLS with
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// PEM file of the authority that must have signed the clients' certificates
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
     /// PEM file of a certificate authority that RUN steps trust (repeatable) [env: RBUILD_CA_CERT]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Vec<PathBuf>,

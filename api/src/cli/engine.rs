@@ -21,7 +21,7 @@ impl Engine {
     /// Opens what the settings name.
     pub(super) async fn open(settings: &Settings) -> Result<Self, Fault> {
         if let Some(address) = &settings.host {
-            return Ok(Self::Remote(Client::new(address.clone())));
+            return Ok(Self::Remote(Client::open(address, &settings.client).await?));
         }
         let config = settings.builder.clone();
         Ok(Self::Local(blocking::run(move || Builder::open(config)).await?))

@@ -150,7 +150,7 @@ async fn execute(
 async fn version(settings: &Settings) -> Result<(), Fault> {
     let mut text = format!("rbuild {}\n", env!("CARGO_PKG_VERSION"));
     if let Some(address) = &settings.host {
-        let remote = Client::new(address.clone()).version().await?;
+        let remote = Client::open(address, &settings.client).await?.version().await?;
         let field =
             |name: &str| crate::format::printable(remote[name].as_str().unwrap_or("unknown"));
         let (server, api) = (field("Version"), field("ApiVersion"));

@@ -1,14 +1,16 @@
 //! The client of a service: the same commands, done elsewhere.
 
+mod access;
 mod build;
 mod context;
 mod image;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Method, Request, StatusCode, header};
-use builder::ErrorKind;
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use builder::{ErrorKind, blocking};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -16,15 +18,21 @@ use http_body_util::{BodyExt as _, Empty, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
 
-use crate::address::Address;
+pub(crate) use access::{ClientAccess, ClientTable};
+
+use crate::address::{Address, authority};
 use crate::fault::Fault;
 use crate::pipe;
 use crate::server::kind_of;
+use crate::tls;
 
 /// Connecting takes no longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +47,8 @@ const LINE_LIMIT: usize = 16 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     address: Address,
+    authorization: Option<HeaderValue>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// What is sent with a request.
@@ -68,8 +78,28 @@ impl Drop for Connection {
 
 impl Client {
     /// A client of the service at `address`; connects with the first request.
-    pub(crate) fn new(address: Address) -> Self {
-        Self { address }
+    ///
+    /// # Errors
+    ///
+    /// A token that no header can hold, or PEM files that cannot be used.
+    pub(crate) async fn open(address: &Address, access: &ClientAccess) -> Result<Self, Fault> {
+        let header = access.token.as_ref().map(|token| {
+            let value = HeaderValue::from_str(&format!("Bearer {token}"));
+            let mut value = value.map_err(|_| Fault::user("RBUILD_TOKEN holds odd characters"))?;
+            value.set_sensitive(true);
+            Ok::<_, Fault>(value)
+        });
+        let tls = match address {
+            Address::Unix(_) | Address::Tcp { .. } => None,
+            Address::Https { .. } => {
+                let access = access.clone();
+                let config = blocking::run(move || {
+                    tls::client(access.ca.as_deref(), access.identity.as_ref())
+                });
+                Some(Arc::new(config.await?))
+            }
+        };
+        Ok(Self { address: address.clone(), authorization: header.transpose()?, tls })
     }
 
     /// Sends a request and returns the answer if it is a good one.
@@ -87,6 +117,10 @@ impl Client {
             .uri(path)
             .header(header::HOST, self.host_header())
             .header(header::USER_AGENT, concat!("rbuild/", env!("CARGO_PKG_VERSION")));
+        let request = match &self.authorization {
+            Some(value) => request.header(header::AUTHORIZATION, value),
+            None => request,
+        };
         let request = match payload {
             Payload::Nothing => {
                 request.body(Empty::new().map_err(|never| match never {}).boxed_unsync())
@@ -108,10 +142,18 @@ impl Client {
         let connecting = async {
             Ok::<Box<dyn Stream>, io::Error>(match &self.address {
                 Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-                Address::Tcp { host, port } => {
+                Address::Tcp { host, port } | Address::Https { host, port } => {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
                     stream.set_nodelay(true)?;
-                    Box::new(stream)
+                    match &self.tls {
+                        None => Box::new(stream),
+                        Some(tls) => {
+                            let name = ServerName::try_from(host.clone());
+                            let name = name.map_err(io::Error::other)?;
+                            let connector = TlsConnector::from(Arc::clone(tls));
+                            Box::new(connector.connect(name, stream).await?)
+                        }
+                    }
                 }
             })
         };
@@ -130,8 +172,7 @@ impl Client {
     fn host_header(&self) -> String {
         match &self.address {
             Address::Unix(_) => "localhost".to_owned(),
-            Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Address::Tcp { host, port } => format!("{host}:{port}"),
+            Address::Tcp { host, port } | Address::Https { host, port } => authority(host, *port),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The one error type of the service's handlers: a status and Docker's `{"message": ..}`.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use builder::{ErrorKind, ImageError};
 use serde_json::json;
@@ -37,9 +38,17 @@ pub(crate) enum ApiError {
     /// Something asked for is not there.
     #[error("{0}")]
     NotFound(String),
-    /// A registry does not take the credentials.
+    /// A registry does not take the credentials, or this service knows no such token.
     #[error("{0}")]
     Unauthorized(String),
+    /// The token is for something else.
+    #[error("the token `{name}` is not for `{scope}`")]
+    Scope {
+        /// The token's name.
+        name: String,
+        /// What is asked for.
+        scope: &'static str,
+    },
     /// Something that Docker's engine does and this service does not.
     #[error("{0}")]
     NotHere(&'static str),
@@ -84,7 +93,7 @@ impl ApiError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::NotHere(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::Scope { .. } => StatusCode::FORBIDDEN,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Image(error) => status_of(error.kind()),
@@ -125,6 +134,11 @@ pub(crate) fn kind_of(status: StatusCode) -> ErrorKind {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "message": self.to_string() }));
-        (self.status(), body).into_response()
+        let mut response = (self.status(), body).into_response();
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"rbuild\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 }

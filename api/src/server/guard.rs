@@ -16,6 +16,8 @@ pub(crate) enum Exposure {
     Socket,
     /// By a port of the loopback interface.
     Loopback,
+    /// From other machines, by a token or a client certificate, which no web page has.
+    Network,
 }
 
 /// Refuses what a web page could send.

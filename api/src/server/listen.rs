@@ -1,5 +1,6 @@
 //! Sockets, connections, and the end of the service.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,8 +46,24 @@ const CLEAN_UP: Duration = Duration::from_secs(15);
 pub(crate) enum Listener {
     /// A socket file, removed at the end.
     Unix(UnixListener, SocketFile),
-    /// A port of the loopback interface.
-    Tcp(TcpListener),
+    /// A TCP port.
+    Tcp(TcpListener, Port),
+}
+
+/// How a TCP port is protected.
+#[derive(Clone, Default)]
+pub(crate) struct Port {
+    /// Speaks TLS.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// Whoever may do anything has shown a token or a certificate: other machines may ask.
+    pub(crate) is_guarded: bool,
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has_tls = self.tls.is_some();
+        f.debug_struct("Port").field("tls", &has_tls).field("is_guarded", &self.is_guarded).finish()
+    }
 }
 
 /// Removes the socket's file when dropped.
@@ -64,12 +82,18 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// A TCP address that other machines could reach, a socket in use, a directory that cannot be
-    /// written.
-    pub(crate) async fn bind(address: &Address) -> Result<Self, Fault> {
+    /// A TCP address that other machines could reach and nothing guards, a socket in use, a
+    /// directory that cannot be written.
+    pub(crate) async fn bind(address: &Address, guard: Port) -> Result<Self, Fault> {
         match address {
             Address::Unix(path) => Self::bind_unix(path).await,
-            Address::Tcp { host, port } => Self::bind_tcp(host, *port).await,
+            Address::Https { .. } if guard.tls.is_none() => {
+                let what = format!("listening on {address} needs a certificate and its key");
+                Err(Fault::user(what).with_help("name them with --tls-cert and --tls-key"))
+            }
+            Address::Tcp { host, port } | Address::Https { host, port } => {
+                Self::bind_tcp(host, *port, guard).await
+            }
         }
     }
 
@@ -102,12 +126,15 @@ impl Listener {
         Ok(Self::Unix(listener, file))
     }
 
-    async fn bind_tcp(host: &str, port: u16) -> Result<Self, Fault> {
+    async fn bind_tcp(host: &str, port: u16, guard: Port) -> Result<Self, Fault> {
         let refuse = || {
             let what = format!("refusing to listen on `{host}`: who reaches this port may build");
-            Fault::user(what).with_help("use a loopback address such as tcp://127.0.0.1:2375")
+            Fault::user(what).with_help(
+                "use a loopback address such as tcp://127.0.0.1:2375, or guard the port by \
+                 --token-file or --tls-client-ca",
+            )
         };
-        if !is_loopback(host) {
+        if !guard.is_guarded && !is_loopback(host) {
             return Err(refuse());
         }
         let listener = TcpListener::bind((host, port)).await.map_err(|error| {
@@ -116,7 +143,9 @@ impl Listener {
         })?;
         // A name of this machine's may have been given another address.
         match listener.local_addr() {
-            Ok(local) if local.ip().is_loopback() => Ok(Self::Tcp(listener)),
+            Ok(local) if guard.is_guarded || local.ip().is_loopback() => {
+                Ok(Self::Tcp(listener, guard))
+            }
             _ => Err(refuse()),
         }
     }
@@ -125,33 +154,60 @@ impl Listener {
     pub(crate) fn address(&self) -> Address {
         match self {
             Self::Unix(_, file) => Address::Unix(file.0.clone()),
-            Self::Tcp(listener) => {
-                let local = listener.local_addr();
-                local.map_or(Address::Tcp { host: String::new(), port: 0 }, |local| Address::Tcp {
-                    host: local.ip().to_string(),
-                    port: local.port(),
-                })
+            Self::Tcp(listener, guard) => {
+                let local = listener.local_addr().ok();
+                let host = local.map_or_else(String::new, |local| local.ip().to_string());
+                let port = local.map_or(0, |local| local.port());
+                match guard.tls {
+                    Some(_) => Address::Https { host, port },
+                    None => Address::Tcp { host, port },
+                }
             }
         }
     }
 
     /// Tells how peers reach it.
-    pub(crate) const fn exposure(&self) -> Exposure {
+    pub(crate) fn exposure(&self) -> Exposure {
         match self {
             Self::Unix(..) => Exposure::Socket,
-            Self::Tcp(_) => Exposure::Loopback,
+            Self::Tcp(listener, _) => match listener.local_addr() {
+                Ok(local) if !local.ip().is_loopback() => Exposure::Network,
+                _ => Exposure::Loopback,
+            },
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// Takes the next connection; what is left to agree on is done by [`Accepted::establish`].
+    async fn accept(&self) -> io::Result<Accepted> {
         Ok(match self {
-            Self::Unix(listener, _) => Box::new(listener.accept().await?.0),
-            Self::Tcp(listener) => {
+            Self::Unix(listener, _) => Accepted::Plain(Box::new(listener.accept().await?.0)),
+            Self::Tcp(listener, guard) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                match &guard.tls {
+                    Some(tls) => Accepted::Tls(stream, tls.clone()),
+                    None => Accepted::Plain(Box::new(stream)),
+                }
             }
         })
+    }
+}
+
+/// A connection that may still have to agree on TLS.
+enum Accepted {
+    Plain(Box<dyn Stream>),
+    Tls(TcpStream, TlsAcceptor),
+}
+
+impl Accepted {
+    async fn establish(self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Plain(stream) => Ok(stream),
+            Self::Tls(stream, acceptor) => {
+                let agreed = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await;
+                Ok(Box::new(agreed.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??))
+            }
+        }
     }
 }
 
@@ -179,14 +235,18 @@ pub(crate) async fn serve(listener: Listener, service: Service, shutdown: Cancel
                 continue;
             }
         };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_LIMIT)
-            .serve_connection(TokioIo::new(stream), answers.clone());
-        let shutdown = shutdown.clone();
+        let (shutdown, answers) = (shutdown.clone(), answers.clone());
         connections.spawn(async move {
             let _slot = slot;
+            let stream = match stream.establish().await {
+                Ok(stream) => stream,
+                Err(error) => return tracing::debug!(%error, "no TLS with a peer"),
+            };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(HEAD_LIMIT)
+                .serve_connection(TokioIo::new(stream), answers);
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,

@@ -4,6 +4,7 @@
 //! cancels its build. Every spawned task is tracked, and joined when the service ends.
 
 mod absent;
+mod access;
 mod auth;
 mod build;
 mod classic;
@@ -36,9 +37,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use access::Access;
 pub(crate) use error::kind_of;
 pub(crate) use guard::Exposure;
-pub(crate) use listen::{Listener, serve};
+pub(crate) use listen::{Listener, Port, serve};
 pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host};
 
 use error::ApiError;
@@ -59,6 +61,7 @@ struct Shared {
     builder: Builder,
     defaults: BuildDefaults,
     exposure: Exposure,
+    access: Access,
     root: std::path::PathBuf,
     builds: Arc<Semaphore>,
     build_number: AtomicU64,
@@ -77,11 +80,13 @@ impl Service {
         root: std::path::PathBuf,
         defaults: BuildDefaults,
         exposure: Exposure,
+        access: Access,
     ) -> Self {
         Self(Arc::new(Shared {
             builder,
             defaults,
             exposure,
+            access,
             root,
             builds: Arc::new(Semaphore::new(MAX_BUILDS)),
             build_number: AtomicU64::new(0),
@@ -153,6 +158,10 @@ async fn answer(service: Service, request: Request) -> Result<Response, ApiError
     let (head, body) = request.into_parts();
     guard::check(&head.headers, service.0.exposure)?;
     let (version, route) = Route::parse(&head.method, head.uri.path())?;
+    if let Some(scope) = route.scope() {
+        let who = service.0.access.judge(&head.headers, scope)?;
+        tracing::debug!(who, method = %head.method, path = head.uri.path(), "request");
+    }
     let query = query::pairs(head.uri.query());
     let call = Call { service, version, query, headers: head.headers };
     match route {

@@ -4,6 +4,7 @@
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::access::Scope;
 use super::error::ApiError;
 
 /// A version of Docker's Engine API: major and minor.
@@ -87,6 +88,33 @@ pub(crate) enum Absent {
 }
 
 impl Route {
+    /// Returns what a token must be for; nothing for what everybody may ask.
+    pub(crate) const fn scope(&self) -> Option<Scope> {
+        match self {
+            Self::Ping => None,
+            Self::Version
+            | Self::Info
+            | Self::DiskUsage
+            | Self::Events
+            | Self::Login
+            | Self::Images
+            | Self::Image(_)
+            | Self::History(_)
+            | Self::SaveImages
+            | Self::SaveImage(_)
+            | Self::Distribution(_)
+            | Self::Absent(_) => Some(Scope::Read),
+            Self::Build
+            | Self::NativeBuild
+            | Self::CancelBuild
+            | Self::LoadImages
+            | Self::Pull
+            | Self::Tag(_) => Some(Scope::Build),
+            Self::Push(_) => Some(Scope::Push),
+            Self::PruneBuilds | Self::PruneImages | Self::RemoveImage(_) => Some(Scope::Admin),
+        }
+    }
+
     /// Finds the route of `path`, versioned or not, and the version that its answer must have.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! dockerd and skopeo. `testdata/test.sh` installs what these tests need; they must run as root
 //! (they drop to an ordinary user themselves) and fail where something is missing.
 
+mod access;
 mod docker;
 mod embedded;
 mod engine;
