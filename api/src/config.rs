@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::client::{ClientAccess, ClientTable};
 use crate::fault::Fault;
 use crate::limits::LimitsTable;
+use crate::upkeep::HistoryTable;
 
 /// Where the system's settings are.
 const SYSTEM_FILE: &str = "/etc/rbuild/rbuild.toml";
@@ -93,6 +94,7 @@ pub(crate) struct ConfigFile {
     pub(crate) run: RunTable,
     pub(crate) store: StoreTable,
     pub(crate) build: BuildTable,
+    pub(crate) history: HistoryTable,
     pub(crate) server: ServerTable,
     pub(crate) client: ClientTable,
 }
@@ -266,6 +268,7 @@ impl Settings {
                     insecure: file.registries.insecure,
                     auth_file: environment.auth_file(),
                 },
+                history: file.history.limits(),
             },
         })
     }

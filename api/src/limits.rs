@@ -53,7 +53,7 @@ pub(crate) fn cpus(text: &str) -> Result<CpuTime, String> {
     Ok(CpuTime { quota_micros: quota_micros.ok_or_else(wrong)?, period_micros })
 }
 
-/// Parses wall time: seconds, or `90s`, `10m`, `1h30m`.
+/// Parses wall time: seconds, or `90s`, `10m`, `1h30m`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time such as 90s or 10m");
     if let Ok(seconds) = text.parse::<u64>() {
@@ -68,6 +68,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             "s" => 1,
             "m" => 60,
             "h" => 3600,
+            "d" => 86400,
             _ => return Err(wrong()),
         };
         let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds));

@@ -18,7 +18,9 @@ mod progress;
 mod report;
 mod server;
 mod signals;
+mod story;
 mod tls;
+mod upkeep;
 mod wire;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
 
-use cache::{CheckReport, PruneOptions, Pruned, Store, StoreError, Usage};
+use cache::{Builds, CheckReport, PruneOptions, Pruned, Store, StoreError, Usage};
 use frontend::Platform;
 use tokio_util::sync::CancellationToken;
 
@@ -12,8 +12,9 @@ use crate::build::{self, BuildError};
 use crate::config::BuilderConfig;
 use crate::error::ErrorKind;
 use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions};
+use crate::history;
 use crate::image::{self, HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
-use crate::progress::{Event, Events, Failure, Finished};
+use crate::progress::{Event, Events, Failure, Finished, SourceText};
 use crate::registry::{Registry, RegistryError};
 use crate::request::{BuildRequest, Credentials};
 use crate::run_image::{self, RunRequest};
@@ -128,6 +129,22 @@ impl Builder {
         events: Events,
         cancel: CancellationToken,
     ) -> Result<Finished, Box<Failure>> {
+        let (header, limits) = (history::header(&request), self.inner.config.history);
+        let (recorded, seen) = Events::channel();
+        let builds = self.inner.store.builds().clone();
+        let recording = crate::blocking::run(move || {
+            history::record(&builds, &header, limits, seen, &events);
+        });
+        let (result, ()) = tokio::join!(self.build_recorded(request, recorded, cancel), recording);
+        result
+    }
+
+    async fn build_recorded(
+        &self,
+        request: BuildRequest,
+        events: Events,
+        cancel: CancellationToken,
+    ) -> Result<Finished, Box<Failure>> {
         let mut source = None;
         let result = match self.leased() {
             Ok(inner) => build::build(&inner, request, &events, &cancel, &mut source).await,
@@ -144,6 +161,32 @@ impl Builder {
                 Err(Box::new(failure))
             }
         }
+    }
+
+    /// Says what a build of `request` would find in the cache, by the same events, without building
+    /// anything. No last event is sent.
+    ///
+    /// # Errors
+    ///
+    /// What would keep the build from beginning, with its source where there is one.
+    pub async fn preview(
+        &self,
+        request: BuildRequest,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<(), (Box<Failure>, Option<SourceText>)> {
+        let mut source = None;
+        let result = match self.leased() {
+            Ok(inner) => build::preview(&inner, request, events, cancel, &mut source).await,
+            Err(error) => Err(BuildError::store(error)),
+        };
+        result.map_err(|error| (Box::new(build::failure_of(&error, source.as_ref())), source))
+    }
+
+    /// Returns the past builds of the store.
+    #[must_use]
+    pub fn builds(&self) -> &Builds {
+        self.inner.store.builds()
     }
 
     /// Fetches an image from its registry, or makes sure that it is the registry's newest.

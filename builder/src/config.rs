@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::entitlement::Entitlements;
 use crate::limits::Limits;
@@ -20,6 +21,23 @@ pub struct BuilderConfig {
     pub allow: Entitlements,
     /// How registries are reached.
     pub registries: RegistryConfig,
+    /// How long past builds are remembered.
+    pub history: HistoryLimits,
+}
+
+/// How long past builds are remembered: as long as both hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Builds remembered at most.
+    pub builds: usize,
+    /// Age at which a build is forgotten.
+    pub age: Duration,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { builds: 200, age: Duration::from_secs(30 * 24 * 3600) }
+    }
 }
 
 /// How registries are reached.

@@ -14,6 +14,7 @@ mod entitlement;
 mod error;
 mod explain;
 mod export;
+mod history;
 mod image;
 mod key;
 mod layer;
@@ -32,7 +33,7 @@ mod source;
 mod userns;
 
 pub use builder::{Builder, OpenError, Pulled, Pushed};
-pub use config::{BuilderConfig, RegistryConfig};
+pub use config::{BuilderConfig, HistoryLimits, RegistryConfig};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use entitlement::{Entitlement, Entitlements};
 pub use error::{ErrorKind, causes};
@@ -41,6 +42,7 @@ pub use export::{
     ArchiveDest, ArchiveKind, ExportError, ExportImage, ImportOptions, LoadError, export, import,
     load, push,
 };
+pub use history::RecordedEvent;
 pub use image::{HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 pub use layer::{
     ApplyError, CompressError, DecompressError, GzipWriter, LayerStats, LimitedReader,

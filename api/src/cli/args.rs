@@ -67,6 +67,12 @@ pub(crate) enum Command {
     Save(SaveArgs),
     Load(LoadArgs),
     Run(RunArgs),
+    Explain(super::explain::ExplainArgs),
+    /// Look at past builds
+    Builds {
+        #[command(subcommand)]
+        command: super::builds::BuildsCommand,
+    },
     Du(UsageArgs),
     Prune(PruneArgs),
     /// Look after the store

@@ -50,7 +50,7 @@ pub(super) async fn build(
     }
 }
 
-async fn request(
+pub(super) async fn request(
     args: &BuildArgs,
     settings: &Settings,
     environment: &Environment,

@@ -2,10 +2,12 @@
 
 mod args;
 mod build;
+mod builds;
 mod certs;
 mod context;
 mod debug;
 mod engine;
+mod explain;
 mod fmt;
 mod image;
 mod limits;
@@ -142,6 +144,8 @@ async fn execute(
         Command::Debug { command } => {
             builder::blocking::run(move || debug::debug(&command, &environment)).await
         }
+        Command::Builds { command } => builds::builds(command, settings).await,
+        Command::Explain(args) => explain::explain(args, settings, &environment).await,
         Command::Version => version(&settings).await,
     }
     .map(|()| ExitCode::SUCCESS)

@@ -48,7 +48,7 @@ fn usage_json(usage: &Usage) -> serde_json::Value {
     })
 }
 
-fn store_fault(error: &StoreError) -> Fault {
+pub(super) fn store_fault(error: &StoreError) -> Fault {
     Fault::of(ErrorKind::Host, error)
 }
 

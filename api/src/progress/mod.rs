@@ -150,7 +150,7 @@ fn write_all(out: &mut impl Write, text: &str) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod samples {
+pub(crate) mod samples {
     //! One build for the tests of all views.
 
     use builder::{ErrorKind, Failure, OutputBytes, OutputStream, StepOutcome};
@@ -213,7 +213,7 @@ mod samples {
         ]
     }
 
-    pub(super) fn good() -> Vec<Event> {
+    pub(crate) fn good() -> Vec<Event> {
         let finished = |step, millis| Event::StepFinished {
             step,
             outcome: StepOutcome::Executed { reason: None },
@@ -236,7 +236,7 @@ mod samples {
         events
     }
 
-    pub(super) fn bad() -> Vec<Event> {
+    pub(crate) fn bad() -> Vec<Event> {
         let mut events = beginning();
         events.extend([
             Event::StepFailed { step: 2, millis: 1200 },

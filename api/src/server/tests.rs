@@ -33,6 +33,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         limits: builder::Limits::default(),
         allow: Entitlements::default(),
         registries: RegistryConfig::default(),
+        history: builder::HistoryLimits::default(),
     };
     let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();
     let router =

@@ -29,7 +29,7 @@ use crate::image::assemble::{assemble, layer_chain};
 use crate::op::RunSettings;
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
-use crate::source::{ResolvedImage, write_image};
+use crate::source::{ResolvedImage, Sources, write_image};
 use crate::{blocking, output, secret, solver};
 
 /// Where a failure's spans point into; filled as soon as the Dockerfile is read.
@@ -46,31 +46,9 @@ pub(crate) async fn build(
     let since = Instant::now();
     let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
     let outputs = request.outputs.clone();
-    let settings = RunSettings::of(&request, &inner.config)
-        .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
-    let secrets = request.secrets.clone();
-    let no_cache = request.no_cache;
-    let scope = Scope::of(&request);
     let sources = inner.sources_with(&request.credentials);
-
-    // Everything up to the solver may be dropped at any point: it only reads and waits.
-    let plan = tokio::select! {
-        () = cancel.cancelled() => return Err(BuildError::Cancelled),
-        plan = plan::make(inner, &sources, request, events, source) => plan?,
-    };
-    for warning in &plan.graph.warnings {
-        let text = source.as_ref().map_or("", |source| source.text.as_str());
-        events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;
-    }
-    for text in secret::short_notes(&secrets) {
-        events.send(Event::Note { text }).await;
-    }
-    guard::check(&plan.graph, &settings, &secrets)?;
-    let explainer = Arc::new(explainer(inner, &plan, scope));
-    let steps = Arc::new(Steps::announce(&plan.graph, &explainer, events).await);
-    let execution =
-        Execution::prepare(inner, &sources, &plan, settings, no_cache, &steps, events).await?;
-    let execution = Arc::new(execution);
+    let Prepared { plan, explainer, execution } =
+        prepare(inner, &sources, request, events, cancel, source).await?;
     let cached = execution.report_hits().await;
 
     let parallel = inner.config.parallel_steps;
@@ -95,6 +73,62 @@ pub(crate) async fn build(
         millis: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
         cached,
     })
+}
+
+/// Everything that a build knows before its first step.
+struct Prepared {
+    plan: Plan,
+    explainer: Arc<Explainer>,
+    execution: Arc<Execution>,
+}
+
+/// Plans `request`, and looks its steps up.
+async fn prepare(
+    inner: &Arc<Inner>,
+    sources: &Sources,
+    request: BuildRequest,
+    events: &Events,
+    cancel: &CancellationToken,
+    source: &mut SourceSlot,
+) -> Result<Prepared, BuildError> {
+    let settings = RunSettings::of(&request, &inner.config)
+        .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
+    let secrets = request.secrets.clone();
+    let no_cache = request.no_cache;
+    let scope = Scope::of(&request);
+
+    // Everything up to the solver may be dropped at any point: it only reads and waits.
+    let plan = tokio::select! {
+        () = cancel.cancelled() => return Err(BuildError::Cancelled),
+        plan = plan::make(inner, sources, request, events, source) => plan?,
+    };
+    for warning in &plan.graph.warnings {
+        let text = source.as_ref().map_or("", |source| source.text.as_str());
+        events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;
+    }
+    for text in secret::short_notes(&secrets) {
+        events.send(Event::Note { text }).await;
+    }
+    guard::check(&plan.graph, &settings, &secrets)?;
+    let explainer = Arc::new(explainer(inner, &plan, scope));
+    let steps = Arc::new(Steps::announce(&plan.graph, &explainer, events).await);
+    let execution =
+        Execution::prepare(inner, sources, &plan, settings, no_cache, &steps, events).await?;
+    Ok(Prepared { plan, explainer, execution: Arc::new(execution) })
+}
+
+/// Says what a build of `request` would find in the cache.
+pub(crate) async fn preview(
+    inner: &Arc<Inner>,
+    request: BuildRequest,
+    events: &Events,
+    cancel: &CancellationToken,
+    source: &mut SourceSlot,
+) -> Result<(), BuildError> {
+    let sources = inner.sources_with(&request.credentials);
+    let prepared = prepare(inner, &sources, request, events, cancel, source).await?;
+    prepared.execution.report_hits().await;
+    Ok(())
 }
 
 fn explainer(inner: &Inner, plan: &Plan, scope: Scope) -> Explainer {
