@@ -113,7 +113,7 @@ fn copy(table: KeyHasher, op: &CopyOp) -> KeyHasher {
 }
 
 fn run(table: KeyHasher, op: &RunOp, default_network: RunNetwork) -> KeyHasher {
-    let RunOp { args, env, cwd, user, mounts, network, insecure, files, devices } = op;
+    let RunOp { args, env, cwd, user, mounts, network, insecure, files, devices, hostname } = op;
     let network = match network {
         RunNetwork::Default => default_network,
         RunNetwork::None | RunNetwork::Host => *network,
@@ -134,6 +134,7 @@ fn run(table: KeyHasher, op: &RunOp, default_network: RunNetwork) -> KeyHasher {
         .field("insecure", &[u8::from(*insecure)])
         .map("files", files.iter().map(|file| (file.name.as_str(), file.content.as_str())))
         .list("devices", devices)
+        .field("hostname", hostname.as_deref().unwrap_or_default().as_bytes())
 }
 
 /// Writes a mount as one text, unambiguous because free texts are quoted.

@@ -69,6 +69,8 @@ pub struct StageHead {
     pub name: Option<Word>,
     /// `--platform`, variables live.
     pub platform: Option<Word>,
+    /// `--after`: earlier stages, by name or number, in the order written.
+    pub after: Vec<Word>,
     /// The keyword as written.
     pub keyword: Word,
     /// The whole instruction.

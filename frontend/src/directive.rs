@@ -9,7 +9,7 @@ use crate::ast::Word;
 use crate::check::CheckOptions;
 use crate::lines::Lines;
 use crate::nearest::did_you_mean;
-use crate::{Diagnostic, Span};
+use crate::{Diagnostic, Severity, Span};
 
 /// What the head of the file says about the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,7 +47,12 @@ pub(crate) fn parse(lines: &mut Lines<'_>, out: &mut Vec<Diagnostic>) -> Directi
             continue;
         }
         match lower.as_str() {
-            "syntax" => directives.syntax = Some(value),
+            "syntax" => {
+                if !is_dockerfile(&value.text) {
+                    out.push(not_fetched(&value.text, value.span));
+                }
+                directives.syntax = Some(value);
+            }
             "escape" => match value.text.as_str() {
                 "\\" => directives.escape = '\\',
                 "`" => directives.escape = '`',
@@ -67,6 +72,22 @@ pub(crate) fn parse(lines: &mut Lines<'_>, out: &mut Vec<Diagnostic>) -> Directi
         seen.push(lower);
     }
     directives
+}
+
+/// Whether a frontend image reads the language that is read here.
+fn is_dockerfile(syntax: &str) -> bool {
+    // What follows the name is for the frontend.
+    let image = syntax.split(char::is_whitespace).next().unwrap_or_default();
+    let image = image.strip_prefix("docker.io/").unwrap_or(image);
+    let name = image.split(['@', ':']).next().unwrap_or_default();
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0")
+}
+
+/// A warning that a frontend image was asked for.
+pub(crate) fn not_fetched(syntax: &str, span: Span) -> Diagnostic {
+    let message = format!("the frontend `{syntax}` is not fetched");
+    let warning = Diagnostic { severity: Severity::Warning, ..Diagnostic::error(span, message) };
+    warning.with_help("the file is read as a Dockerfile, syntax 1.26")
 }
 
 fn is_known(name: &str) -> bool {
@@ -115,7 +136,9 @@ mod tests {
         let cases = [
             ("none",                "FROM a",                             None,      '\\', 0),
             ("syntax",              "# syntax=docker/dockerfile:1\n",     Some("docker/dockerfile:1"), '\\', 0),
-            ("blanks and case",     "#  Syntax = x \n# ESCAPE=`\n",       Some("x"), '`',  0),
+            ("with arguments",      "# syntax=docker.io/docker/dockerfile@sha256:0 a\n", Some("docker.io/docker/dockerfile@sha256:0 a"), '\\', 0),
+            ("another language",    "# syntax=earthly/x\n",               Some("earthly/x"), '\\', 1),
+            ("blanks and case",     "#  Syntax = x \n# ESCAPE=`\n",       Some("x"), '`',  1),
             ("after a comment",     "# hello\n# escape=`\n",              None,      '\\', 0),
             ("after a blank line",  "\n# escape=`\n",                     None,      '\\', 0),
             ("unknown ends them",   "# foo=bar\n# escape=`\n",            None,      '\\', 0),

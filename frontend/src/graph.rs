@@ -48,6 +48,9 @@ pub struct Vertex {
     /// Results needed. For ops that change a root (Copy, MakeDir, Run, Merge) the first is that
     /// root.
     pub inputs: Vec<VertexId>,
+    /// Work that must be done first though nothing of it is used (`FROM --after`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<VertexId>,
     /// The platform that the work is done for.
     pub platform: Platform,
 }
@@ -258,6 +261,10 @@ pub struct RunOp {
     pub files: Vec<RunFile>,
     /// `--device` requests, as written.
     pub devices: Vec<String>,
+    /// The name of the machine that the command sees (`BUILDKIT_SANDBOX_HOSTNAME`); `None` is the
+    /// sandbox's choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
 }
 
 /// Where the files of [`RunOp::files`] are mounted while the command runs (as BuildKit does).

@@ -122,7 +122,8 @@ impl Execution {
         while let Some(id) = wanted.pop() {
             if !will_run[id.0] && self.cached(id).is_none() {
                 will_run[id.0] = true;
-                wanted.extend(&self.graph.vertices[id.0].inputs);
+                let vertex = &self.graph.vertices[id.0];
+                wanted.extend(vertex.inputs.iter().chain(&vertex.after));
             }
         }
         will_run

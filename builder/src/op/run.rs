@@ -117,6 +117,9 @@ fn describe(
         RunNetwork::None | RunNetwork::Host => op.network,
     }
     .into();
+    if let Some(hostname) = &op.hostname {
+        spec.hostname.clone_from(hostname);
+    }
     spec.extra_hosts.clone_from(&settings.extra_hosts);
     spec.ca_certs.clone_from(&settings.ca_certs);
     spec.limits.clone_from(&settings.limits);

@@ -135,7 +135,7 @@ impl Schedule {
 }
 
 fn distinct_inputs(vertex: &Vertex) -> Vec<VertexId> {
-    let mut inputs = vertex.inputs.clone();
+    let mut inputs = [vertex.inputs.as_slice(), &vertex.after].concat();
     inputs.sort_unstable();
     inputs.dedup();
     inputs
@@ -154,6 +154,7 @@ mod tests {
             .map(|inputs| Vertex {
                 op: Op::Scratch,
                 inputs: inputs.iter().copied().map(VertexId).collect(),
+                after: Vec::new(),
                 platform: Platform::host(),
             })
             .collect();
@@ -201,6 +202,17 @@ mod tests {
         for (name, shape, cached, want) in cases {
             assert_eq!(order(shape, cached), want, "{name}");
         }
+    }
+
+    #[test]
+    fn work_waits_for_what_it_only_stands_behind() {
+        let mut graph = graph(&[&[], &[0], &[0]]);
+        graph.vertices[2].after = vec![VertexId(1)];
+        let mut schedule = Schedule::new(&graph, |id| id.0 == 0);
+        assert_eq!(schedule.take_ready(), Some(VertexId(1)));
+        assert_eq!(schedule.take_ready(), None);
+        schedule.finish(VertexId(1));
+        assert_eq!(schedule.take_ready(), Some(VertexId(2)));
     }
 
     #[test]

@@ -114,7 +114,9 @@ impl Writer<'_> {
         for piece in pieces {
             if let Some(end) = end {
                 let gap = &self.source[end..piece.span.start.max(end)];
-                self.gap(gap, &mut text);
+                // The lines of a text that is copied stay aligned with its first.
+                let own = gap.rsplit('\n').next().filter(|_| piece.text.contains('\n'));
+                self.gap(gap, own.unwrap_or(INDENT), &mut text);
             }
             text.push_str(&piece.text);
             end = Some(piece.span.end);
@@ -122,16 +124,16 @@ impl Writer<'_> {
         text
     }
 
-    fn gap(&self, gap: &str, text: &mut String) {
+    fn gap(&self, gap: &str, indent: &str, text: &mut String) {
         text.push(' ');
         let Some((_, rest)) = gap.split_once('\n') else { return };
         text.push(self.escape);
         text.push_str(self.line_end);
         for comment in rest.lines().map(str::trim).filter(|line| line.starts_with('#')) {
-            text.push_str(INDENT);
+            text.push_str(indent);
             text.push_str(comment);
             text.push_str(self.line_end);
         }
-        text.push_str(INDENT);
+        text.push_str(indent);
     }
 }

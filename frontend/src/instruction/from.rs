@@ -7,12 +7,14 @@ use crate::syntax::Raw;
 
 use super::{Typing, words};
 
-const FLAGS: Known = &[("platform", Takes::Value)];
+/// `after` is buildah's: stages that must be finished first though nothing of them is used.
+const FLAGS: Known = &[("platform", Takes::Value), ("after", Takes::Values)];
 
 impl Typing<'_, '_> {
     pub(super) fn from(&mut self, raw: Raw) -> Option<StageHead> {
         let mut flags = self.flags(&raw, FLAGS);
         let platform = flags.value("platform");
+        let after = flags.values("after");
         let (base, name) = match words(&raw.arguments) {
             [base] => (base.clone(), None),
             [base, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => {
@@ -34,7 +36,7 @@ impl Typing<'_, '_> {
         self.check_word(&base);
         self.check_words(&platform);
         let Raw { keyword, span, text, comments, .. } = raw;
-        Some(StageHead { base, name, platform, keyword, span, text, comments })
+        Some(StageHead { base, name, platform, after, keyword, span, text, comments })
     }
 
     fn stage_name(&mut self, raw: &Raw, keyword: &Word, name: &Word) -> Option<Word> {

@@ -108,7 +108,10 @@ impl MountSpec {
         let boolean = || parse_bool(&value).ok_or_else(bad);
         match key.text.as_str() {
             "type" => self.kind = parse_type(word, &value)?,
-            "from" => self.from = Some(Word { text: value, span: word.span }),
+            "from" => {
+                let from = Word { text: value, span: word.span };
+                self.from = Some(from).filter(|from| !from.text.is_empty());
+            }
             "source" | "src" => self.source = value,
             "target" | "dst" | "destination" => self.target = value,
             "readonly" | "ro" => self.read_only = Some(boolean()?),

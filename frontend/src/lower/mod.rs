@@ -6,6 +6,7 @@
 //! Invariant: the work is bounded by [`budget::LIMIT`], whatever variables expand to.
 
 mod budget;
+mod builder_args;
 mod config;
 mod copy;
 mod history;
@@ -146,7 +147,7 @@ pub fn lower(
     };
     faults_of(&checks)?;
     let epoch = source_date_epoch(&plan, &mut checks);
-    warn_of_unused_arguments(dockerfile, options, &mut checks);
+    builder_args::warn(dockerfile, options, &mut checks);
     let mut lowering = Lowering::new(&plan, bases, checks);
     for &index in &reached {
         lowering.stage(index);
@@ -195,7 +196,7 @@ pub(crate) fn diagnose(
         }
     };
     source_date_epoch(&plan, &mut checks);
-    warn_of_unused_arguments(dockerfile, options, &mut checks);
+    builder_args::warn(dockerfile, options, &mut checks);
     let mut lowering = Lowering::new(&plan, bases, checks);
     for index in reached {
         lowering.stage(index);
@@ -237,35 +238,4 @@ fn source_date_epoch(plan: &Plan<'_>, checks: &mut Checks<'_>) -> Option<SourceD
             .with_help("it is a number of seconds since 1970, or `context`"),
     );
     None
-}
-
-/// Speaks of `--build-arg`s that no ARG of the file takes.
-fn warn_of_unused_arguments(
-    dockerfile: &Dockerfile,
-    options: &LowerOptions,
-    checks: &mut Checks<'_>,
-) {
-    let stages = dockerfile.stages.iter().flat_map(|stage| &stage.statements);
-    let declared: BTreeSet<&str> = dockerfile
-        .globals
-        .iter()
-        .chain(stages)
-        .flat_map(scope::declared)
-        .map(|declaration| declaration.name.text.as_str())
-        .collect();
-    for name in options.build_args.keys() {
-        if declared.contains(name.as_str()) || scope::is_predefined(name) {
-            continue;
-        }
-        let message = format!("no ARG takes the build argument `{name}`");
-        let help = crate::nearest::did_you_mean(name, declared.iter().copied());
-        let warning = Diagnostic {
-            severity: Severity::Warning,
-            ..Diagnostic::error(Span::default(), message)
-        };
-        checks.out.push(match help {
-            Some(help) => warning.with_help(help),
-            None => warning.with_help(format!("declare it: `ARG {name}`")),
-        });
-    }
 }

@@ -56,6 +56,8 @@ pub(super) struct Plan<'a> {
     declared: BTreeSet<&'a str>,
     pub(super) stages: Vec<PlannedStage<'a>>,
     pub(super) target: usize,
+    /// ARGs before the first FROM that have no default.
+    without_default: BTreeSet<&'a str>,
     names: Vec<Option<&'a str>>,
     /// Stages by name, in the order of the file.
     by_name: HashMap<&'a str, Vec<usize>>,
@@ -105,6 +107,7 @@ impl<'a> Plan<'a> {
             declared: declared.map(|declaration| declaration.name.text.as_str()).collect(),
             stages,
             target,
+            without_default: without_default(dockerfile),
             names,
             by_name,
             budget: Cell::default(),
@@ -235,13 +238,16 @@ impl<'a> Plan<'a> {
         if base.text.is_empty() {
             let mut error =
                 Diagnostic::error(head.base.span, format!("`{}` is blank", head.base.text));
-            error.help = self.nearest_global(&base);
+            error.help = self.how_to_set(&base);
             checks.out.push(error);
             return planned;
         }
         match self.base_source(index, &base.text, &planned.platform, head.base.span) {
             Ok(source) => planned.base = source,
-            Err(diagnostic) => checks.out.push(*diagnostic),
+            Err(mut diagnostic) => {
+                diagnostic.help = diagnostic.help.take().or_else(|| self.how_to_set(&base));
+                checks.out.push(*diagnostic);
+            }
         }
         // A stage on a stage works for the platform of that stage, whatever its own flag says.
         if let Source::Stage(base) = planned.base {
@@ -327,10 +333,17 @@ impl<'a> Plan<'a> {
         Some(expansion)
     }
 
-    fn nearest_global(&self, expansion: &Expansion) -> Option<String> {
-        let names = || self.globals.keys().map(String::as_str);
-        let found = expansion.unmatched.iter().find_map(|name| nearest(name, names()));
-        found.map(|name| format!("did you mean `${name}`?"))
+    /// Says how a variable of FROM that is not set can get its value.
+    fn how_to_set(&self, expansion: &Expansion) -> Option<String> {
+        let name = expansion.unmatched.first()?;
+        if self.without_default.contains(name.as_str()) {
+            return Some(format!("give `--build-arg {name}=VALUE`, or its ARG a default"));
+        }
+        let names = self.globals.keys().map(String::as_str);
+        Some(match nearest(name, names.chain(self.without_default.iter().copied())) {
+            Some(near) => format!("did you mean `${near}`?"),
+            None => format!("declare it before the first FROM: `ARG {name}=VALUE`"),
+        })
     }
 
     fn platform(&self, head: &StageHead, checks: &mut Checks<'_>) -> Option<Platform> {
@@ -339,7 +352,7 @@ impl<'a> Plan<'a> {
         let text = &expansion.text;
         if text.is_empty() {
             let mut error = Diagnostic::error(word.span, format!("`{}` is blank", word.text));
-            error.help = self.nearest_global(&expansion);
+            error.help = self.how_to_set(&expansion);
             checks.out.push(error);
             return None;
         }
@@ -403,10 +416,40 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// The stages that the stage `index` waits for (`FROM --after`).
+    pub(super) fn after(&self, index: usize) -> Vec<usize> {
+        let Some(stage) = self.stages.get(index) else { return Vec::new() };
+        stage.head.after.iter().filter_map(|word| self.resolve_stage(index, word).ok()).collect()
+    }
+
+    /// Resolves a name or number that must be an earlier stage's.
+    fn resolve_stage(&self, index: usize, word: &Word) -> Result<usize, Box<Diagnostic>> {
+        let names = self.names[..index].iter().flatten().copied();
+        let known = self.named_below(&word.text.to_lowercase(), index).is_some()
+            || word.text.parse::<usize>().is_ok();
+        match self.resolve(index, word) {
+            Ok(Source::Stage(stage)) => Ok(stage),
+            Err(fault) if known || self.by_name.contains_key(word.text.to_lowercase().as_str()) => {
+                Err(fault)
+            }
+            _ => {
+                let message = format!("`--after` names no stage above: `{}`", word.text);
+                let mut error = Diagnostic::error(word.span, message);
+                error.help = did_you_mean(&word.text, names);
+                Err(Box::new(error))
+            }
+        }
+    }
+
     fn check_references(&self, checks: &mut Checks<'_>) {
         for index in 0..self.stages.len() {
             for from in self.references(index) {
                 if let Err(diagnostic) = self.resolve(index, from) {
+                    checks.out.push(*diagnostic);
+                }
+            }
+            for stage in &self.stages[index].head.after {
+                if let Err(diagnostic) = self.resolve_stage(index, stage) {
                     checks.out.push(*diagnostic);
                 }
             }
@@ -440,6 +483,7 @@ impl<'a> Plan<'a> {
                     open.push(stage);
                 }
             }
+            open.extend(self.after(index));
         }
         reached.into_iter().collect()
     }
@@ -463,6 +507,13 @@ impl<'a> Plan<'a> {
     pub(super) fn label(&self, index: usize) -> String {
         self.names[index].map_or_else(|| index.to_string(), str::to_owned)
     }
+}
+
+/// Names the ARGs before the first FROM that have no default.
+fn without_default(dockerfile: &Dockerfile) -> BTreeSet<&str> {
+    let declared = dockerfile.globals.iter().flat_map(scope::declared);
+    let bare = declared.filter(|declaration| declaration.default.is_none());
+    bare.map(|declaration| declaration.name.text.as_str()).collect()
 }
 
 /// Returns what a named context stands for.

@@ -10,6 +10,7 @@ use crate::{
     Diagnostic, HEREDOC_DIR, MountKind, Op, RunFile, RunMount, RunNetwork, RunOp, VertexId,
 };
 
+use super::builder_args;
 use super::plan::Source;
 use super::stage::{Fault, Lowering, StageResult, with_shell};
 
@@ -65,6 +66,7 @@ impl Lowering<'_, '_> {
             insecure: run.security.as_ref().is_some_and(|word| word.text == "insecure"),
             files,
             devices: run.devices.iter().map(|device| device.text.clone()).collect(),
+            hostname: self.plan.options.build_args.get(builder_args::HOSTNAME).cloned(),
         });
         let vertex = self.vertices.add(op, inputs, stage.platform.clone());
         stage.root = vertex;
@@ -113,7 +115,7 @@ impl Lowering<'_, '_> {
         };
         let target = target(stage, &spec.target, span)?;
         let id = if spec.id.is_empty() { clean(&spec.target) } else { spec.id.clone() };
-        let namespace = self.plan.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
+        let namespace = self.plan.options.build_args.get(builder_args::CACHE_NAMESPACE);
         let id = match namespace.filter(|namespace| !namespace.is_empty()) {
             Some(namespace) => format!("{namespace}/{id}"),
             None => id,

@@ -118,7 +118,7 @@ pub(super) fn is_predefined(name: &str) -> bool {
         ["PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT", "STAGE"].contains(&rest)
     });
     is_platform
-        || name.starts_with("BUILDKIT_")
+        || super::builder_args::is_known(name)
         || name == "SOURCE_DATE_EPOCH"
         || PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
 }

@@ -1,6 +1,6 @@
 //! Lowering the stages one after the other, and the instructions of each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::ast::{Command, Instruction, StageHead, Statement, Word};
 use crate::check::{self, Checks};
@@ -85,6 +85,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
         let plan = self.plan;
         let planned = &plan.stages[index];
         self.index = index;
+        self.vertices.after = self.roots_of(&plan.after(index));
         let Some(mut stage) = self.base(planned) else { return };
         let inherited = match planned.base {
             Source::Stage(base) => plan::onbuild_triggers(plan.stages[base].statements),
@@ -123,6 +124,13 @@ impl<'a, 'o> Lowering<'a, 'o> {
         }
         self.relocated = None;
         self.results.insert(index, stage);
+    }
+
+    /// The last work of stages that were lowered before; a stage that does none has none.
+    fn roots_of(&self, stages: &[usize]) -> Vec<VertexId> {
+        let results = stages.iter().filter_map(|stage| self.results.get(stage));
+        let roots = results.map(|stage| stage.root).filter(|&root| self.vertices.is_work(root));
+        roots.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Begins a stage with what its base has; `None` where the budget does not allow it.

@@ -12,12 +12,15 @@ pub(super) struct Vertices {
     list: Vec<Vertex>,
     /// By hash; equality decides.
     known: HashMap<u64, Vec<VertexId>>,
+    /// What the work of the stage at hand must wait for.
+    pub(super) after: Vec<VertexId>,
 }
 
 impl Vertices {
     /// Returns the vertex that does this work.
     pub(super) fn add(&mut self, op: Op, inputs: Vec<VertexId>, platform: Platform) -> VertexId {
-        let vertex = Vertex { op, inputs, platform };
+        let after = if does_work(&op) { self.after.clone() } else { Vec::new() };
+        let vertex = Vertex { op, inputs, after, platform };
         let mut hasher = DefaultHasher::new();
         vertex.hash(&mut hasher);
         let same = self.known.entry(hasher.finish()).or_default();
@@ -28,6 +31,11 @@ impl Vertices {
         same.push(id);
         self.list.push(vertex);
         id
+    }
+
+    /// Whether a vertex does something, in place of standing for what is there.
+    pub(super) fn is_work(&self, id: VertexId) -> bool {
+        does_work(&self.list[id.0].op)
     }
 
     /// Drops what neither the output nor a step needs, keeping the order.
@@ -45,7 +53,7 @@ impl Vertices {
         }
         for id in (0..self.list.len()).rev() {
             if needed[id] {
-                for input in &self.list[id].inputs {
+                for input in self.list[id].inputs.iter().chain(&self.list[id].after) {
                     needed[input.0] = true;
                 }
             }
@@ -72,9 +80,17 @@ impl Vertices {
         let vertices = kept
             .map(|(mut vertex, _)| {
                 vertex.inputs = vertex.inputs.into_iter().filter_map(place).collect();
+                vertex.after = vertex.after.into_iter().filter_map(place).collect();
                 vertex
             })
             .collect();
         (vertices, output, steps)
+    }
+}
+
+fn does_work(op: &Op) -> bool {
+    match op {
+        Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Git(_) | Op::Http(_) => false,
+        Op::Copy(_) | Op::MakeDir(_) | Op::Run(_) | Op::Merge => true,
     }
 }

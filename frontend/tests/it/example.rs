@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use frontend::{
-    ContextOp, CopyOp, CopySource, HistoryStep, ImageOp, MakeDirOp, Op, Platform, RunNetwork,
-    RunOp, Step, Unpack, Vertex, VertexId,
+    ContextOp, CopyOp, CopySource, HistoryStep, ImageConfig, ImageOp, MakeDirOp, Op, Platform,
+    RunNetwork, RunOp, Step, Unpack, Vertex, VertexId,
 };
 
 use crate::support::{lower, options};
@@ -25,6 +25,7 @@ fn the_example_lowers_to_four_layers_and_a_config() {
     let vertex = |op: Op, inputs: &[usize]| Vertex {
         op,
         inputs: inputs.iter().copied().map(VertexId).collect(),
+        after: Vec::new(),
         platform: platform.clone(),
     };
     let want = [
@@ -61,6 +62,7 @@ fn the_example_lowers_to_four_layers_and_a_config() {
                 insecure: false,
                 files: Vec::new(),
                 devices: Vec::new(),
+                hostname: None,
             }),
             &[3],
         ),
@@ -90,11 +92,14 @@ fn the_example_lowers_to_four_layers_and_a_config() {
         entry(r#"ENTRYPOINT ["/bin/sh" "-c" "npm start"]"#, None),
     ];
     assert_eq!(graph.output.history, want);
-    let config = &graph.output.config;
+    check_config(&graph.output.config);
+    let rules: Vec<_> = graph.warnings.iter().filter_map(|warning| warning.rule).collect();
+    assert_eq!(rules, ["JSONArgsRecommended"]);
+}
+
+fn check_config(config: &ImageConfig) {
     assert_eq!(config.config.working_dir.as_deref(), Some("/app-node"));
     let entrypoint = ["/bin/sh", "-c", "npm start"].map(str::to_owned).to_vec();
     assert_eq!(config.config.entrypoint, Some(entrypoint));
     assert_eq!((config.created.as_deref(), config.architecture.as_str()), (None, "amd64"));
-    let rules: Vec<_> = graph.warnings.iter().filter_map(|warning| warning.rule).collect();
-    assert_eq!(rules, ["JSONArgsRecommended"]);
 }

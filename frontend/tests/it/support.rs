@@ -92,7 +92,10 @@ pub(crate) fn graph_text(graph: &BuildGraph) -> String {
     let json = |value: &dyn erased::Json| value.json();
     for (id, vertex) in graph.vertices.iter().enumerate() {
         let inputs: Vec<usize> = vertex.inputs.iter().map(|input| input.0).collect();
-        let _ = writeln!(text, "#{id} {inputs:?} {} {}", vertex.platform, json(&vertex.op));
+        let after: Vec<usize> = vertex.after.iter().map(|before| before.0).collect();
+        let after = if after.is_empty() { String::new() } else { format!(" after {after:?}") };
+        let (platform, op) = (&vertex.platform, json(&vertex.op));
+        let _ = writeln!(text, "#{id} {inputs:?}{after} {platform} {op}");
     }
     for step in &graph.steps {
         let stage = step.stage.as_deref().map(|stage| format!("{stage} ")).unwrap_or_default();

@@ -1,0 +1,4 @@
+ARG VERSION
+FROM busybox:$VERSION
+FROM busybox:${VERSOIN}-slim
+FROM --platform=$NOTHING busybox
