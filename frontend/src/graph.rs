@@ -171,8 +171,7 @@ pub struct CopyOp {
     pub sources: Vec<CopySource>,
     /// Absolute path in the root, cleaned, without trailing slash.
     pub destination: String,
-    /// The destination was written with a trailing slash, or is `.` or `/`, or there are several
-    /// sources: it names a directory.
+    /// The destination was written with a trailing slash, or is `.` or `/`: it names a directory.
     pub destination_is_dir: bool,
     /// `--chown` as written, expanded; names are looked up in the root.
     pub owner: Option<String>,

@@ -55,7 +55,9 @@ pub use graph::{
 };
 pub use ignore::{IgnoreError, IgnoreReason, IgnoreRules};
 pub use image_config::{Empty, Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig};
-pub use lower::{BaseImage, LowerOptions, Lowered, NamedContext, ResolvedBase, base_images, lower};
+pub use lower::{
+    BaseImage, LowerOptions, Lowered, NamedContext, ResolvedBase, base_images, image_span, lower,
+};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 pub use span::Span;

@@ -33,10 +33,14 @@ pub(crate) fn differences(ours: &Image, theirs: &Image, peer: Peer) -> BTreeMap<
     let mut found = BTreeMap::new();
     let (our_config, mut their_config) = (config_lines(&ours.config), config_lines(&theirs.config));
     if peer != Peer::Buildkit {
-        // A mark for Windows that only BuildKit writes on Linux too, and a value that the others
-        // do not inherit.
-        for field in ["ArgsEscaped", "author"] {
-            if let Some(line) = our_config.get(field) {
+        // A mark for Windows that only BuildKit writes on Linux too, a value that the others do not
+        // inherit, and the root, which is where they start from scratch without saying so.
+        for (field, value) in
+            [("ArgsEscaped", None), ("author", None), ("WorkingDir", Some("\"/\""))]
+        {
+            if let Some(line) = our_config.get(field)
+                && value.is_none_or(|value| line == value)
+            {
                 their_config.entry(field.to_owned()).or_insert_with(|| line.clone());
             }
         }
@@ -106,6 +110,9 @@ fn is_same_entry(ours: &Entry, theirs: &Entry) -> bool {
             || is_without_values(ours, theirs)
             || is_argument(ours, theirs)
             || are_same_ports(ours, theirs)
+            || are_same_without_flags(ours, theirs)
+            // Old versions of BuildKit print a pointer of Go; the config tells the check.
+            || ours.starts_with("HEALTHCHECK {") && theirs.starts_with("HEALTHCHECK &{")
     };
     is_same(&ours.created_by, &theirs.created_by)
         && Entry { created_by: String::new(), ..ours.clone() }
@@ -134,9 +141,24 @@ fn is_without_values(ours: &str, theirs: &str) -> bool {
     ours_count == theirs_count && is_in_order && rest.ends_with(&format!(" {command}"))
 }
 
-/// Whether `ARG A` is `ARG A=given` without the value.
+/// Whether `ARG A B=1` is `ARG A=given B=1` without the value.
 fn is_argument(ours: &str, theirs: &str) -> bool {
-    ours.starts_with("ARG ") && !ours.contains('=') && theirs.starts_with(&format!("{ours}="))
+    let mut rest = theirs;
+    let mut words = ours.split(' ').peekable();
+    if !ours.starts_with("ARG ") {
+        return false;
+    }
+    while let Some(word) = words.next() {
+        let Some(after) = rest.strip_prefix(word) else { return false };
+        let mut end = 0;
+        if after.starts_with('=') && !word.contains('=') {
+            let next = words.peek().map(|next| format!(" {next}"));
+            end = next.map_or(Some(after.len()), |next| after.find(&next)).unwrap_or(after.len());
+        }
+        rest = &after[end..];
+        rest = rest.strip_prefix(' ').unwrap_or(rest);
+    }
+    rest.is_empty()
 }
 
 /// Whether both expose the same; old versions of BuildKit print the ports as a map of Go.
@@ -146,6 +168,13 @@ fn are_same_ports(ours: &str, theirs: &str) -> bool {
         Some(list.split(' ').map(|port| port.trim_end_matches(":{}").to_owned()).collect())
     };
     theirs.starts_with("EXPOSE map[") && list(ours) == list(theirs)
+}
+
+/// Whether both copy the same; old versions of BuildKit leave `--chown` and `--chmod` out.
+fn are_same_without_flags(ours: &str, theirs: &str) -> bool {
+    let is_flag = |word: &&str| word.starts_with("--chown=") || word.starts_with("--chmod=");
+    let words: Vec<&str> = ours.split(' ').filter(|word| !is_flag(word)).collect();
+    (ours.starts_with("COPY ") || ours.starts_with("ADD ")) && words.join(" ") == theirs
 }
 
 /// Says where `image` is not what is stated; `base` is the tree that is not repeated in cases.
@@ -219,5 +248,16 @@ fn values_of_arguments_do_not_count() {
     for (ours, theirs, want) in cases {
         assert_eq!(is_without_values(ours, theirs), want, "{ours} and {theirs}");
     }
-    assert!(is_argument("ARG A", "ARG A=secret") && !is_argument("ARG A=1", "ARG A=1=2"));
+    #[rustfmt::skip]
+    let arguments = [
+        ("ARG A",       "ARG A=secret",         true),
+        ("ARG A B=1 C", "ARG A=x y B=1 C=z",    true),
+        ("ARG A=1",     "ARG A=1=2",            false),
+        ("ARG A B",     "ARG B=1 A=2",          false),
+        ("ARG A",       "ARG A=1 B=2",          true),
+        ("ENV A",       "ENV A=1",              false),
+    ];
+    for (ours, theirs, want) in arguments {
+        assert_eq!(is_argument(ours, theirs), want, "{ours} and {theirs}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Why a build failed.
 
-use frontend::Diagnostic;
+use frontend::{Diagnostic, Span};
 
 use crate::error::ErrorKind;
 
@@ -19,7 +19,10 @@ pub(crate) enum BuildError {
     /// The Dockerfile is faulty: each fault with its place.
     #[error("the Dockerfile has {} error{}", count(.diagnostics), plural(.diagnostics))]
     Dockerfile { diagnostics: Vec<Diagnostic> },
-    /// A base image cannot be had.
+    /// An image that the Dockerfile names at `span` cannot be had.
+    #[error("could not get the image `{image}`")]
+    Image { image: String, span: Span, source: Box<crate::source::SourceError> },
+    /// What an image is made of cannot be had.
     #[error(transparent)]
     Source(#[from] crate::source::SourceError),
     /// A step failed; `index` is its place in the plan.
@@ -48,6 +51,7 @@ impl BuildError {
             Self::Request { .. } | Self::Dockerfile { .. } => ErrorKind::User,
             Self::Context(error) => error.kind(),
             Self::Archive(error) => error.kind(),
+            Self::Image { source, .. } => source.kind(),
             Self::Source(error) => error.kind(),
             Self::Step { source, .. } => source.kind(),
             Self::Store(_) => ErrorKind::Host,

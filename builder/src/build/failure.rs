@@ -1,5 +1,7 @@
 //! From error to what the user reads.
 
+use frontend::Diagnostic;
+
 use super::error::BuildError;
 use crate::error::causes;
 use crate::op::OpError;
@@ -22,6 +24,13 @@ pub(crate) fn failure_of(error: &BuildError, source: Option<&SourceText>) -> Fai
             let text = source.map_or("", |source| source.text.as_str());
             failure.diagnostics =
                 diagnostics.iter().map(|it| SourceDiagnostic::new(it, text)).collect();
+        }
+        BuildError::Image { image, span, .. } => {
+            let text = source.map_or("", |source| source.text.as_str());
+            let message =
+                format!("`{image}` is neither in the store nor to be had from its registry");
+            failure.diagnostics =
+                vec![SourceDiagnostic::new(&Diagnostic::error(*span, message), text)];
         }
         BuildError::Step { index, source, .. } => {
             failure.step = *index;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use frontend::{
     BaseImage, BuildGraph, Diagnostic, Dockerfile, IgnoreRules, LowerOptions, Lowered,
-    NamedContext, Op, Platform, Reference, ResolvedBase, Severity, SourceDateEpoch, VertexId,
+    NamedContext, Op, Platform, Reference, ResolvedBase, Severity, SourceDateEpoch, Span, VertexId,
 };
 use futures_util::future::try_join_all;
 
@@ -90,7 +90,8 @@ pub(super) async fn make(
     let mut wanted: BTreeSet<BaseImage> =
         frontend::base_images(&dockerfile, &options).map_err(refuse)?.into_iter().collect();
     for _ in 0..MAX_ROUNDS {
-        let fetched = wanted.iter().map(|base| resolve(sources, base, policy));
+        let span = |base: &BaseImage| frontend::image_span(&dockerfile, &options, base);
+        let fetched = wanted.iter().map(|base| resolve(sources, base, policy, &span));
         for (base, image) in try_join_all(fetched).await? {
             let digest = image.manifest.digest.to_string();
             let config = image.config.clone();
@@ -121,10 +122,17 @@ async fn resolve(
     sources: &Sources,
     base: &BaseImage,
     policy: PullPolicy,
+    span: impl Fn(&BaseImage) -> Span,
 ) -> Result<(BaseImage, ResolvedImage), BuildError> {
     let reference = Reference::parse_normalized(&base.reference)
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
-    let image = sources.resolve(&reference.with_default_tag(), &base.platform, policy).await?;
+    let name = reference.familiar();
+    let resolved = sources.resolve(&reference.with_default_tag(), &base.platform, policy).await;
+    let image = resolved.map_err(|source| BuildError::Image {
+        image: name,
+        span: span(base),
+        source: Box::new(source),
+    })?;
     Ok((base.clone(), image))
 }
 

@@ -63,6 +63,12 @@ pub enum CopyError {
         /// The destination.
         path: PathBuf,
     },
+    /// More than one file to go where only one can be; BuildKit keeps the last of them.
+    #[error("several sources cannot go into one file: {} is no directory; end it with `/`", path.display())]
+    SeveralIntoFile {
+        /// The destination.
+        path: PathBuf,
+    },
     /// A destination whose name is reserved for deletions.
     #[error("`{}` cannot be the destination: its name is reserved for deletions in layers", path.display())]
     Reserved {
@@ -118,6 +124,7 @@ pub fn copy(
         op,
         owner,
         chmod: Chmod::new(op.mode.as_ref())?,
+        is_one: selection.items.len() == 1,
         upper: Upper::open(upper, root)?,
         stats: CopyStats::default(),
     };
@@ -140,6 +147,8 @@ struct Copy<'a> {
     /// `--chown`.
     owner: Option<(u32, u32)>,
     chmod: Chmod,
+    /// Whether only one thing was selected.
+    is_one: bool,
     upper: Upper,
     stats: CopyStats,
 }
@@ -193,8 +202,13 @@ impl Copy<'_> {
     fn file_target(&mut self, name: &[u8]) -> Result<Vec<u8>, CopyError> {
         let destination = self.destination()?;
         let node = self.upper.merged().lookup(&destination)?;
-        let is_dir = node.is_some_and(|node| node.metadata.is_dir());
-        Ok(if is_dir { join(&destination, name) } else { destination })
+        if node.is_some_and(|node| node.metadata.is_dir()) {
+            return Ok(join(&destination, name));
+        }
+        if !self.is_one {
+            return Err(CopyError::SeveralIntoFile { path: display_path(&destination) });
+        }
+        Ok(destination)
     }
 
     fn inline(&mut self, name: &str, content: &str) -> Result<(), CopyError> {

@@ -83,7 +83,7 @@ impl Lowering<'_, '_> {
             sources.iter().any(|source| matches!(source, CopySource::Path { wildcard: true, .. }));
         let unpacks = transfer.unpack.unwrap_or(is_add && has_local);
         let op = Op::Copy(CopyOp {
-            destination_is_dir: destination_is_dir || sources.len() > 1,
+            destination_is_dir,
             sources,
             destination,
             owner,

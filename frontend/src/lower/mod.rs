@@ -119,6 +119,15 @@ pub fn base_images(
     Ok(plan.images(&plan.reached()).into_iter().collect())
 }
 
+/// Returns where `image` is named first, among the stages that the target needs.
+#[must_use]
+pub fn image_span(dockerfile: &Dockerfile, options: &LowerOptions, image: &BaseImage) -> Span {
+    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let plan = Plan::new(dockerfile, options, &mut checks);
+    let reached = plan.reached();
+    reached.into_iter().find_map(|stage| plan.span_of(stage, image)).unwrap_or_default()
+}
+
 /// Lowers `dockerfile` for the target of `options`, with `bases` resolved.
 ///
 /// Expects a file that [`crate::parse`] found no errors in.

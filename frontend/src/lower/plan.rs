@@ -503,6 +503,18 @@ impl<'a> Plan<'a> {
         images
     }
 
+    /// Where the stage `index` names `image`, if it does.
+    pub(super) fn span_of(&self, index: usize, image: &BaseImage) -> Option<Span> {
+        let is_meant = |source: &Source| matches!(source, Source::Image(base) if base == image);
+        let stage = self.stages.get(index)?;
+        if is_meant(&stage.base) {
+            return Some(stage.head.base.span);
+        }
+        let mut references = self.references(index).into_iter();
+        let found = references.find(|from| self.resolve(index, from).is_ok_and(|s| is_meant(&s)));
+        found.map(|from| from.span)
+    }
+
     /// A stage's name or number, as messages and progress show it.
     pub(super) fn label(&self, index: usize) -> String {
         self.names[index].map_or_else(|| index.to_string(), str::to_owned)
