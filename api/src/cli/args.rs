@@ -86,6 +86,21 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DebugCommand,
     },
+    /// Print the shell's script that completes rbuild's commands
+    ///
+    /// For bash: `rbuild completions bash > /etc/bash_completion.d/rbuild`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands to a directory
+    ///
+    /// `rbuild man | man -l -` shows it.
+    Man {
+        /// Directory for rbuild.1, rbuild-build.1 and the rest
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Show the version, and the service's with --host
     Version,
 }
@@ -93,7 +108,14 @@ pub(crate) enum Command {
 impl Command {
     /// Tells whether the command works on the store when it is done by this process.
     pub(crate) const fn uses_store(&self) -> bool {
-        !matches!(self, Self::Version | Self::Debug { .. } | Self::Fmt(_))
+        !matches!(
+            self,
+            Self::Version
+                | Self::Completions { .. }
+                | Self::Man { .. }
+                | Self::Debug { .. }
+                | Self::Fmt(_)
+        )
     }
 }
 

@@ -11,6 +11,7 @@ mod explain;
 mod fmt;
 mod image;
 mod limits;
+mod pages;
 mod run;
 mod secrets;
 mod serve;
@@ -146,6 +147,8 @@ async fn execute(
         }
         Command::Builds { command } => builds::builds(command, settings).await,
         Command::Explain(args) => explain::explain(args, settings, &environment).await,
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { dir } => pages::manual(dir),
         Command::Version => version(&settings).await,
     }
     .map(|()| ExitCode::SUCCESS)

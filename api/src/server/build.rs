@@ -164,9 +164,12 @@ fn start(
     let of_task = service.clone();
     service.spawn(async move {
         let (_permit, _named) = (permit, named);
+        let _running = of_task.0.metrics.build_started();
         let build = async {
             // How it ended is in the events; Docker's own tell the names alone.
-            if let Ok(finished) = of_task.builder().build(request, events, cancel).await {
+            let ended = of_task.builder().build(request, events, cancel).await;
+            of_task.0.metrics.build_ended(&ended);
+            if let Ok(finished) = ended {
                 for tag in &finished.tags {
                     let event = EngineEvent::image("tag", finished.image_id.as_str(), tag);
                     of_task.0.events.tell(event);

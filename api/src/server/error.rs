@@ -61,6 +61,9 @@ pub(crate) enum ApiError {
     /// As much as may run at once is running.
     #[error("too many builds are running, try again later")]
     Busy,
+    /// The service is shutting down.
+    #[error("the service is shutting down")]
+    Ending,
     /// Something about an image.
     #[error("{}", builder::causes(&**.0).join(": "))]
     Image(Box<ImageError>),
@@ -95,7 +98,7 @@ impl ApiError {
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Forbidden(_) | Self::Scope { .. } => StatusCode::FORBIDDEN,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Ending => StatusCode::SERVICE_UNAVAILABLE,
             Self::Image(error) => status_of(error.kind()),
             Self::Build { kind, .. } => status_of(*kind),
         }

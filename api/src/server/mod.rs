@@ -16,6 +16,7 @@ mod image;
 mod import;
 mod listen;
 mod login;
+mod metrics;
 mod moment;
 mod prune;
 mod query;
@@ -45,6 +46,7 @@ pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host};
 
 use error::ApiError;
 use events::EventLog;
+use metrics::Metrics;
 use query::Pairs;
 use route::{Route, Version};
 
@@ -68,6 +70,7 @@ struct Shared {
     /// Builds under way that their clients gave a name, to be cancelled by it.
     named_builds: Mutex<HashMap<String, CancellationToken>>,
     events: EventLog,
+    metrics: Metrics,
     tasks: TaskTracker,
     /// Cancels everything that still runs.
     stop: CancellationToken,
@@ -92,6 +95,7 @@ impl Service {
             build_number: AtomicU64::new(0),
             named_builds: Mutex::default(),
             events: EventLog::new(),
+            metrics: Metrics::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
@@ -148,10 +152,12 @@ impl Call {
 }
 
 async fn dispatch(State(service): State<Service>, request: Request) -> Response {
-    answer(service, request).await.unwrap_or_else(|error| {
+    let response = answer(service.clone(), request).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "request refused");
         error.into_response()
-    })
+    });
+    service.0.metrics.answered(response.status());
+    response
 }
 
 async fn answer(service: Service, request: Request) -> Result<Response, ApiError> {
@@ -166,6 +172,9 @@ async fn answer(service: Service, request: Request) -> Result<Response, ApiError
     let call = Call { service, version, query, headers: head.headers };
     match route {
         Route::Ping => Ok(system::ping()),
+        Route::Health => Ok("ok\n".into_response()),
+        Route::Ready => metrics::ready(&call).await,
+        Route::Metrics => metrics::show(&call).await,
         Route::Version => Ok(system::version()),
         Route::Info => system::info(&call).await,
         Route::DiskUsage => system::disk_usage(&call).await,

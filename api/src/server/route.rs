@@ -21,6 +21,12 @@ pub(crate) const MIN_API_VERSION: Version = (1, 24);
 pub(crate) enum Route {
     /// `GET` and `HEAD /_ping`
     Ping,
+    /// `GET /healthz`
+    Health,
+    /// `GET /readyz`
+    Ready,
+    /// `GET /metrics`
+    Metrics,
     /// `GET /version`
     Version,
     /// `GET /info`
@@ -91,8 +97,9 @@ impl Route {
     /// Returns what a token must be for; nothing for what everybody may ask.
     pub(crate) const fn scope(&self) -> Option<Scope> {
         match self {
-            Self::Ping => None,
-            Self::Version
+            Self::Ping | Self::Health | Self::Ready => None,
+            Self::Metrics
+            | Self::Version
             | Self::Info
             | Self::DiskUsage
             | Self::Events
@@ -127,6 +134,9 @@ impl Route {
         let (want, route) = match parts {
             "_ping" if method == Method::HEAD => (Method::HEAD, Self::Ping),
             "_ping" => (Method::GET, Self::Ping),
+            "healthz" => (Method::GET, Self::Health),
+            "readyz" => (Method::GET, Self::Ready),
+            "metrics" => (Method::GET, Self::Metrics),
             "version" => (Method::GET, Self::Version),
             "info" => (Method::GET, Self::Info),
             "system/df" => (Method::GET, Self::DiskUsage),
@@ -234,6 +244,9 @@ mod tests {
             ("GET",    "/_ping",                                 Route::Ping),
             ("HEAD",   "/_ping",                                 Route::Ping),
             ("HEAD",   "/v1.47/_ping",                           Route::Ping),
+            ("GET",    "/healthz",                               Route::Health),
+            ("GET",    "/readyz",                                Route::Ready),
+            ("GET",    "/metrics",                               Route::Metrics),
             ("GET",    "/v1.24/version",                         Route::Version),
             ("GET",    "/info",                                  Route::Info),
             ("POST",   "/build",                                 Route::Build),

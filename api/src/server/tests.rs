@@ -127,5 +127,9 @@ async fn an_empty_store_is_described() {
     assert_eq!(json("/v1.47/system/df").await.get("ImageUsage"), None);
     assert_eq!(json("/version").await["ApiVersion"], "1.52");
     assert_eq!(json("/info").await["Images"], 0);
+    for (uri, want) in [("/healthz", "ok"), ("/readyz", "ok"), ("/metrics", "rbuild_store_bytes")] {
+        let answer = ask("GET", uri, &[]).await;
+        assert!(answer.status == StatusCode::OK && answer.body.contains(want), "{uri}");
+    }
     assert_eq!(json("/system/df").await["Images"], serde_json::json!([]));
 }

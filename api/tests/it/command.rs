@@ -102,3 +102,19 @@ fn a_terminal_gets_the_live_view() {
     let said = run("TERM=dumb");
     assert!(said.contains("[2/2] COPY Dockerfile /  CACHED") && !said.contains('\x1b'), "{said}");
 }
+
+#[test]
+fn completions_and_manual_pages_tell_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&rbuild(dir.path(), &["completions", shell]).stdout);
+        assert!(script.contains("prune") && script.contains("build-arg"), "{shell}: {script}");
+    }
+    let page = text(&rbuild(dir.path(), &["man"]).stdout);
+    assert!(page.starts_with(".ie") && page.contains("rbuild\\-build(1)"), "{page}");
+    let pages = dir.path().join("man1");
+    let made = rbuild(dir.path(), &["man", pages.to_str().unwrap()]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let build = std::fs::read_to_string(pages.join("rbuild-build.1")).unwrap();
+    assert!(build.contains("build\\-arg"), "{build}");
+}
