@@ -32,6 +32,7 @@ pub(crate) fn header(request: &BuildRequest) -> BuildHeader {
         }
         ContextInput::Tar(_) => "an archive".to_owned(),
         ContextInput::Empty => "nothing".to_owned(),
+        ContextInput::Url(url) => frontend::redact_url(url),
     };
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     BuildHeader {

@@ -8,6 +8,8 @@
 //! | image: digest of the manifest          | yes    | names it exactly; the reference does not enter: a tag is only a way to it |
 //! | COPY from a context: selected content  | yes    | names, kinds, modes, link targets, bytes; never mtime, inode, owner or host path |
 //! | COPY from a root: its key and the path | yes    | the root is immutable |
+//! | git: the commit, what is taken of it   | yes    | they name the files exactly; a branch is only a way to them |
+//! | URL: digest of its bytes               | yes    | it names them exactly; ETag, time and server are ways to them |
 //! | destination, owner, mode, exclude, parents, unpack | yes | they shape the result |
 //! | RUN: arguments, environment, cwd, user, mounts, network, security, devices, files | yes | the command can see them |
 //! | RUN: proxies without ARG, extra hosts, certificate authorities, limits | no | ways to reach the same bytes |
@@ -36,7 +38,8 @@ pub(crate) enum InputKey {
 /// The outside facts that a vertex's key needs beside its op.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
-    /// Digest of what the op selects from inputs that are [`InputKey::Files`].
+    /// Digest of what the op selects from inputs that are [`InputKey::Files`]; of files by URL, the
+    /// digest that stands for them.
     pub(crate) selection: Option<Digest>,
     /// The network that RUN steps without a choice of their own get.
     pub(crate) default_network: RunNetwork,
@@ -62,6 +65,7 @@ pub(crate) fn of(
             table.field("op", b"image").field("manifest", digest.as_bytes())
         }
         // Files from outside have no key: what is selected from them enters their users' keys.
+        // Those by URL are known by the digest that is the content here.
         Op::Context(_) | Op::Git(_) | Op::Http(_) => table.field("op", b"files"),
         Op::Copy(op) => copy(table, op),
         Op::MakeDir(MakeDirOp { path, owner }) => table

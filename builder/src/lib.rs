@@ -77,7 +77,7 @@ pub use sandbox::{
 };
 pub use secret::{SECRET_LIMIT, Secret, Secrets};
 pub use source::{
-    Distribution, Layer, LayerSource, PullPolicy, ResolvedImage, SourceError, Sources, built_layer,
-    read_image, write_image,
+    Distribution, GitError, HttpError, Layer, LayerSource, PullPolicy, RemoteError, ResolvedImage,
+    SourceError, Sources, built_layer, read_image, write_image,
 };
 pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};

@@ -16,10 +16,13 @@ use crate::secret::Secrets;
 pub struct BuildRequest {
     /// Where COPY and ADD find their files.
     pub context: ContextInput,
-    /// `--build-context`: a name and a directory, `docker-image://REF` or another kind.
+    /// `--build-context`: a name and a directory, `docker-image://REF`, `oci-layout://DIR`, or a
+    /// URL as in [`ContextInput::Url`].
     pub named_contexts: BTreeMap<String, String>,
     /// Where the Dockerfile is.
     pub dockerfile: DockerfileInput,
+    /// `--ignorefile`: a file of this machine in the place of those that would be looked for.
+    pub ignore_file: Option<PathBuf>,
     /// Names for the result, as given; checked before anything else happens.
     pub tags: Vec<String>,
     /// Stage to build; `None` is the last.
@@ -75,6 +78,8 @@ pub enum ContextInput {
     Directory(PathBuf),
     /// A tar, plain or compressed, as it arrives.
     Tar(Box<dyn Read + Send>),
+    /// A git repository, or an archive or a Dockerfile by http or https.
+    Url(String),
     /// Nothing: the Dockerfile came on standard input.
     Empty,
 }
@@ -84,6 +89,7 @@ impl fmt::Debug for ContextInput {
         match self {
             Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
             Self::Tar(_) => f.write_str("Tar"),
+            Self::Url(url) => f.debug_tuple("Url").field(&frontend::redact_url(url)).finish(),
             Self::Empty => f.write_str("Empty"),
         }
     }

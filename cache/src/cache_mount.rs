@@ -1,4 +1,5 @@
-//! Directories of `RUN --mount=type=cache`: they outlive steps and enter no key.
+//! Directories that outlive builds and enter no key: those of `RUN --mount=type=cache`, and what
+//! was fetched from elsewhere (git mirrors, downloads).
 //!
 //! One id has numbered slots, each a directory and a lock. Steps that share use slot 0 together; a
 //! step that locks has slot 0 alone; a private one takes the first slot that nobody uses.
@@ -39,9 +40,27 @@ pub struct CacheMount {
 impl CacheMount {
     /// Takes the directory of `id`; `None` when other steps have it now: ask again later.
     pub(crate) fn take(handle: &Handle, id: &str, sharing: Sharing) -> Result<Option<Self>> {
-        let _no_gc = handle.no_gc()?;
         // A hash, since an id is any text of a Dockerfile, `../..` among them.
-        let dir = handle.layout.cache_mounts().join(Digest::of(id.as_bytes()).hex());
+        Self::take_named(handle, &Digest::of(id.as_bytes()), id, sharing)
+    }
+
+    /// Takes the directory of something fetched, alone.
+    ///
+    /// What is hashed is no UTF-8, so no id that a Dockerfile can write leads here.
+    pub(crate) fn take_fetched(handle: &Handle, kind: &str, name: &str) -> Result<Option<Self>> {
+        let hashed = [b"\xff", kind.as_bytes(), b"\xff", name.as_bytes()].concat();
+        let shown = format!("{kind} {name}");
+        Self::take_named(handle, &Digest::of(&hashed), &shown, Sharing::Locked)
+    }
+
+    fn take_named(
+        handle: &Handle,
+        name: &Digest,
+        id: &str,
+        sharing: Sharing,
+    ) -> Result<Option<Self>> {
+        let _no_gc = handle.no_gc()?;
+        let dir = handle.layout.cache_mounts().join(name.hex());
         make_dir(&dir, false).at("create", &dir)?;
         let name = dir.join("id");
         if !name.exists() {

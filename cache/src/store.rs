@@ -149,6 +149,16 @@ impl Store {
         CacheMount::take(&self.parts.handle, id, sharing)
     }
 
+    /// Takes the directory that keeps what was fetched from `name`, a URL without credentials;
+    /// `None` when somebody else has it now. `kind` tells those of one name apart.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn fetched(&self, kind: &str, name: &str) -> Result<Option<CacheMount>> {
+        CacheMount::take_fetched(&self.parts.handle, kind, name)
+    }
+
     /// Brings everything to the disk with one syncfs(2): from then on a crash of the machine loses
     /// no snapshot and no record of this process.
     ///

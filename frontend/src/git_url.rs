@@ -1,11 +1,11 @@
 //! Git remotes among the sources of ADD and the contexts: URL, fragment and query.
 //!
 //! `https://host/repo.git#ref:subdir`, `git@host:repo.git`, `ssh://`, `git://`, and the query form
-//! with `ref`, `tag`, `branch`, `subdir`, `checksum`, `commit`, `keep-git-dir`, `submodules`
-//! (Dockerfile reference, "Adding a Git repository").
+//! with `ref`, `tag`, `branch`, `subdir`, `checksum`, `commit`, `keep-git-dir`, `submodules`, `mtime`
+//! and `fetch-by-commit` (Dockerfile reference, "Adding a Git repository").
 
-use crate::GitOp;
 use crate::check::parse_bool;
+use crate::{GitOp, url_credentials};
 
 /// A git source, with what its URL leaves open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,8 +47,10 @@ pub fn parse_git_source(text: &str) -> Result<Option<GitSource>, GitUrlError> {
     }
     let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let (url, credentials) = url_credentials::split(remote);
     let op = GitOp {
-        url: remote.to_owned(),
+        url,
+        credentials,
         reference: some(reference),
         subdir: some(subdir),
         submodules: true,
@@ -84,7 +86,7 @@ impl GitSource {
                 return fail(format!("the query names `{key}` twice"));
             }
             seen.push(key);
-            let is_switch = matches!(key, "keep-git-dir" | "submodules");
+            let is_switch = matches!(key, "keep-git-dir" | "submodules" | "fetch-by-commit");
             if value.is_empty() && !is_switch {
                 return fail(format!("the query's `{key}` lacks its value"));
             }
@@ -106,6 +108,13 @@ impl GitSource {
                 "checksum" | "commit" => agree("checksum", &mut self.op.checksum, value)?,
                 "keep-git-dir" => self.keep_git_dir = Some(boolean()?),
                 "submodules" => self.op.submodules = boolean()?,
+                "mtime" => match value.as_str() {
+                    "checkout" => self.op.checkout_time = true,
+                    "commit" => {}
+                    other => return fail(format!("`mtime` cannot be `{other}`")),
+                },
+                // A commit is always asked for by its id; what a server refuses is sought by name.
+                "fetch-by-commit" => drop(boolean()?),
                 other => return fail(format!("the query cannot have `{other}`")),
             }
         }
@@ -131,7 +140,7 @@ fn agree(what: &str, slot: &mut Option<String>, value: String) -> Result<(), Git
     }
 }
 
-fn percent_decode(text: &str) -> String {
+pub(crate) fn percent_decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -159,6 +168,8 @@ mod tests {
             ("https://a.b/c.git#main",           git("https://a.b/c.git", Some("main"), None)),
             ("https://a.b/c.git#main:d/e",       git("https://a.b/c.git", Some("main"), Some("d/e"))),
             ("https://a.b/c.git#:d",             git("https://a.b/c.git", None, Some("d"))),
+            ("https://u:p@a.b/c.git#x",          git("https://a.b/c.git", Some("x"), None)),
+            ("https://a.b/c.git?mtime=checkout&fetch-by-commit", git("https://a.b/c.git", None, None)),
             ("git@a.b:c/d.git",                  git("git@a.b:c/d.git", None, None)),
             ("git@a.b:c/d",                      git("git@a.b:c/d", None, None)),
             ("ssh://git@a.b/c",                  git("ssh://git@a.b/c", None, None)),
@@ -179,7 +190,9 @@ mod tests {
 
     #[test]
     fn malformed_queries() {
-        for query in ["ref=", "x=1", "ref=a&ref=b", "tag=a&branch=b", "submodules=maybe"] {
+        for query in
+            ["ref=", "x=1", "ref=a&ref=b", "tag=a&branch=b", "submodules=maybe", "mtime=now"]
+        {
             let url = format!("https://a.b/c.git?{query}");
             assert!(parse_git_source(&url).is_err(), "{query}");
         }

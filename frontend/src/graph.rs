@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{Diagnostic, ImageConfig, Platform, Span};
+use crate::{Diagnostic, ImageConfig, Platform, Span, UrlCredentials};
 
 /// Index of a vertex in [`BuildGraph::vertices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -151,17 +151,38 @@ pub struct GitOp {
     pub keep_git_dir: bool,
     /// Whether submodules are fetched.
     pub submodules: bool,
+    /// Whether files get the time of the checkout in place of the commit's.
+    pub checkout_time: bool,
+    /// What the URL gave to get in with; in no key and shown nowhere.
+    #[serde(skip)]
+    pub credentials: Option<UrlCredentials>,
 }
 
 /// See [`Op::Http`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct HttpOp {
-    /// `http` or `https`.
+    /// `http` or `https`, without credentials.
     pub url: String,
     /// `sha256:<hex>` that the body must have.
     pub checksum: Option<String>,
-    /// The name that the file gets: the last part of the URL's path.
+    /// The name that the file gets: the last part of the URL's path, decoded.
     pub file_name: String,
+    /// What the URL gave to get in with; in no key and shown nowhere.
+    #[serde(skip)]
+    pub credentials: Option<UrlCredentials>,
+}
+
+impl HttpOp {
+    /// Returns the download of `url` as a build context, named as BuildKit names it; `None` for
+    /// what is no URL of a file.
+    #[must_use]
+    pub fn context(url: &str) -> Option<Self> {
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return None;
+        }
+        let (url, credentials) = crate::url_credentials::split(url);
+        Some(Self { url, checksum: None, file_name: "context".to_owned(), credentials })
+    }
 }
 
 /// See [`Op::Copy`].

@@ -32,6 +32,7 @@ mod signal;
 mod span;
 mod stage;
 mod syntax;
+mod url_credentials;
 mod words;
 
 pub use ast::{
@@ -62,4 +63,5 @@ pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 pub use span::Span;
 pub use stage::{Parsed, parse, parse_with};
+pub use url_credentials::{UrlCredentials, redact_url};
 pub use words::{WordError, process_word, process_words};

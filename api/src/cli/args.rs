@@ -121,12 +121,13 @@ impl Command {
 
 /// Build an image; `rbuild -t x .` is short for `rbuild build -t x .`
 ///
-/// PATH is a directory, or `-` for standard input: a tar of the context (plain, gzip, bzip2, xz,
-/// zstd), or a Dockerfile. Progress goes to standard error.
+/// PATH is a directory; `-` for standard input: a tar of the context (plain, gzip, bzip2, xz, zstd),
+/// or a Dockerfile; or the URL of a git repository (URL#REF:DIRECTORY), of a tar or of a Dockerfile.
+/// Progress goes to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct BuildArgs {
-    /// Context directory, or `-`
+    /// Context directory, URL, or `-`
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
     /// Name of the result (repeatable)
@@ -136,6 +137,10 @@ pub(crate) struct BuildArgs {
     /// Dockerfile or Containerfile in the context]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Ignore file in the place of those that are looked for (FILE.dockerignore, .containerignore,
+    /// .dockerignore)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ignorefile: Option<PathBuf>,
     /// Write the result beside the store: type=oci|docker|local|tar,dest=PATH, a directory, or `-`
     /// for a tar on standard output (repeatable)
     #[arg(short, long, value_name = "SPEC", value_parser = output)]
@@ -158,7 +163,8 @@ pub(crate) struct BuildArgs {
     /// Entry of /etc/hosts in RUN steps (repeatable)
     #[arg(long, value_name = "HOST:ADDRESS", value_parser = crate::server::parse_extra_host)]
     pub(crate) add_host: Vec<(String, String)>,
-    /// Directory, or docker-image://NAME, for COPY --from=NAME and FROM NAME (repeatable)
+    /// Directory, docker-image://NAME, oci-layout://DIR[:TAG|@DIGEST], or the URL of a git repository
+    /// or an archive, for COPY --from=NAME and FROM NAME (repeatable)
     #[arg(long, value_name = "NAME=SOURCE", value_parser = pair)]
     pub(crate) build_context: Vec<(String, String)>,
     /// PEM file of a certificate authority that RUN steps trust; leaves no trace in the image

@@ -68,6 +68,7 @@ pub(super) async fn request(
         context,
         named_contexts: args.build_context.iter().cloned().collect(),
         dockerfile,
+        ignore_file: args.ignorefile.clone(),
         tags: args.tag.clone(),
         target: args.target.clone(),
         build_args: build_args(&args.build_arg, environment),

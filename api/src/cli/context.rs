@@ -31,7 +31,9 @@ pub(super) fn open(
         }
         return from_stdin(standard_input()?, file);
     }
-    refuse_url(path)?;
+    if is_url(path) {
+        return of_url(path, file);
+    }
     check_directory(path)?;
     let dockerfile = match file {
         None => DockerfileInput::InContext(None),
@@ -123,14 +125,25 @@ fn is_tar_header(head: &[u8]) -> bool {
     String::from_utf8(told).is_ok_and(|told| u32::from_str_radix(&told, 8) == Ok(sum))
 }
 
-fn refuse_url(path: &Path) -> Result<(), Fault> {
+/// Whether `path` names a context that the builder fetches. A directory of that name goes first.
+fn is_url(path: &Path) -> bool {
     const PREFIXES: [&str; 6] = ["http://", "https://", "git://", "git@", "ssh://", "github.com/"];
     let text = path.to_string_lossy();
-    if PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-        let what = format!("`{text}`: contexts from a URL are not supported");
-        return Err(Fault::user(what).with_help("fetch it first, and build the directory"));
-    }
-    Ok(())
+    let is_url = PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        || frontend::parse_git_source(&text).is_ok_and(|git| git.is_some());
+    is_url && fs::metadata(path).is_err()
+}
+
+/// Tells the Dockerfile of a context that is elsewhere: there, unless it is text at hand.
+fn of_url(path: &Path, file: Option<&Path>) -> Result<(ContextInput, DockerfileInput), Fault> {
+    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| not_text(path));
+    let dockerfile = match file {
+        Some(file) if file == Path::new("-") => {
+            DockerfileInput::Inline(read_text(standard_input()?)?)
+        }
+        file => DockerfileInput::InContext(file.map(text).transpose()?),
+    };
+    Ok((ContextInput::Url(text(path)?), dockerfile))
 }
 
 fn check_directory(path: &Path) -> Result<(), Fault> {
@@ -254,6 +267,25 @@ mod tests {
     }
 
     #[test]
+    fn urls_are_told_from_directories() {
+        let told = |path: &str, file: Option<&str>| {
+            let (context, dockerfile) = open(Path::new(path), file.map(Path::new)).unwrap();
+            format!("{context:?} {dockerfile:?}")
+        };
+        #[rustfmt::skip]
+        let cases = [
+            ("https://a.b/c.tar.gz",      None,      r#"Url("https://a.b/c.tar.gz") InContext(None)"#),
+            ("https://u:p@a.b/c.git#x:d", Some("f"), r#"Url("https://xxxxx:xxxxx@a.b/c.git#x:d") InContext(Some("f"))"#),
+            ("git@a.b:c/d.git",           None,      r#"Url("git@a.b:c/d.git") InContext(None)"#),
+            ("me@host:c",                 None,      r#"Url("me@host:c") InContext(None)"#),
+            ("github.com/a/b",            None,      r#"Url("github.com/a/b") InContext(None)"#),
+        ];
+        for (path, file, want) in cases {
+            assert_eq!(told(path, file), want, "{path}");
+        }
+    }
+
+    #[test]
     fn what_is_no_context_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("Dockerfile");
@@ -262,7 +294,6 @@ mod tests {
         let cases = [
             (PathBuf::from("imgaes"),                  "the context directory `imgaes` does not exist"),
             (file.clone(),                             &format!("the context `{}` is not a directory", file.display())),
-            (PathBuf::from("https://example.org/x"),   "`https://example.org/x`: contexts from a URL are not supported"),
         ];
         for (path, want) in cases {
             let fault = open(&path, None).err().unwrap();

@@ -1,9 +1,13 @@
 //! A build by a service: the context goes there, the events come back.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use axum::http::Method;
-use builder::{BuildRequest, ErrorKind, Event, Events, Failure, Finished, blocking};
+use builder::{
+    BuildRequest, ContextInput, DockerfileInput, ErrorKind, Event, Events, Failure, Finished,
+    blocking,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{self, RemoteContext};
@@ -46,7 +50,14 @@ impl Client {
             ..BuildQuery::default()
         };
         let (input, dockerfile) = (request.context, request.dockerfile);
-        let opened = blocking::run(move || RemoteContext::open(input, dockerfile)).await?;
+        if let ContextInput::Url(url) = &input {
+            query.remote = Some(url.clone());
+            refuse_with_url(&dockerfile, request.ignore_file.as_deref())?;
+        }
+        let ignore_file = request.ignore_file;
+        let opened =
+            blocking::run(move || RemoteContext::open(input, dockerfile, ignore_file.as_deref()))
+                .await?;
         query.dockerfile = opened.dockerfile().map(str::to_owned);
         let path = format!("/v1/builds?{}", query.encode());
         let work = self.exchange(&path, opened, events);
@@ -103,6 +114,17 @@ impl Client {
         }
         Err(Fault::new(ErrorKind::Remote, "the service ended the stream before the build was over"))
     }
+}
+
+/// Refuses what would have to be sent along with a context that the service fetches itself.
+fn refuse_with_url(dockerfile: &DockerfileInput, ignore_file: Option<&Path>) -> Result<(), Fault> {
+    let what = match (dockerfile, ignore_file) {
+        (DockerfileInput::InContext(_), None) => return Ok(()),
+        (DockerfileInput::InContext(_), Some(_)) => "--ignorefile",
+        _ => "-f with a Dockerfile of this machine",
+    };
+    let what = format!("{what} cannot be used with --host and a context from a URL");
+    Err(Fault::user(what).with_help("the service fetches the context, and reads both from it"))
 }
 
 /// Refuses what cannot be asked of a service.

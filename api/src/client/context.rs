@@ -24,6 +24,9 @@ const TEXT_LIMIT: u64 = 1 << 20;
 /// Names that are looked for when none is given, in this order.
 const DOCKERFILE_NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
 
+/// Ignore files of a whole context, in the order in which they are looked for.
+const IGNORE_NAMES: [&str; 2] = [".containerignore", ".dockerignore"];
+
 /// Deepest nesting of directories that is sent.
 const DEPTH_LIMIT: usize = 512;
 
@@ -58,22 +61,13 @@ pub(crate) struct RemoteContext {
 
 impl RemoteContext {
     /// Reads what must be known before anything is sent: the ignore file, and a Dockerfile that is
-    /// not in the context.
-    pub(crate) fn open(input: ContextInput, dockerfile: DockerfileInput) -> Result<Self, Fault> {
-        let mut context =
-            Self { input, rules: None, dockerfile: None, kept: Vec::new(), added: BTreeMap::new() };
-        let text = match dockerfile {
-            DockerfileInput::InContext(name) => {
-                context.dockerfile = name;
-                None
-            }
-            DockerfileInput::File(path) => Some(
-                read_file(&path)?
-                    .ok_or_else(|| Fault::file("read", &path, &io::ErrorKind::NotFound.into()))?,
-            ),
-            DockerfileInput::Inline(text) => Some(text.into_bytes()),
-        };
-        let root = match &context.input {
+    /// not in the context. `ignore_file` stands in for the ignore files that are looked for.
+    pub(crate) fn open(
+        input: ContextInput,
+        dockerfile: DockerfileInput,
+        ignore_file: Option<&Path>,
+    ) -> Result<Self, Fault> {
+        let root = match &input {
             ContextInput::Directory(root) => {
                 if !fs::metadata(root).map_err(|error| Fault::file("read", root, &error))?.is_dir()
                 {
@@ -81,16 +75,84 @@ impl RemoteContext {
                 }
                 Some(root.clone())
             }
-            ContextInput::Tar(_) | ContextInput::Empty => None,
+            // A tar goes as it is; what has a URL is fetched by the service.
+            ContextInput::Tar(_) | ContextInput::Empty | ContextInput::Url(_) => None,
         };
-        let ignore_text = match &root {
-            Some(root) => context.read_rules(root)?,
-            None => None,
+        let mut context =
+            Self { input, rules: None, dockerfile: None, kept: Vec::new(), added: BTreeMap::new() };
+        let (text, own) = context.read_dockerfile(dockerfile, root.as_deref())?;
+        let ignore_text = match (ignore_file, &root) {
+            (Some(path), _) => Some(context.replace_rules(path)?),
+            (None, Some(root)) => context.read_rules(root, own)?,
+            (None, None) => None,
+        };
+        let text = match (text, &root) {
+            // Beside the Dockerfile of the context its own rules would win over those given.
+            (None, Some(root)) if ignore_file.is_some() => Some(context.take_dockerfile(root)?),
+            (text, _) => text,
         };
         if let Some(text) = text {
             context.add_dockerfile(text, ignore_text);
         }
         Ok(context)
+    }
+
+    /// Returns the text of a Dockerfile that is not in the context, and the path of the ignore file
+    /// that is for the Dockerfile alone.
+    fn read_dockerfile(
+        &mut self,
+        dockerfile: DockerfileInput,
+        root: Option<&Path>,
+    ) -> Result<(Option<Vec<u8>>, Option<PathBuf>), Fault> {
+        match dockerfile {
+            DockerfileInput::InContext(name) => {
+                let found = name.clone().or_else(|| {
+                    let is_there = |name: &&str| root.is_some_and(|root| root.join(name).is_file());
+                    DOCKERFILE_NAMES.into_iter().find(is_there).map(str::to_owned)
+                });
+                self.dockerfile = name;
+                Ok((None, found.map(|name| format!("{name}.dockerignore").into())))
+            }
+            DockerfileInput::File(path) => {
+                let text = required(&path)?;
+                let mut own = std::path::absolute(&path)
+                    .map_err(|error| Fault::file("find", &path, &error))?
+                    .into_os_string();
+                own.push(".dockerignore");
+                Ok((Some(text), Some(own.into())))
+            }
+            DockerfileInput::Inline(text) => Ok((Some(text.into_bytes()), None)),
+        }
+    }
+
+    /// Reads the Dockerfile out of the context.
+    fn take_dockerfile(&self, root: &Path) -> Result<Vec<u8>, Fault> {
+        let names = match &self.dockerfile {
+            Some(name) => vec![name.as_str()],
+            None => DOCKERFILE_NAMES.to_vec(),
+        };
+        for name in &names {
+            if let Some(text) = read_file(&root.join(name))? {
+                return Ok(text);
+            }
+        }
+        let path = root.join(names[0]);
+        Err(Fault::file("read", &path, &io::ErrorKind::NotFound.into()))
+    }
+
+    /// Takes the rules of `path` in the place of those of the context.
+    fn replace_rules(&mut self, path: &Path) -> Result<Vec<u8>, Fault> {
+        let bytes = required(path)?;
+        self.set_rules(path, &bytes)?;
+        Ok(bytes)
+    }
+
+    fn set_rules(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Fault> {
+        let text = String::from_utf8_lossy(bytes);
+        let rules = IgnoreRules::parse(&text)
+            .map_err(|error| Fault::user(format!("`{}`: {error}", path.display())))?;
+        self.rules = Some(rules);
+        Ok(())
     }
 
     /// Returns the name of the Dockerfile in the tar.
@@ -99,22 +161,17 @@ impl RemoteContext {
     }
 
     /// Reads the ignore file: the Dockerfile's own first, then the context's.
-    fn read_rules(&mut self, root: &Path) -> Result<Option<Vec<u8>>, Fault> {
-        let name = self.dockerfile.as_deref().unwrap_or(DOCKERFILE_NAMES[0]);
-        let own = format!("{name}.dockerignore");
+    fn read_rules(&mut self, root: &Path, own: Option<PathBuf>) -> Result<Option<Vec<u8>>, Fault> {
         let names: Vec<PathBuf> = match &self.dockerfile {
             Some(name) => vec![name.into()],
             None => DOCKERFILE_NAMES.map(PathBuf::from).into(),
         };
         self.kept.extend(names);
-        for name in [own.as_str(), ".dockerignore", ".containerignore"] {
-            let path = root.join(name);
+        for name in own.into_iter().chain(IGNORE_NAMES.map(PathBuf::from)) {
+            let path = root.join(&name);
             let Some(bytes) = read_file(&path)? else { continue };
-            let text = String::from_utf8_lossy(&bytes);
-            let rules = IgnoreRules::parse(&text)
-                .map_err(|error| Fault::user(format!("`{}`: {error}", path.display())))?;
-            self.rules = Some(rules);
-            self.kept.push(name.into());
+            self.set_rules(&path, &bytes)?;
+            self.kept.push(name);
             return Ok(Some(bytes));
         }
         Ok(None)
@@ -139,6 +196,12 @@ impl RemoteContext {
     fn leads_to_kept(&self, dir: &Path) -> bool {
         self.kept.iter().any(|kept| kept.starts_with(dir))
     }
+}
+
+/// Returns the bytes of a small regular file that must be there.
+fn required(path: &Path) -> Result<Vec<u8>, Fault> {
+    let missing = || Fault::file("read", path, &io::ErrorKind::NotFound.into());
+    read_file(path)?.ok_or_else(missing)
 }
 
 /// Returns the bytes of a small regular file, `None` if there is none of that name.

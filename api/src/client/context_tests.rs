@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use super::*;
 
 fn sent(input: ContextInput, dockerfile: DockerfileInput) -> Vec<u8> {
-    let context = RemoteContext::open(input, dockerfile).unwrap();
+    let context = RemoteContext::open(input, dockerfile, None).unwrap();
     let mut bytes = Vec::new();
     write_tar(context, &mut bytes).unwrap();
     bytes
@@ -98,6 +98,64 @@ fn the_dockerfiles_own_rules_win() {
 }
 
 #[test]
+fn rules_are_found_in_their_order() {
+    #[rustfmt::skip]
+    let cases: [(&str, &[&str], &str); 4] = [
+        ("all there",     &["Dockerfile.dockerignore", ".containerignore", ".dockerignore"], "Dockerfile.dockerignore"),
+        ("not its own",   &[".containerignore", ".dockerignore"],                            ".containerignore"),
+        ("docker's",      &[".dockerignore"],                                                ".dockerignore"),
+        ("another's own", &["x.dockerignore", ".dockerignore"],                              ".dockerignore"),
+    ];
+    for (name, files, want) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "Dockerfile", "FROM scratch\n");
+        for file in files {
+            write(dir.path(), file, &format!("by-{file}\n"));
+            write(dir.path(), &format!("by-{file}"), "");
+        }
+        let tar =
+            sent(ContextInput::Directory(dir.path().into()), DockerfileInput::InContext(None));
+        assert!(!names(&tar).contains(&format!("by-{want}")), "{name}: {:?}", names(&tar));
+    }
+}
+
+#[test]
+fn a_given_ignore_file_stands_in_for_all_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let context = root.join("context");
+    write(&context, "Dockerfile", "FROM scratch\n");
+    write(&context, "Dockerfile.dockerignore", "a\n");
+    write(&context, "a", "");
+    write(&context, "b", "");
+    write(root, "given", "b\n");
+    let input = ContextInput::Directory(context);
+    let given = root.join("given");
+    let dockerfile = DockerfileInput::InContext(None);
+    let opened = RemoteContext::open(input, dockerfile, Some(&given)).unwrap();
+    let name = opened.dockerfile().unwrap().to_owned();
+    let mut tar = Vec::new();
+    write_tar(opened, &mut tar).unwrap();
+    let own = format!("{name}.dockerignore");
+    let want = ["Dockerfile", "Dockerfile.dockerignore", "a", name.as_str(), own.as_str()];
+    assert_eq!(names(&tar), want);
+}
+
+#[test]
+fn the_rules_beside_a_dockerfile_from_elsewhere_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let (context, file) = (dir.path().join("context"), dir.path().join("x"));
+    write(&context, "a", "");
+    write(&context, "b", "");
+    write(&context, ".dockerignore", "b\n");
+    write(dir.path(), "x", "FROM scratch\n");
+    write(dir.path(), "x.dockerignore", "a\n");
+    let tar = sent(ContextInput::Directory(context), DockerfileInput::File(file));
+    let names = names(&tar);
+    assert!(names.contains(&"b".to_owned()) && !names.contains(&"a".to_owned()), "{names:?}");
+}
+
+#[test]
 fn a_dockerfile_from_elsewhere_has_a_name_that_copy_does_not_see() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
@@ -106,7 +164,7 @@ fn a_dockerfile_from_elsewhere_has_a_name_that_copy_does_not_see() {
     write(root, ".dockerignore", "*.log");
     let input = ContextInput::Directory(root.to_owned());
     let dockerfile = DockerfileInput::Inline("FROM scratch\n".into());
-    let context = RemoteContext::open(input, dockerfile).unwrap();
+    let context = RemoteContext::open(input, dockerfile, None).unwrap();
     let name = context.dockerfile().unwrap().to_owned();
     assert!(name.starts_with(".dockerfile.") && name.len() == 32, "{name}");
     let rules = String::from_utf8(context.added[&format!("{name}.dockerignore")].clone()).unwrap();
@@ -134,6 +192,7 @@ fn what_cannot_be_sent_is_named() {
     let fault = RemoteContext::open(
         ContextInput::Directory(missing.clone()),
         DockerfileInput::InContext(None),
+        None,
     );
     let fault = fault.err().unwrap();
     assert!(fault.causes[0].contains(missing.to_str().unwrap()), "{fault}");
@@ -159,6 +218,6 @@ fn a_receiver_that_leaves_is_told_from_a_file_that_fails() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "a", "text");
     let input = ContextInput::Directory(dir.path().to_owned());
-    let context = RemoteContext::open(input, DockerfileInput::InContext(None)).unwrap();
+    let context = RemoteContext::open(input, DockerfileInput::InContext(None), None).unwrap();
     assert!(matches!(write_tar(context, &mut Full), Err(ContextError::Send(_))));
 }

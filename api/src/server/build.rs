@@ -136,8 +136,11 @@ fn request(
     call: &Call,
     complete: impl FnOnce(&mut BuildQuery),
 ) -> Result<(BuildQuery, Prepared), ApiError> {
-    guard::check_tar(&call.headers)?;
     let mut query = BuildQuery::parse(&call.query)?;
+    // A context that is fetched needs no body, and no body needs no type.
+    if query.remote.is_none() || call.headers.contains_key(CONTENT_TYPE) {
+        guard::check_tar(&call.headers)?;
+    }
     complete(&mut query);
     let credentials = auth::for_build(&call.headers)?;
     let defaults = call.service.0.defaults.clone();

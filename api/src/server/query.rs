@@ -29,6 +29,8 @@ pub(crate) struct BuildQuery {
     pub(crate) tags: Vec<String>,
     /// Path inside the context.
     pub(crate) dockerfile: Option<String>,
+    /// URL of the context, fetched by the service in the place of a body.
+    pub(crate) remote: Option<String>,
     /// Values of `--build-arg`; `None` is an argument named without a value.
     pub(crate) build_args: BTreeMap<String, Option<String>>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -78,6 +80,7 @@ impl BuildQuery {
         match name {
             "t" => self.tags.extend(non_empty(value)),
             "dockerfile" => self.dockerfile = non_empty(value),
+            "remote" => self.remote = non_empty(value),
             "buildargs" => self.build_args = json_map(name, value)?,
             "labels" => self.labels = json_map(name, value)?,
             "target" => self.target = non_empty(value),
@@ -98,8 +101,8 @@ impl BuildQuery {
                 _ => return unsupported(name, Some("only the classic builder's 1 is spoken")),
             },
             "isolation" if value == "default" => {}
-            "squash" | "cgroupparent" | "cachefrom" | "isolation" | "securityopt" | "remote"
-            | "session" | "outputs" => {
+            "squash" | "cgroupparent" | "cachefrom" | "isolation" | "securityopt" | "session"
+            | "outputs" => {
                 if asks_for_something(value) {
                     return unsupported(name, instead_of(name));
                 }
@@ -130,7 +133,7 @@ impl BuildQuery {
         allow
     }
 
-    /// Makes the request of a build whose context is `context`.
+    /// Makes the request of a build whose context is `context`, unless it has a URL.
     pub(crate) fn into_request(
         self,
         context: ContextInput,
@@ -141,9 +144,10 @@ impl BuildQuery {
         let given = |(name, value): (String, Option<String>)| Some((name, value?));
         let allow = self.consent(defaults);
         BuildRequest {
-            context,
+            context: self.remote.map_or(context, ContextInput::Url),
             named_contexts: BTreeMap::new(),
             dockerfile: DockerfileInput::InContext(self.dockerfile),
+            ignore_file: None,
             tags: self.tags,
             target: self.target,
             build_args: self.build_args.into_iter().filter_map(given).collect(),
@@ -183,6 +187,7 @@ impl BuildQuery {
         let platform = self.platform.as_ref().map(ToString::to_string);
         let texts = [
             ("dockerfile", self.dockerfile.as_deref()),
+            ("remote", self.remote.as_deref()),
             ("target", self.target.as_deref()),
             ("buildid", self.build_id.as_deref()),
             ("platform", platform.as_deref()),
@@ -216,7 +221,6 @@ fn unsupported<T>(name: &str, instead: Option<&'static str>) -> Result<T, ApiErr
 fn instead_of(name: &str) -> Option<&'static str> {
     match name {
         "cachefrom" => Some("the store's own cache is always used"),
-        "remote" => Some("send the context as a tar"),
         "session" | "outputs" => Some("they belong to BuildKit's protocol"),
         _ => None,
     }
@@ -365,6 +369,7 @@ mod tests {
         let query = BuildQuery {
             tags: vec!["reg.local:5000/a b/c:1".into(), "ü".into()],
             dockerfile: Some("a&b=c".into()),
+            remote: Some("https://u:p@a.b/c.git?ref=x#y:z".into()),
             build_args: [("K".into(), Some("v\n&".into())), ("N".into(), None)].into(),
             labels: [("l".into(), "\"".into())].into(),
             target: Some("x".into()),

@@ -2,9 +2,13 @@
 
 mod architecture;
 mod command;
+mod contexts;
 mod debug;
 mod fmt;
+mod git;
+mod http;
 mod service;
+mod sources;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -25,6 +25,9 @@ pub(crate) enum BuildError {
     /// What an image is made of cannot be had.
     #[error(transparent)]
     Source(#[from] crate::source::SourceError),
+    /// A context named by a URL cannot be had.
+    #[error("could not load the build context")]
+    Remote(#[from] crate::source::RemoteError),
     /// A step failed; `index` is its place in the plan.
     #[error("{step}")]
     Step { step: String, index: Option<usize>, source: Box<crate::op::OpError> },
@@ -53,6 +56,7 @@ impl BuildError {
             Self::Archive(error) => error.kind(),
             Self::Image { source, .. } => source.kind(),
             Self::Source(error) => error.kind(),
+            Self::Remote(error) => error.kind(),
             Self::Step { source, .. } => source.kind(),
             Self::Store(_) => ErrorKind::Host,
             Self::Export(error) => error.kind(),

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
 use super::plan::Plan;
+use super::remotes;
 use super::steps::Steps;
 use crate::blocking;
 use crate::builder::Inner;
@@ -19,7 +20,7 @@ use crate::key::{self, Content, InputKey};
 use crate::op::{self, OpError, Root, RunSettings, Selection, Step};
 use crate::progress::Events;
 use crate::solver::Work;
-use crate::source::{ResolvedImage, Sources};
+use crate::source::{RemoteFiles, ResolvedImage, Sources};
 
 /// A vertex's place in the cache.
 #[derive(Debug, Default)]
@@ -32,6 +33,9 @@ struct Keyed {
     /// What a COPY's key was made of.
     selection: Option<Arc<Selection>>,
 }
+
+/// Files by URL, settled.
+pub(super) type Remotes = BTreeMap<VertexId, Arc<RemoteFiles>>;
 
 /// When a vertex ran.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +54,7 @@ pub(crate) struct Execution {
     keyed: Vec<Keyed>,
     images: BTreeMap<VertexId, Arc<ResolvedImage>>,
     files: BTreeMap<VertexId, Arc<FileRoot>>,
+    remotes: Remotes,
     settings: Arc<RunSettings>,
     steps: Arc<Steps>,
     events: Events,
@@ -78,8 +83,11 @@ impl Execution {
         let keyed = {
             let (graph, files) = (Arc::clone(&graph), files.clone());
             let explainer = Arc::clone(steps.explainer());
-            blocking::run(move || key_all(&store, &graph, &files, network, no_cache, &explainer))
-                .await?
+            let remotes = plan.remotes.clone();
+            blocking::run(move || {
+                key_all(&store, &graph, &files, &remotes, network, no_cache, &explainer)
+            })
+            .await?
         };
         steps.looked_up().await;
         Ok(Self {
@@ -89,6 +97,7 @@ impl Execution {
             keyed,
             images,
             files,
+            remotes: plan.remotes.clone(),
             settings: Arc::new(settings),
             steps: Arc::clone(steps),
             events: events.clone(),
@@ -140,7 +149,7 @@ impl Execution {
 
     /// Wraps the failure of a vertex with the name of its step.
     pub(super) fn step_error(&self, vertex: VertexId, error: OpError) -> BuildError {
-        let index = self.steps.index_of(vertex);
+        let index = remotes::step_of(&self.graph, vertex);
         let step = index.map_or_else(String::new, |index| self.graph.steps[index].text.clone());
         BuildError::Step { step, index, source: Box::new(error) }
     }
@@ -167,9 +176,13 @@ impl Execution {
                 let snapshot = self.sources.materialize(image, &self.events).await?;
                 Ok(snapshot.map_or(Root::Empty, Root::Snapshot))
             }
-            Op::Context(_) | Op::Git(_) | Op::Http(_) => {
+            Op::Context(_) => {
                 let files = self.files.get(&id).expect("the plan loaded every source of files");
                 Ok(Root::Files(Arc::clone(files)))
+            }
+            Op::Git(_) | Op::Http(_) => {
+                let remote = self.remotes.get(&id).expect("every URL was settled before keys were");
+                Ok(Root::Files(remote.files(&self.sources, &self.events).await?))
             }
             Op::Copy(op) => {
                 let (op, selected) = (op.clone(), self.keyed[id.0].selection.clone());
@@ -277,6 +290,7 @@ fn key_all(
     store: &Store,
     graph: &BuildGraph,
     files: &BTreeMap<VertexId, Arc<FileRoot>>,
+    remotes: &Remotes,
     default_network: RunNetwork,
     no_cache: bool,
     explainer: &Explainer,
@@ -300,7 +314,8 @@ fn key_all(
                 source: Box::new(source),
             }
         })?;
-        let content = Content { selection: taken.digest, default_network };
+        let identity = remotes.get(&VertexId(index)).map(|remote| remote.identity());
+        let content = Content { selection: taken.digest.or(identity), default_network };
         let (key, components) = key::of(vertex, &inputs, &content);
         let record = if no_cache || !below_is_cached(graph, &keyed, vertex) {
             None

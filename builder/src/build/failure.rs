@@ -36,6 +36,7 @@ pub(crate) fn failure_of(error: &BuildError, source: Option<&SourceText>) -> Fai
             failure.step = *index;
             describe_op(source, &mut failure);
         }
+        BuildError::Remote(error) => failure.help = error.help(),
         BuildError::Context(_)
         | BuildError::Archive(_)
         | BuildError::Source(_)
@@ -77,6 +78,7 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
                     .to_owned(),
             );
         }
+        OpError::Remote(error) => failure.help = error.help(),
         OpError::Unsupported { .. }
         | OpError::Copy(_)
         | OpError::Select(_)

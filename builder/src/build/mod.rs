@@ -6,6 +6,7 @@ mod failure;
 mod guard;
 mod inputs;
 mod plan;
+mod remotes;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use crate::image::assemble::{assemble, layer_chain};
 use crate::op::RunSettings;
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
-use crate::source::{ResolvedImage, Sources, write_image};
+use crate::source::{ResolvedImage, SourceSecrets, Sources, write_image};
 use crate::{blocking, output, secret, solver};
 
 /// Where a failure's spans point into; filled as soon as the Dockerfile is read.
@@ -94,13 +95,14 @@ async fn prepare(
     let settings = RunSettings::of(&request, &inner.config)
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
     let secrets = request.secrets.clone();
+    let source_secrets = SourceSecrets::new(secrets.clone());
     let no_cache = request.no_cache;
     let scope = Scope::of(&request);
 
     // Everything up to the solver may be dropped at any point: it only reads and waits.
-    let plan = tokio::select! {
+    let mut plan = tokio::select! {
         () = cancel.cancelled() => return Err(BuildError::Cancelled),
-        plan = plan::make(inner, sources, request, events, source) => plan?,
+        plan = plan::make(inner, sources, request, &source_secrets, events, source) => plan?,
     };
     for warning in &plan.graph.warnings {
         let text = source.as_ref().map_or("", |source| source.text.as_str());
@@ -112,6 +114,10 @@ async fn prepare(
     guard::check(&plan.graph, &settings, &secrets)?;
     let explainer = Arc::new(explainer(inner, &plan, scope));
     let steps = Arc::new(Steps::announce(&plan.graph, &explainer, events).await);
+    plan.remotes = tokio::select! {
+        () = cancel.cancelled() => return Err(BuildError::Cancelled),
+        remotes = remotes::settle(&plan.graph, sources, &source_secrets, events) => remotes?,
+    };
     let execution =
         Execution::prepare(inner, sources, &plan, settings, no_cache, &steps, events).await?;
     Ok(Prepared { plan, explainer, execution: Arc::new(execution) })

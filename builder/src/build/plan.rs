@@ -4,20 +4,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cache::Store;
 use frontend::{
-    BaseImage, BuildGraph, Diagnostic, Dockerfile, IgnoreRules, LowerOptions, Lowered,
-    NamedContext, Op, Platform, Reference, ResolvedBase, Severity, SourceDateEpoch, Span, VertexId,
+    BaseImage, BuildGraph, Diagnostic, Dockerfile, HttpOp, IgnoreRules, LowerOptions, Lowered,
+    NamedContext, Op, Platform, Reference, ResolvedBase, Severity, SourceDateEpoch, Span, Vertex,
+    VertexId,
 };
 use futures_util::future::try_join_all;
 
 use super::SourceSlot;
 use super::error::BuildError;
-use super::inputs::{self, Inputs};
+use super::execute::Remotes;
+use super::inputs::{Fetcher, Inputs, Origins};
 use crate::builder::Inner;
 use crate::context::FileRoot;
 use crate::progress::{Event, Events, SourceText};
 use crate::request::BuildRequest;
-use crate::source::{PullPolicy, ResolvedImage, Sources};
+use crate::source::{
+    PullPolicy, RemoteContext, ResolvedImage, SourceSecrets, Sources, parse_remote,
+};
+
+/// Build arguments that mean something here.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
+/// What `--build-context` takes.
+const CONTEXT_FORMS: &str = "give a directory, docker-image://NAME, oci-layout://DIR[:TAG|@DIGEST], \
+                             or the URL of a git repository or an archive";
 
 /// Rounds of "lower, then fetch what ONBUILD triggers name": each base can add one more.
 const MAX_ROUNDS: usize = 16;
@@ -29,6 +42,8 @@ pub(super) struct Plan {
     /// Stands for every time of the result, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub(super) epoch: Option<i64>,
     inputs: Inputs,
+    /// Files by URL; settled after the plan is announced, so that a failure is that of a step.
+    pub(super) remotes: Remotes,
     /// By the digest that the graph names them with.
     images: BTreeMap<String, Arc<ResolvedImage>>,
 }
@@ -61,11 +76,14 @@ pub(super) async fn make(
     inner: &Inner,
     sources: &Sources,
     request: BuildRequest,
+    secrets: &SourceSecrets,
     events: &Events,
     source: &mut SourceSlot,
 ) -> Result<Plan, BuildError> {
     let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
-    let (named_contexts, directories) = named_contexts(&request.named_contexts)?;
+    let Named { contexts: named_contexts, directories, downloads } =
+        Named::parse(&request.named_contexts)?;
+    let keeps_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
     let mut options = LowerOptions {
         target: request.target,
         build_args: request.build_args,
@@ -75,8 +93,15 @@ pub(super) async fn make(
         named_contexts,
         ignore: IgnoreRules::default(),
     };
-    let inputs =
-        inputs::load(&inner.store, request.context, request.dockerfile, directories).await?;
+    let loader = Fetcher { sources, secrets, events };
+    let origins = Origins {
+        context: request.context,
+        dockerfile: request.dockerfile,
+        ignore_file: request.ignore_file,
+        keeps_git_dir,
+        directories,
+    };
+    let mut inputs = Inputs::load(&inner.store, origins, loader).await?;
     *source = Some(inputs.dockerfile.clone());
     events.send(Event::Source(inputs.dockerfile.clone())).await;
     options.ignore.clone_from(&inputs.ignore);
@@ -104,10 +129,21 @@ pub(super) async fn make(
                 if said.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
                     return Err(refuse(graph.warnings));
                 }
+                let epoch = match graph.source_date_epoch {
+                    None => None,
+                    Some(SourceDateEpoch::Seconds(seconds)) => Some(seconds),
+                    Some(SourceDateEpoch::Context) => {
+                        // From here on it is a number, for RUN steps that see it too.
+                        let seconds = context_time(&inputs).await?;
+                        options.build_args.insert(EPOCH.to_owned(), seconds.to_string());
+                        wanted.clear();
+                        continue;
+                    }
+                };
+                download(&mut inputs, &inner.store, &graph, &downloads, loader).await?;
                 graph.warnings.splice(0..0, said);
-                refuse_unsupported(&graph)?;
-                let epoch = epoch(&graph)?;
-                return Ok(Plan { graph: Arc::new(*graph), epoch, inputs, images });
+                let (graph, remotes) = (Arc::new(*graph), Remotes::new());
+                return Ok(Plan { graph, epoch, inputs, remotes, images });
             }
             Lowered::Needs(more) => wanted = more.into_iter().collect(),
         }
@@ -124,6 +160,10 @@ async fn resolve(
     policy: PullPolicy,
     span: impl Fn(&BaseImage) -> Span,
 ) -> Result<(BaseImage, ResolvedImage), BuildError> {
+    if let Some(layout) = base.reference.strip_prefix("oci-layout://") {
+        let image = sources.resolve_layout(layout, &base.platform).await?;
+        return Ok((base.clone(), image));
+    }
     let reference = Reference::parse_normalized(&base.reference)
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
     let name = reference.familiar();
@@ -148,59 +188,87 @@ fn parse(
     Ok((parsed.dockerfile, parsed.diagnostics))
 }
 
-/// Refuses, with its line, what the language has and this version does not do yet.
-fn refuse_unsupported(graph: &BuildGraph) -> Result<(), BuildError> {
-    for (index, vertex) in graph.vertices.iter().enumerate() {
-        let what = match &vertex.op {
-            Op::Git(_) => "a git repository as a source",
-            Op::Http(_) => "a URL as a source",
-            _ => continue,
+/// Downloads the named contexts that the graph uses.
+async fn download(
+    inputs: &mut Inputs,
+    store: &Store,
+    graph: &BuildGraph,
+    downloads: &[(String, HttpOp)],
+    loader: Fetcher<'_>,
+) -> Result<(), BuildError> {
+    for (name, op) in downloads {
+        let is_it = |vertex: &Vertex| match &vertex.op {
+            Op::Context(op) => op.name.as_ref() == Some(name),
+            _ => false,
         };
-        let user = graph.steps.iter().find(|step| {
-            step.vertex.is_some_and(|id| graph.vertices[id.0].inputs.contains(&VertexId(index)))
-        });
-        let span = user.map(|step| step.span).unwrap_or_default();
-        let diagnostic = frontend::Diagnostic::error(span, format!("{what} is not supported yet"));
-        return Err(BuildError::Dockerfile { diagnostics: vec![diagnostic] });
+        if graph.vertices.iter().any(is_it) {
+            inputs.download(store, name, op, loader).await?;
+        }
     }
     Ok(())
 }
 
-fn epoch(graph: &BuildGraph) -> Result<Option<i64>, BuildError> {
-    match graph.source_date_epoch {
-        None => Ok(None),
-        Some(SourceDateEpoch::Seconds(seconds)) => Ok(Some(seconds)),
-        Some(SourceDateEpoch::Context) => Err(BuildError::Request {
-            what: "SOURCE_DATE_EPOCH=context is not supported".to_owned(),
-            help: Some("give seconds since 1970".to_owned()),
-        }),
-    }
+/// Tells `SOURCE_DATE_EPOCH=context`.
+async fn context_time(inputs: &Inputs) -> Result<i64, BuildError> {
+    inputs.time().await?.ok_or_else(|| BuildError::Request {
+        what: format!("{EPOCH}=context: the build context holds no file to take a time from"),
+        help: Some("give seconds since 1970".to_owned()),
+    })
 }
 
-type Named = (BTreeMap<String, NamedContext>, Vec<(String, PathBuf)>);
+/// Reads a build argument as a switch, as Go's `strconv.ParseBool` does.
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
 
-/// Tells the kinds of named contexts apart.
-fn named_contexts(given: &BTreeMap<String, String>) -> Result<Named, BuildError> {
-    let mut contexts = BTreeMap::new();
-    let mut directories = Vec::new();
-    for (name, value) in given {
-        let refuse = |reason: String| BuildError::Request {
-            what: format!("build context `{name}`: {reason}"),
-            help: Some("give a directory or docker-image://NAME".to_owned()),
-        };
-        let context = match value.split_once("://") {
-            Some(("docker-image", reference)) => {
-                let reference = Reference::parse_normalized(reference)
-                    .map_err(|error| refuse(error.to_string()))?;
-                NamedContext::Image(reference.to_string())
-            }
-            Some((scheme, _)) => return Err(refuse(format!("`{scheme}://` is not supported"))),
-            None => {
-                directories.push((name.clone(), PathBuf::from(value)));
-                NamedContext::Local
-            }
-        };
-        contexts.insert(name.clone(), context);
+/// Named contexts by kind.
+#[derive(Debug, Default)]
+struct Named {
+    /// What the frontend is told.
+    contexts: BTreeMap<String, NamedContext>,
+    directories: Vec<(String, PathBuf)>,
+    /// Fetched when the Dockerfile uses them.
+    downloads: Vec<(String, HttpOp)>,
+}
+
+impl Named {
+    fn parse(given: &BTreeMap<String, String>) -> Result<Self, BuildError> {
+        let mut named = Self::default();
+        for (name, value) in given {
+            let context = named.add(name, value).map_err(|reason| BuildError::Request {
+                what: format!("build context `{name}`: {reason}"),
+                help: Some(CONTEXT_FORMS.to_owned()),
+            })?;
+            named.contexts.insert(name.clone(), context);
+        }
+        Ok(named)
     }
-    Ok((contexts, directories))
+
+    fn add(&mut self, name: &str, value: &str) -> Result<NamedContext, String> {
+        match parse_remote(value).map_err(|error| error.to_string())? {
+            Some(RemoteContext::Git(git)) => return Ok(NamedContext::Git(git.op)),
+            Some(RemoteContext::Http(op)) => {
+                self.downloads.push((name.to_owned(), op));
+                return Ok(NamedContext::Local);
+            }
+            None => {}
+        }
+        match value.split_once("://") {
+            Some(("docker-image", reference)) => {
+                let reference = Reference::parse_normalized(reference);
+                let reference = reference.map_err(|error| error.to_string())?;
+                Ok(NamedContext::Image(reference.to_string()))
+            }
+            Some(("oci-layout", layout)) => Ok(NamedContext::OciLayout(layout.to_owned())),
+            Some((scheme, _)) => Err(format!("`{scheme}://` is not supported")),
+            // Stages of other targets are bake's to know.
+            None if value.starts_with("target:") => {
+                Err("`target:` names a target of a bake file, and there is none".to_owned())
+            }
+            None => {
+                self.directories.push((name.to_owned(), PathBuf::from(value)));
+                Ok(NamedContext::Local)
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ pub use root::FileRootError;
 pub use tar::{ContextError, unpack_context};
 
 pub(crate) use root::FileRoot;
+pub(crate) use tar::open_archive;
 
 /// What ignore rules say about one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

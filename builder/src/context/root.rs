@@ -3,6 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cache::TempDir;
 
 use super::Rules;
 use crate::error::ErrorKind;
@@ -53,6 +56,8 @@ pub(crate) struct FileRoot {
     pub(crate) rules: Option<Rules>,
     /// Stands in where there are no rules.
     keep_all: Rules,
+    /// What the directory lies in, if it is to go with this.
+    _held: Option<Arc<TempDir>>,
 }
 
 impl FileRoot {
@@ -68,7 +73,7 @@ impl FileRoot {
             Err(source) => return Err(FileRootError::Io { path: path(), source }),
         }
         let root = LayeredRoot::open_plain(dir)?;
-        Ok(Self { dir: path(), root, rules: None, keep_all: Rules::keep_all() })
+        Ok(Self { dir: path(), root, rules: None, keep_all: Rules::keep_all(), _held: None })
     }
 
     /// Puts the directory under rules.
@@ -76,9 +81,19 @@ impl FileRoot {
         Self { rules, ..self }
     }
 
+    /// Keeps `held`, which the directory lies in, for as long as this is used.
+    pub(crate) fn holding(self, held: impl Into<Arc<TempDir>>) -> Self {
+        Self { _held: Some(held.into()), ..self }
+    }
+
     /// Returns the rules that are in force.
     pub(crate) fn rules(&self) -> &Rules {
         self.rules.as_ref().unwrap_or(&self.keep_all)
+    }
+
+    /// Opens a regular file as [`Self::read_file`] does.
+    pub(crate) fn open_file(&self, path: &str) -> Result<Option<fs::File>, FileRootError> {
+        found(self.root.open_file(path))
     }
 
     /// Reads a regular file of at most `limit` bytes, symlinks followed inside the directory;
@@ -88,10 +103,14 @@ impl FileRoot {
         path: &str,
         limit: u64,
     ) -> Result<Option<Vec<u8>>, FileRootError> {
-        match self.root.read_file(path, limit) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(RootError::NotFound { .. } | RootError::NotADirectory { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        found(self.root.read_file(path, limit))
+    }
+}
+
+fn found<T>(result: Result<T, RootError>) -> Result<Option<T>, FileRootError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(RootError::NotFound { .. } | RootError::NotADirectory { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

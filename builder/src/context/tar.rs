@@ -1,12 +1,13 @@
 //! A client's archive as a context directory.
 
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::ErrorKind;
 use crate::layer::{
-    Devices, LayerStats, Limits, Owners, Policy, TarReader, UnpackError, Whiteouts, decompress,
-    unpack,
+    Devices, LayerStats, Limits, Owners, Policy, TarReader, UnpackError, Whiteouts, begins_archive,
+    decompress, unpack,
 };
 use crate::rootfs::Upper;
 
@@ -19,6 +20,14 @@ pub enum ContextError {
     /// Its compression is broken.
     #[error("could not decompress the context")]
     Compression(#[source] io::Error),
+    /// The file that it was downloaded to cannot be read.
+    #[error("could not read `{}`", path.display())]
+    Read {
+        /// In the store.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// It cannot be unpacked.
     #[error("could not unpack the context")]
     Unpack(#[from] UnpackError),
@@ -29,6 +38,7 @@ impl ContextError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Read { .. } => ErrorKind::Host,
             Self::Unpack(error) if error.kind() == ErrorKind::Host => ErrorKind::Host,
             Self::Compression(_) | Self::Unpack(_) => ErrorKind::User,
         }
@@ -59,4 +69,15 @@ pub fn unpack_context(
     let upper = Upper::open_plain(dir).map_err(UnpackError::from)?;
     let (_, stats) = unpack(TarReader::new(plain, *limits), upper, policy, limits.depth)?;
     Ok(stats)
+}
+
+/// Unpacks the file at `path` as [`unpack_context`] does, if it is an archive; says whether it is.
+pub(crate) fn open_archive(path: &Path, dir: &Path, limits: &Limits) -> Result<bool, ContextError> {
+    let open =
+        || File::open(path).map_err(|source| ContextError::Read { path: path.to_owned(), source });
+    if !begins_archive(open()?) {
+        return Ok(false);
+    }
+    unpack_context(open()?, dir, limits)?;
+    Ok(true)
 }

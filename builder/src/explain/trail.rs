@@ -7,7 +7,7 @@ use crate::context::FileRoot;
 use crate::request::{BuildRequest, ContextInput, DockerfileInput};
 
 /// Names of ignore files, by their order of precedence (the Dockerfile's own comes before them).
-const IGNORE_FILES: [&str; 2] = [".dockerignore", ".containerignore"];
+const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
 
 /// Bytes of an ignore file that are looked at.
 const IGNORE_LIMIT: u64 = 1 << 20;
@@ -31,6 +31,7 @@ impl Scope {
             // An archive comes from anywhere: what the result is called says what it is.
             ContextInput::Tar(_) => format!("archive {:?}", request.tags.first()),
             ContextInput::Empty => format!("nothing {:?}", request.tags.first()),
+            ContextInput::Url(url) => format!("URL {}", frontend::redact_url(url)),
         };
         let dockerfile = match &request.dockerfile {
             DockerfileInput::InContext(name) => {

@@ -21,7 +21,7 @@ pub use read::{TarError, TarReader};
 pub use unpack::UnpackError;
 pub use write::{TarWriter, WriteError, diff_id, write_layer};
 
-pub(crate) use unpack::{Devices, Owners, Policy, Whiteouts, unpack};
+pub(crate) use unpack::{Devices, Owners, Policy, Whiteouts, begins_archive, unpack};
 
 /// Prefix of names that record deletions in a layer (image-spec, layer.md, "Whiteouts").
 pub(crate) const WHITEOUT: &[u8] = b".wh.";

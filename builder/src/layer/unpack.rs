@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::entry::{TarEntry, TarKind};
 use super::read::{TarError, TarReader};
-use super::{LayerStats, OPAQUE_MARKER, WHITEOUT};
+use super::{LayerStats, Limits, OPAQUE_MARKER, WHITEOUT, decompress};
 use crate::rootfs::{
     Attributes, Follow, Kind, Node, OpenDir, RootError, Time, Upper, UpperError, components,
     copy_content, display_path, fd_xattrs, join, split_last,
@@ -111,6 +111,13 @@ impl From<RootError> for UnpackError {
     fn from(error: RootError) -> Self {
         Self::Write(UpperError::Root(error))
     }
+}
+
+/// Whether `file` is a tar, compressed or not: whether it begins with a header that can be read. An
+/// empty or a broken archive is a file like any other, as it is for Docker.
+pub(crate) fn begins_archive(file: impl Read + Send) -> bool {
+    let Ok(plain) = decompress(file, Limits::LAYER.bytes) else { return false };
+    matches!(TarReader::new(plain, Limits::LAYER).next_entry(), Ok(Some(_)))
 }
 
 /// Reads the archive to its end onto `upper`.

@@ -84,6 +84,9 @@ pub(crate) enum OpError {
     /// A base could not be pulled or unpacked.
     #[error(transparent)]
     Source(#[from] crate::source::SourceError),
+    /// Files named by a URL could not be had.
+    #[error(transparent)]
+    Remote(#[from] crate::source::RemoteError),
     /// The layer could not be read back.
     #[error("could not digest the layer")]
     Layer(#[from] crate::layer::WriteError),
@@ -111,6 +114,7 @@ impl OpError {
             Self::MakeDir(error) => error.kind(),
             Self::Sandbox(error) => error.kind(),
             Self::Source(error) => error.kind(),
+            Self::Remote(error) => error.kind(),
             Self::Select(super::SelectError::Root(_))
             | Self::Root(_)
             | Self::Search(_)

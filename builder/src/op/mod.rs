@@ -26,6 +26,7 @@ pub use mkdir::{MakeDirError, make_dir};
 pub use select::{CopyInput, SelectError, Selection, select};
 
 pub(crate) use error::OpError;
-pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, seal, taken};
+pub(crate) use nearest::nearest;
+pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, newest_file, seal, taken};
 pub(crate) use run::{Step, run};
 pub(crate) use settings::RunSettings;

@@ -10,6 +10,7 @@ use cache::{ActiveSnapshot, DiffId, Digest, FileList, HashingWriter, SnapshotId,
 use frontend::{CopyOp, CopySource, MakeDirOp, MountKind, Op, RunOp, Unpack, Vertex, VertexId};
 
 use super::error::OpError;
+use super::select::Item;
 use super::{CopyInput, Selection, copy, make_dir, select, selection_digest, selection_files};
 use crate::context::FileRoot;
 use crate::layer::{self, Limits};
@@ -80,6 +81,18 @@ pub(crate) fn copy_onto(
         None => copy(op, &select(op, &views)?, &views, &below, active.upper())?,
     };
     commit(active)
+}
+
+/// Returns when the newest file was changed that the rules leave, in seconds since 1970.
+/// Directories do not count: their times tell when they were written here.
+pub(crate) fn newest_file(files: &FileRoot) -> Result<Option<i64>, OpError> {
+    let selection = select(&tree_copy(".", false), &[view(files)])?;
+    let entries = selection.items.iter().flat_map(|item| match item {
+        Item::Match(found) => found.entries.as_slice(),
+        Item::Inline { .. } => &[],
+    });
+    let files = entries.filter(|entry| !entry.node.metadata.is_dir());
+    Ok(files.map(|entry| entry.node.metadata.mtime.seconds).max())
 }
 
 pub(super) fn view(files: &FileRoot) -> CopyInput<'_> {

@@ -5,23 +5,21 @@ use std::fs::File;
 use super::copy::open_unchanged;
 use super::select::{Entry, SelectError};
 use crate::layer::{
-    Devices, LayerStats, Limits, Owners, Policy, TarReader, UnpackError, Whiteouts, decompress,
-    unpack,
+    Devices, LayerStats, Limits, Owners, Policy, TarReader, UnpackError, Whiteouts, begins_archive,
+    decompress, unpack,
 };
 use crate::rootfs::{Kind, LayeredRoot, Upper};
 
 /// What an archive may need beside its files' content, in bytes: headers and padding.
 const HEADERS: u64 = 16 << 30;
 
-/// Whether the file is a tar, compressed or not: whether it begins with a header that can be read.
-/// An empty or a broken archive is a file like any other, as it is for Docker.
+/// Whether the entry is a file that begins an archive.
 pub(super) fn is_archive(root: &LayeredRoot, entry: &Entry) -> Result<bool, SelectError> {
     if entry.node.metadata.kind != Kind::File {
         return Ok(false);
     }
     let (file, _) = open_unchanged(root, entry)?;
-    let Ok(plain) = decompress(file, Limits::LAYER.bytes) else { return Ok(false) };
-    Ok(matches!(TarReader::new(plain, Limits::LAYER).next_entry(), Ok(Some(_))))
+    Ok(begins_archive(file))
 }
 
 /// Unpacks `file` onto `upper`. The archive's owners stay unless there is another; devices and

@@ -33,6 +33,7 @@ pub use transport::Patience;
 pub(crate) use exchange::Route;
 pub(crate) use fetch::Fetched;
 pub(crate) use push::Pushed;
+pub(crate) use transport::{Transport, is_loopback};
 
 use crate::config::RegistryConfig;
 use crate::request::Credentials;
@@ -85,6 +86,16 @@ impl Registry {
             tokens: token::TokenCache::default(),
             credentials: self.0.credentials.clone(),
         }))
+    }
+
+    /// Returns the HTTP clients, for whatever else is fetched.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.0.transport
+    }
+
+    /// Returns how long is waited.
+    pub(crate) fn patience(&self) -> Patience {
+        self.0.patience
     }
 
     /// Returns the places to ask for `repository`: mirrors in order, then the registry itself.

@@ -39,7 +39,7 @@ impl Default for Patience {
 
 /// One client per class of destination.
 #[derive(Clone, Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     /// Registries on this machine: never through a proxy.
     local: Client,
     /// Registries and mirrors that the user named: any address.
@@ -68,14 +68,14 @@ impl Transport {
     }
 
     /// Returns the client for a URL under an address that the user named.
-    pub(super) fn named(&self, url: &Url) -> &Client {
+    pub(crate) fn named(&self, url: &Url) -> &Client {
         if is_loopback(url) { &self.local } else { &self.named }
     }
 
     /// Returns the client for a URL that a registry named; `None` when it must not be reached.
     ///
     /// A registry on this machine may send us to this machine: it is there already.
-    pub(super) fn foreign(&self, url: &Url, registry_is_loopback: bool) -> Option<&Client> {
+    pub(crate) fn foreign(&self, url: &Url, registry_is_loopback: bool) -> Option<&Client> {
         if is_loopback(url) {
             return registry_is_loopback.then_some(&self.local);
         }
@@ -106,7 +106,7 @@ fn tls_config() -> Result<rustls::ClientConfig, rustls::Error> {
 }
 
 /// Whether `url` names this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => {
             let name = name.trim_end_matches('.');

@@ -1,6 +1,7 @@
 //! Why an image could not be had.
 
 use std::io;
+use std::path::PathBuf;
 
 use cache::{Descriptor, DiffId, Digest};
 
@@ -136,6 +137,24 @@ pub enum SourceError {
         /// The blob.
         digest: Digest,
     },
+    /// A directory that is no OCI image layout, or lacks what is asked of it.
+    #[error("the OCI layout `{}` cannot be used: {reason}", path.display())]
+    Layout {
+        /// As given.
+        path: PathBuf,
+        /// One sentence.
+        reason: String,
+    },
+    /// A blob of an OCI image layout that is not what its name says.
+    #[error("blob `{digest}` of the OCI layout `{}` cannot be used", path.display())]
+    LayoutBlob {
+        /// As given.
+        path: PathBuf,
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Bytes could not be passed on.
     #[error("could not write layer `{diff_id}`")]
     Write {
@@ -168,7 +187,10 @@ impl SourceError {
             Self::Document { source, .. } if matches!(**source, DocumentError::Platform { .. }) => {
                 ErrorKind::User
             }
-            Self::Lost { .. } | Self::NoRegistry { .. } => ErrorKind::User,
+            Self::Lost { .. }
+            | Self::NoRegistry { .. }
+            | Self::Layout { .. }
+            | Self::LayoutBlob { .. } => ErrorKind::User,
             Self::Document { .. }
             | Self::Nested { .. }
             | Self::ManifestSize { .. }

@@ -1,5 +1,5 @@
 //! Images for FROM, COPY --from and pull: found in the store or at a registry, their layers
-//! fetched only when somebody needs their files.
+//! fetched only when somebody needs their files. Files by URL and git checkouts beside them.
 //!
 //! Invariants: nothing enters the store under a digest that was not computed from the bytes; a
 //! layer becomes a snapshot only if it unpacks to the diff_id that the config names; several
@@ -7,31 +7,58 @@
 
 mod blob;
 mod error;
+mod git;
+mod http;
 mod image;
 mod layer;
+mod layout;
 mod materialize;
 mod name;
 mod progress;
+mod remote;
 mod resolve;
+mod secrets;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
-use cache::{Digest, Store};
+use cache::{CacheMount, Digest, Store, StoreError};
 
+use crate::blocking;
 use crate::progress::Events;
 use crate::registry::Registry;
 
 pub use error::SourceError;
+pub use git::GitError;
+pub use http::HttpError;
 pub use image::{Layer, ResolvedImage, read_image, write_image};
 pub use layer::{LayerSource, built_layer};
+pub use remote::RemoteError;
 pub use resolve::{Distribution, PullPolicy};
 
 pub(crate) use image::{CONFIG_LIMIT, MANIFEST_LIMIT, keep, manifest_bytes};
 pub(crate) use layer::open_tar;
 pub(crate) use name::{manifest_name, repository};
 pub(crate) use progress::Meter;
+pub(crate) use remote::{RemoteContext, RemoteFiles, parse_remote};
 pub(crate) use resolve::{name_image, note_layer};
+pub(crate) use secrets::SourceSecrets;
+
+/// How often a directory that somebody else has is asked for again.
+const BUSY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Takes the directory that keeps what came from `name`, waiting for whoever has it.
+async fn fetched(store: &Store, kind: &'static str, name: &str) -> Result<CacheMount, StoreError> {
+    loop {
+        let (store, name) = (store.clone(), name.to_owned());
+        let taken = blocking::run(move || store.fetched(kind, &name)).await?;
+        match taken {
+            Some(taken) => return Ok(taken),
+            None => tokio::time::sleep(BUSY_INTERVAL).await,
+        }
+    }
+}
 
 /// Where images come from: one store and the registries. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -28,7 +28,17 @@ impl Meter {
         phase: TransferPhase,
         total: Option<u64>,
     ) -> Self {
-        Self { events: events.clone(), id: digest.short(), phase, total, last: Mutex::new(None) }
+        Self::named(events, &digest.short(), phase, total)
+    }
+
+    /// Watches `phase` of something that has no digest yet.
+    pub(crate) fn named(
+        events: &Events,
+        id: &str,
+        phase: TransferPhase,
+        total: Option<u64>,
+    ) -> Self {
+        Self { events: events.clone(), id: id.to_owned(), phase, total, last: Mutex::new(None) }
     }
 
     /// Says how many bytes have moved. May be called for every chunk.

@@ -5,10 +5,13 @@ use std::fmt::Write as _;
 use crate::ast::{Heredoc, Statement, Transfer, TransferSource, Word};
 use crate::check;
 use crate::chmod;
-use crate::git_url::{GitSource, parse_git_source};
+use crate::git_url::{GitSource, parse_git_source, percent_decode};
 use crate::ignore::clean;
 use crate::words::Lexer;
-use crate::{CopyOp, CopySource, Diagnostic, HttpOp, Op, Platform, Unpack, VertexId};
+use crate::{
+    CopyOp, CopySource, Diagnostic, HttpOp, Op, Platform, Unpack, VertexId, redact_url,
+    url_credentials,
+};
 
 use super::run::input;
 use super::stage::{Fault, Lowering, StageResult};
@@ -131,7 +134,7 @@ impl Lowering<'_, '_> {
         let mut sources = Vec::with_capacity(transfer.sources.len());
         for path in &paths {
             entry.push(' ');
-            entry.push_str(&path.text);
+            entry.push_str(&redact_url(&path.text));
             let source = self.path_source(transfer, path, is_add, checksum, inputs)?;
             let is_local = matches!(source, CopySource::Path { wildcard: true, .. });
             if is_local && transfer.from.is_none() {
@@ -213,10 +216,12 @@ impl Lowering<'_, '_> {
             return Err(Box::new(Diagnostic::error(path.word.span, message).with_help(help)));
         }
         let file_name = file_name(&path.text);
+        let (url, credentials) = url_credentials::split(&path.text);
         let op = Op::Http(HttpOp {
-            url: path.text.clone(),
+            url,
             checksum: checksum.map(str::to_owned),
             file_name: file_name.clone(),
+            credentials,
         });
         let root = self.vertices.add(op, Vec::new(), platform);
         Ok(CopySource::Path { input: input(inputs, root), path: file_name, wildcard: false })
@@ -294,13 +299,14 @@ fn is_sha256(text: &str) -> bool {
     })
 }
 
-/// The last part of a URL's path.
+/// The last part of a URL's path, decoded first: `%2f` parts it too, as in BuildKit.
 fn file_name(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = rest.split(['?', '#']).next().unwrap_or_default();
     let path = path.split_once('/').map_or("", |(_, path)| path);
+    let path = percent_decode(path);
     match clean(&format!("/{path}")).rsplit('/').next() {
-        Some(name) if !name.is_empty() => name.to_owned(),
+        Some(name) if !name.is_empty() && !name.contains('\0') => name.to_owned(),
         _ => UNNAMED.to_owned(),
     }
 }
@@ -355,7 +361,8 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             ("https://a.b/c/d.tar?x=/y#z", "d.tar"), ("https://a.b", UNNAMED), ("https://a.b/", UNNAMED),
-            ("https://a.b/c/", "c"), ("http://a.b/x/..", UNNAMED),
+            ("https://a.b/c/", "c"), ("http://a.b/x/..", UNNAMED), ("http://a.b/x%20y?z", "x y"),
+            ("http://a.b/x%2Fy", "y"), ("http://a.b/x/%2e%2e", UNNAMED), ("http://a.b/x%00y", UNNAMED),
         ];
         for (url, want) in cases {
             assert_eq!(file_name(url), want, "{url}");

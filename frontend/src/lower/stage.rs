@@ -6,8 +6,8 @@ use crate::ast::{Command, Instruction, StageHead, Statement, Word};
 use crate::check::{self, Checks};
 use crate::words::{Expansion, Lexer};
 use crate::{
-    ContextOp, Diagnostic, HistoryStep, ImageConfig, ImageOp, Op, Output, Platform, Span, Step,
-    VertexId,
+    ContextOp, CopyOp, CopySource, Diagnostic, HistoryStep, ImageConfig, ImageOp, Op, Output,
+    Platform, Span, Step, Unpack, VertexId,
 };
 
 use super::budget::Budget;
@@ -157,7 +157,16 @@ impl<'a, 'o> Lowering<'a, 'o> {
             },
             _ => empty_config(platform),
         };
-        let root = self.root_of(base, platform);
+        let mut root = self.root_of(base, platform);
+        let mut history = Vec::new();
+        if let Source::Context(_) | Source::Git(_) = base {
+            root = self.layer_of(root, platform);
+            history.push(HistoryStep {
+                created_by: format!("FROM {} # buildkit", planned.head.base.text),
+                author: None,
+                vertex: Some(root),
+            });
+        }
         let env = config.config.env.clone().unwrap_or_default();
         let mut scope = Scope::from_env(&env);
         if !scope.is_declared("PATH") && platform.os != "windows" {
@@ -168,10 +177,26 @@ impl<'a, 'o> Lowering<'a, 'o> {
             platform: platform.clone(),
             config,
             scope,
-            history: Vec::new(),
+            history,
             has_workdir: false,
             seen: BTreeMap::new(),
         })
+    }
+
+    /// Makes files from outside a layer, which a stage can stand on.
+    fn layer_of(&mut self, files: VertexId, platform: &Platform) -> VertexId {
+        let empty = self.vertices.add(Op::Scratch, Vec::new(), platform.clone());
+        let copy = CopyOp {
+            sources: vec![CopySource::Path { input: 1, path: String::new(), wildcard: false }],
+            destination: "/".to_owned(),
+            destination_is_dir: true,
+            owner: None,
+            mode: None,
+            exclude: Vec::new(),
+            parents: false,
+            unpack: Unpack::Never,
+        };
+        self.vertices.add(Op::Copy(copy), vec![empty, files], platform.clone())
     }
 
     /// Returns the vertex whose root a source is.
