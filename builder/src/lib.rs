@@ -72,7 +72,7 @@ pub use rootfs::{
 };
 pub use run_image::RunRequest;
 pub use sandbox::{
-    Control, Ended, Exit, HELPER_ARG, MountSource, Network, OverlayDirs, PortForward, Sandbox,
+    Control, Dns, Ended, Exit, HELPER_ARG, MountSource, Network, OverlayDirs, PortForward, Sandbox,
     SandboxError, SandboxMount, SandboxSpec, SecretVariable, StdioMode, helper_main,
 };
 pub use secret::{SECRET_LIMIT, Secret, Secrets};

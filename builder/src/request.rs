@@ -9,6 +9,7 @@ use frontend::{Platform, RunNetwork};
 
 use crate::entitlement::Entitlements;
 use crate::limits::Limits;
+use crate::sandbox::Dns;
 use crate::secret::Secrets;
 
 /// One build.
@@ -37,6 +38,8 @@ pub struct BuildRequest {
     pub network: RunNetwork,
     /// `--add-host`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// How RUN steps resolve names.
+    pub dns: Dns,
     /// What each RUN step may use up.
     pub limits: Limits,
     /// Look nothing up in the cache (results are still recorded).

@@ -10,7 +10,7 @@ use crate::image::{self, ImageError};
 use crate::limits::Limits;
 use crate::progress::{Event, Events};
 use crate::rootfs::{LayeredRoot, resolve_user};
-use crate::sandbox::{Control, DEFAULT_PATH, PortForward, SandboxSpec, StdioMode};
+use crate::sandbox::{Control, DEFAULT_PATH, Dns, PortForward, SandboxSpec, StdioMode};
 use crate::source::{PullPolicy, SourceError};
 
 /// One run of an image.
@@ -28,6 +28,8 @@ pub struct RunRequest {
     pub network: RunNetwork,
     /// Extra certificate authorities, PEM.
     pub ca_certs: Vec<u8>,
+    /// How the command resolves names.
+    pub dns: Dns,
     /// What the command may use up.
     pub limits: Limits,
 }
@@ -101,6 +103,7 @@ fn describe(
     (spec.uid, spec.gid, spec.groups) = (user.uid, user.gid, user.groups);
     spec.network = request.network.into();
     spec.ca_certs = request.ca_certs;
+    spec.dns = request.dns;
     spec.limits = limits;
     spec.stdio = StdioMode::Inherit;
     spec.port_forwards = request

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use frontend::Platform;
 
 use super::debug::DebugCommand;
+use super::dns::DnsArgs;
 use super::fmt::FmtArgs;
 use super::limits::LimitArgs;
 use super::secrets::SecretArg;
@@ -66,7 +67,7 @@ pub(crate) enum Command {
     Rmi(RemoveArgs),
     Save(SaveArgs),
     Load(LoadArgs),
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     Explain(super::explain::ExplainArgs),
     /// Look at past builds
     Builds {
@@ -160,7 +161,7 @@ pub(crate) struct BuildArgs {
     /// Network of RUN steps
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) network: Option<NetworkMode>,
-    /// Entry of /etc/hosts in RUN steps (repeatable)
+    /// Entry of /etc/hosts in RUN steps; the address `host-gateway` is this machine's (repeatable)
     #[arg(long, value_name = "HOST:ADDRESS", value_parser = crate::server::parse_extra_host)]
     pub(crate) add_host: Vec<(String, String)>,
     /// Directory, docker-image://NAME, oci-layout://DIR[:TAG|@DIGEST], or the URL of a git repository
@@ -194,6 +195,8 @@ pub(crate) struct BuildArgs {
     /// Print the image ID alone: --progress quiet
     #[arg(short, long, conflicts_with = "progress")]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) dns: DnsArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// Write the image ID to a file
@@ -410,6 +413,8 @@ pub(crate) struct RunArgs {
     /// Network of the command
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) network: Option<NetworkMode>,
+    #[command(flatten)]
+    pub(crate) dns: DnsArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// PEM file of a certificate authority that the command trusts (repeatable)

@@ -80,6 +80,7 @@ pub(super) async fn request(
         platform: args.platform.clone(),
         network: settings.network.into(),
         extra_hosts: args.add_host.clone(),
+        dns: args.dns.dns(),
         limits: args.limits.limits(),
         no_cache: args.no_cache,
         pull: args.pull,

@@ -6,6 +6,7 @@ mod builds;
 mod certs;
 mod context;
 mod debug;
+mod dns;
 mod engine;
 mod explain;
 mod fmt;

@@ -13,7 +13,7 @@ use crate::progress::{self, Mode};
 use crate::signals;
 
 /// Runs an image's command and passes on its exit code.
-pub(super) async fn run(args: RunArgs, settings: Settings) -> Result<ExitCode, Fault> {
+pub(super) async fn run(args: Box<RunArgs>, settings: Settings) -> Result<ExitCode, Fault> {
     let env = args.env.into_iter().filter_map(|(name, value)| {
         let value = value.or_else(|| std::env::var(&name).ok())?;
         Some((name, value))
@@ -24,6 +24,7 @@ pub(super) async fn run(args: RunArgs, settings: Settings) -> Result<ExitCode, F
         env: env.collect(),
         ports: args.publish,
         network: settings.network.into(),
+        dns: args.dns.dns(),
         limits: args.limits.limits(),
         ca_certs: certs::read(settings.ca_certs.clone()).await?,
     };

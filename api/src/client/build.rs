@@ -43,6 +43,7 @@ impl Client {
             platform: request.platform,
             network,
             extra_hosts: request.extra_hosts,
+            dns: request.dns,
             limits: request.limits,
             no_cache: request.no_cache,
             pull: request.pull,

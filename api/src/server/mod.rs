@@ -42,7 +42,7 @@ pub(crate) use access::Access;
 pub(crate) use error::kind_of;
 pub(crate) use guard::Exposure;
 pub(crate) use listen::{Listener, Port, serve};
-pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host};
+pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host, parse_word};
 
 use error::ApiError;
 use events::EventLog;

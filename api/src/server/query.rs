@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use builder::{
-    BuildRequest, ContextInput, Credentials, DockerfileInput, Entitlement, Entitlements, Limits,
+    BuildRequest, ContextInput, Credentials, Dns, DockerfileInput, Entitlement, Entitlements,
+    Limits,
 };
 use frontend::{Platform, RunNetwork};
 
@@ -39,6 +40,8 @@ pub(crate) struct BuildQuery {
     /// `None` leaves it to the service's settings.
     pub(crate) network: Option<NetworkMode>,
     pub(crate) extra_hosts: Vec<(String, String)>,
+    /// How steps resolve names.
+    pub(crate) dns: Dns,
     /// What each step may use up.
     pub(crate) limits: Limits,
     pub(crate) no_cache: bool,
@@ -86,6 +89,12 @@ impl BuildQuery {
             "target" => self.target = non_empty(value),
             "platform" => self.platform = platform(name, value)?,
             "networkmode" => self.network = network(value)?,
+            // Ours: Docker's builds take them from its daemon's settings.
+            "dns" => self.dns.servers.extend(parsed(name, value, |it| {
+                it.parse::<IpAddr>().map_err(|_| format!("`{it}` is not an IP address"))
+            })?),
+            "dnssearch" => self.dns.search.extend(parsed(name, value, parse_word)?),
+            "dnsoption" => self.dns.options.extend(parsed(name, value, parse_word)?),
             "extrahosts" => self.extra_hosts.extend(extra_host(value)?),
             "nocache" => self.no_cache = boolean(value),
             "pull" => self.pull = boolean(value),
@@ -155,6 +164,7 @@ impl BuildQuery {
             platform: self.platform,
             network: self.network.map_or(defaults.network, RunNetwork::from),
             extra_hosts: self.extra_hosts,
+            dns: self.dns,
             limits: self.limits,
             no_cache: self.no_cache,
             pull: self.pull,
@@ -196,6 +206,14 @@ impl BuildQuery {
         for (name, text) in texts {
             if let Some(text) = text {
                 query.append_pair(name, text);
+            }
+        }
+        for server in &self.dns.servers {
+            query.append_pair("dns", &server.to_string());
+        }
+        for (name, words) in [("dnssearch", &self.dns.search), ("dnsoption", &self.dns.options)] {
+            for word in words {
+                query.append_pair(name, word);
             }
         }
         for (name, value) in limits::parameters(&self.limits) {
@@ -281,6 +299,28 @@ fn extra_host(value: &str) -> Result<Option<(String, String)>, ApiError> {
     parse_extra_host(value).map(Some).map_err(|reason| ApiError::parameter("extrahosts", reason))
 }
 
+/// Parses a value that may be empty, which asks for nothing.
+fn parsed<T>(
+    name: &str,
+    value: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, ApiError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    parse(value).map(Some).map_err(|reason| ApiError::parameter(name, reason))
+}
+
+/// Takes one word of a line of resolv.conf(5).
+///
+/// # Errors
+///
+/// A sentence.
+pub(crate) fn parse_word(text: &str) -> Result<String, String> {
+    let is_word = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    is_word.then(|| text.to_owned()).ok_or_else(|| format!("`{text}` is not one word"))
+}
+
 /// Parses `name:address` or `name=address`; the address may be in brackets.
 ///
 /// # Errors
@@ -293,7 +333,7 @@ pub(crate) fn parse_extra_host(text: &str) -> Result<(String, String), String> {
         return Err(format!("`{name}` is not a host name"));
     }
     if address == "host-gateway" {
-        return Err("`host-gateway` is not supported: steps cannot reach the host".to_owned());
+        return Ok((name.to_owned(), address.to_owned()));
     }
     let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     let parsed: IpAddr = bare.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
@@ -324,6 +364,7 @@ mod tests {
             ("labels",       "labels=%7B%22k%22%3A%22v+w%22%7D", BuildQuery { labels: [("k".into(), "v w".into())].into(), ..none() }),
             ("hosts",        "extrahosts=a:1.2.3.4&extrahosts=b:::1", BuildQuery {
                 extra_hosts: vec![("a".into(), "1.2.3.4".into()), ("b".into(), "::1".into())], ..none() }),
+            ("host gateway", "extrahosts=h:host-gateway",       BuildQuery { extra_hosts: vec![("h".into(), "host-gateway".into())], ..none() }),
             ("network",      "networkmode=none",                BuildQuery { network: Some(NetworkMode::None), ..none() }),
             ("bridge",       "networkmode=bridge",              BuildQuery { network: Some(NetworkMode::Default), ..none() }),
             ("platform",     "platform=linux/arm64",            BuildQuery { platform: Some(Platform::parse("linux/arm64").unwrap()), ..none() }),
@@ -355,7 +396,8 @@ mod tests {
             ("squash",        "squash=1",               "parameter `squash` is not supported by rbuild"),
             ("container net", "networkmode=container:x", "invalid parameter `networkmode`: `container:x` is not default, none or host"),
             ("bad platform",  "platform=a/b/c/d",       "invalid parameter `platform`: `a/b/c/d` is not a platform: expected os[/architecture[/variant]], such as linux/amd64"),
-            ("host gateway",  "extrahosts=h:host-gateway", "invalid parameter `extrahosts`: `host-gateway` is not supported: steps cannot reach the host"),
+            ("bad resolver",  "dns=x",                  "invalid parameter `dns`: `x` is not an IP address"),
+            ("bad domain",    "dnssearch=a%20b",        "invalid parameter `dnssearch`: `a b` is not one word"),
             ("bad host",      "extrahosts=h:x",         "invalid parameter `extrahosts`: `x` is not an IP address"),
             ("bad json",      "labels=%7B",             "invalid parameter `labels`: EOF while parsing an object at line 1 column 1"),
         ];
@@ -376,6 +418,11 @@ mod tests {
             platform: Some(Platform::parse("linux/arm/v6").unwrap()),
             network: Some(NetworkMode::Host),
             extra_hosts: vec![("h".into(), "::1".into())],
+            dns: Dns {
+                servers: vec!["192.0.2.1".parse().unwrap()],
+                search: vec!["a.test".into()],
+                options: vec!["ndots:2".into()],
+            },
             limits: Limits { memory: Some(builder::Bound::At(5)), ..Limits::default() },
             no_cache: true,
             pull: true,

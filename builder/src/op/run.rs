@@ -122,6 +122,7 @@ fn describe(
     }
     spec.extra_hosts.clone_from(&settings.extra_hosts);
     spec.ca_certs.clone_from(&settings.ca_certs);
+    spec.dns.clone_from(&settings.dns);
     spec.limits.clone_from(&settings.limits);
     for file in &op.files {
         spec.mounts.push(SandboxMount {

@@ -8,6 +8,7 @@ use crate::config::BuilderConfig;
 use crate::entitlement::Grants;
 use crate::limits::{LimitError, Limits};
 use crate::request::BuildRequest;
+use crate::sandbox::Dns;
 use crate::secret::{Masker, Search, Secrets};
 
 /// Build arguments that reach every RUN without an ARG (Dockerfile reference, "Predefined ARGs").
@@ -35,6 +36,7 @@ pub(crate) struct RunSettings {
     pub(super) extra_hosts: Vec<(String, String)>,
     pub(super) ca_certs: Vec<u8>,
     pub(super) proxies: BTreeMap<String, String>,
+    pub(super) dns: Dns,
     pub(super) limits: Limits,
     pub(super) secrets: Secrets,
     pub(super) masker: Option<Masker>,
@@ -57,6 +59,7 @@ impl RunSettings {
             extra_hosts: request.extra_hosts.clone(),
             ca_certs: request.ca_certs.clone(),
             proxies,
+            dns: request.dns.clone(),
             limits: request.limits.clone().within(&config.limits)?,
             masker: Masker::new(&request.secrets),
             secrets: request.secrets.clone(),

@@ -3,6 +3,7 @@
 //! It is the first process of a new PID namespace and single-threaded. A step that fails is
 //! reported by its name; nothing is undone, since all that was made vanishes with the process.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
-const STEPS: [(&str, Step); 27] = [
+const STEPS: [(&str, Step); 26] = [
     ("join the cgroups", namespace::join_cgroups),
     ("new namespaces", namespace::enter_namespaces),
     ("private mounts", root::make_mounts_private),
@@ -41,7 +42,6 @@ const STEPS: [(&str, Step); 27] = [
     ("session", identity::start_session),
     ("resource limits", identity::limit_resources),
     ("working directory", identity::enter_directory),
-    ("wait for the network", namespace::wait_for_network),
     ("capability bounding set", identity::drop_bounding_set),
     ("seccomp filter", identity::filter_system_calls),
     ("user and groups", identity::become_user),
@@ -58,8 +58,10 @@ pub(super) struct Child {
     pub cgroups: Vec<PathBuf>,
     /// The network namespace made for it.
     pub netns: Option<OwnedFd>,
-    /// Yields a byte when the network can be used, and ends if it never can.
-    pub go: Option<OwnedFd>,
+    /// Where the command finds a resolver, if not where this machine does.
+    pub resolver: Option<Ipv4Addr>,
+    /// This machine's address as the command knows it.
+    pub gateway: Option<Ipv4Addr>,
     /// Receives what must be cleaned from the layer afterwards.
     pub notes: OwnedFd,
     pub layers: Option<Layers>,
@@ -80,7 +82,8 @@ impl Child {
             spec,
             cgroups: Vec::new(),
             netns: None,
-            go: None,
+            resolver: None,
+            gateway: None,
             notes,
             layers: None,
             scratch: None,

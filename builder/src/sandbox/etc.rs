@@ -5,31 +5,31 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::child::Child;
 use super::error::Fault;
 use super::mount::{KERNEL, clone_of, make_dir, make_file};
 use super::source::Prepared;
-use super::spec::{Network, SandboxSpec};
+use super::spec::Network;
 use super::target::attach_at;
 
 /// Makes the content of one file.
-type Content = fn(&SandboxSpec) -> String;
+type Content = fn(&Child) -> String;
 
 /// Paths and what makes their content.
 pub(super) const FILES: [(&str, Content); 3] = [
     ("/etc/resolv.conf", resolv_conf),
     ("/etc/hosts", hosts),
-    ("/etc/hostname", |spec| format!("{}\n", spec.hostname)),
+    ("/etc/hostname", |child| format!("{}\n", child.spec.hostname)),
 ];
 
 /// Where this machine keeps its resolvers. The second one is there when the first names only the
 /// local stub of systemd-resolved, which a network of its own cannot reach.
 const HOST_RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/// The resolver inside slirp4netns' network, which asks this machine's (slirp4netns(1)).
-const SLIRP_DNS: &str = "10.0.2.3";
+/// The address that stands for this machine's own (docker build, "--add-host").
+pub(super) const HOST_GATEWAY: &str = "host-gateway";
 
 /// Bytes of this machine's `resolv.conf` that are read at most.
 const RESOLV_CONF_BYTES: u64 = 64 << 10;
@@ -41,7 +41,7 @@ pub(super) fn mount_files(child: &mut Child) -> Result<(), Fault> {
         let Some(place) = place else { continue };
         let name = path.trim_start_matches("/etc/");
         let mut file = File::from(make_file(&dir, name, 0o644)?);
-        file.write_all(content(&child.spec).as_bytes())?;
+        file.write_all(content(child).as_bytes())?;
         let prepared = Prepared { mount: clone_of(&file, KERNEL)?, is_dir: false };
         attach_at(child.root(), &place.path, &prepared)?;
     }
@@ -49,7 +49,8 @@ pub(super) fn mount_files(child: &mut Child) -> Result<(), Fault> {
 }
 
 /// Writes `/etc/hosts` as Docker does.
-fn hosts(spec: &SandboxSpec) -> String {
+fn hosts(child: &Child) -> String {
+    let spec = &child.spec;
     let mut text = "127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
         fe00::\tip6-localnet\n\
@@ -58,7 +59,11 @@ fn hosts(spec: &SandboxSpec) -> String {
         ff02::2\tip6-allrouters\n"
         .to_owned();
     let hostname = ("127.0.0.1".to_owned(), spec.hostname.clone());
-    let extra = spec.extra_hosts.iter().map(|(name, address)| (address.clone(), name.clone()));
+    let extra = spec.extra_hosts.iter().filter_map(|(name, address)| {
+        let gateway = child.gateway.map(|gateway| gateway.to_string());
+        let address = if address == HOST_GATEWAY { gateway? } else { address.clone() };
+        Some((address, name.clone()))
+    });
     for (address, name) in std::iter::once(hostname).chain(extra) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{address}\t{name}");
@@ -66,17 +71,28 @@ fn hosts(spec: &SandboxSpec) -> String {
     text
 }
 
-fn resolv_conf(spec: &SandboxSpec) -> String {
-    match spec.network {
+fn resolv_conf(child: &Child) -> String {
+    let spec = &child.spec;
+    let text = match spec.network {
         Network::Host => read_host(HOST_RESOLV_CONF[0]),
         Network::None => String::new(),
-        Network::Private => private_resolv_conf(&HOST_RESOLV_CONF.map(read_host)).text,
-    }
+        Network::Private => private_resolv_conf(&HOST_RESOLV_CONF.map(read_host), child.resolver),
+    };
+    spec.dns.replace_in(&text)
 }
 
-/// Whether a private network must offer a resolver of its own.
-pub(super) fn needs_own_resolver() -> bool {
-    private_resolv_conf(&HOST_RESOLV_CONF.map(read_host)).uses_own
+/// The resolver of this machine that a private network cannot reach, if it has no other.
+pub(super) fn unreachable_resolver() -> Option<Ipv4Addr> {
+    let candidates = HOST_RESOLV_CONF.map(read_host);
+    if candidates.iter().any(|text| text.lines().any(|line| nameserver(line).is_some())) {
+        return None;
+    }
+    let on_loopback = candidates[0].lines().filter_map(any_nameserver).find_map(|it| match it {
+        IpAddr::V4(address) if address.is_loopback() => Some(address),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    });
+    // Where none is named, there may be one here (resolv.conf(5)).
+    Some(on_loopback.unwrap_or(Ipv4Addr::LOCALHOST))
 }
 
 fn read_host(path: &str) -> String {
@@ -88,29 +104,21 @@ fn read_host(path: &str) -> String {
     text
 }
 
-/// What a step in a private network reads.
-#[derive(Debug, PartialEq, Eq)]
-struct ResolvConf {
-    text: String,
-    uses_own: bool,
-}
-
 /// Takes the first of `candidates` with a resolver that can be reached from elsewhere than this
-/// machine's loopback; if none has one, names the private network's own.
-fn private_resolv_conf(candidates: &[String]) -> ResolvConf {
+/// machine's loopback; if none has one, names the private network's `own`.
+fn private_resolv_conf(candidates: &[String], own: Option<Ipv4Addr>) -> String {
     let reachable = candidates.iter().find_map(|text| {
         let kept: Vec<&str> = text.lines().filter(|line| is_kept(line)).collect();
         kept.iter().any(|line| nameserver(line).is_some()).then(|| kept.join("\n") + "\n")
     });
     if let Some(text) = reachable {
-        return ResolvConf { text, uses_own: false };
+        return text;
     }
     let options = candidates.first().map(String::as_str).unwrap_or_default();
-    let server = format!("nameserver {SLIRP_DNS}");
-    let lines: Vec<&str> = std::iter::once(server.as_str())
-        .chain(options.lines().filter(|line| is_kept(line)))
-        .collect();
-    ResolvConf { text: lines.join("\n") + "\n", uses_own: true }
+    let server = own.map(|address| format!("nameserver {address}"));
+    let kept = options.lines().filter(|line| is_kept(line));
+    let lines: Vec<&str> = server.iter().map(String::as_str).chain(kept).collect();
+    lines.join("\n") + "\n"
 }
 
 /// Whether a line says something to a step: comments and unreachable resolvers do not.
@@ -125,13 +133,18 @@ fn is_kept(line: &str) -> bool {
 /// The resolver that a line names, if a private network reaches it: not loopback, and IPv4, which
 /// is all that such a network carries.
 fn nameserver(line: &str) -> Option<IpAddr> {
-    let address = line.split_whitespace().nth(1)?.parse::<IpAddr>().ok()?;
-    let is_server = line.split_whitespace().next() == Some("nameserver");
-    (is_server && address.is_ipv4() && !address.is_loopback()).then_some(address)
+    any_nameserver(line).filter(|address| address.is_ipv4() && !address.is_loopback())
+}
+
+fn any_nameserver(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    words.next().filter(|word| *word == "nameserver")?;
+    words.next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::spec::SandboxSpec;
     use super::*;
 
     #[test]
@@ -139,18 +152,18 @@ mod tests {
         let upstream = "nameserver 192.0.2.1\n";
         #[rustfmt::skip]
         let cases = [
-            ("reachable",   ["search a\nnameserver 192.0.2.9\n", ""],         "search a\nnameserver 192.0.2.9\n", false),
-            ("comments",    ["# x\nnameserver 192.0.2.9 # y\n", ""],          "nameserver 192.0.2.9 # y\n",       false),
-            ("one of two",  ["nameserver 127.0.0.1\nnameserver 192.0.2.9", upstream], "nameserver 192.0.2.9\n",   false),
-            ("stub",        ["nameserver 127.0.0.53\n", upstream],            upstream,                           false),
-            ("loopback",    ["options ndots:2\nnameserver 127.0.0.1\n", ""],  "nameserver 10.0.2.3\noptions ndots:2\n", true),
-            ("ipv6",        ["nameserver 2001:db8::1\n", ""],                 "nameserver 10.0.2.3\n",            true),
-            ("nothing",     ["", ""],                                         "nameserver 10.0.2.3\n",            true),
-            ("not a server", ["options 192.0.2.1\n", ""],                     "nameserver 10.0.2.3\noptions 192.0.2.1\n", true),
+            ("reachable",   ["search a\nnameserver 192.0.2.9\n", ""],         "search a\nnameserver 192.0.2.9\n"),
+            ("comments",    ["# x\nnameserver 192.0.2.9 # y\n", ""],          "nameserver 192.0.2.9 # y\n"),
+            ("one of two",  ["nameserver 127.0.0.1\nnameserver 192.0.2.9", upstream], "nameserver 192.0.2.9\n"),
+            ("stub",        ["nameserver 127.0.0.53\n", upstream],            upstream),
+            ("loopback",    ["options ndots:2\nnameserver 127.0.0.1\n", ""],  "nameserver 10.0.2.3\noptions ndots:2\n"),
+            ("ipv6",        ["nameserver 2001:db8::1\n", ""],                 "nameserver 10.0.2.3\n"),
+            ("nothing",     ["", ""],                                         "nameserver 10.0.2.3\n"),
+            ("not a server", ["options 192.0.2.1\n", ""],                     "nameserver 10.0.2.3\noptions 192.0.2.1\n"),
         ];
-        for (name, candidates, text, uses_own) in cases {
-            let want = ResolvConf { text: text.to_owned(), uses_own };
-            assert_eq!(private_resolv_conf(&candidates.map(str::to_owned)), want, "{name}");
+        let own = Some(Ipv4Addr::new(10, 0, 2, 3));
+        for (name, candidates, want) in cases {
+            assert_eq!(private_resolv_conf(&candidates.map(str::to_owned), own), want, "{name}");
         }
     }
 
@@ -158,9 +171,13 @@ mod tests {
     fn hosts_name_the_machine_and_the_extra_ones() {
         let mut spec = SandboxSpec::new(Vec::new(), Vec::new());
         spec.hostname = "builder".to_owned();
-        spec.extra_hosts = vec![("db".to_owned(), "192.0.2.7".to_owned())];
-        let text = hosts(&spec);
+        let extra = [("db", "192.0.2.7"), ("me", HOST_GATEWAY)];
+        spec.extra_hosts = extra.map(|(name, address)| (name.into(), address.into())).to_vec();
+        let notes = rustix::fs::memfd_create("notes", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut child = Child::new(spec, notes);
+        child.gateway = Some(Ipv4Addr::new(192, 0, 2, 1));
+        let text = hosts(&child);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"), "{text}");
-        assert!(text.ends_with("127.0.0.1\tbuilder\n192.0.2.7\tdb\n"), "{text}");
+        assert!(text.ends_with("127.0.0.1\tbuilder\n192.0.2.7\tdb\n192.0.2.1\tme\n"), "{text}");
     }
 }

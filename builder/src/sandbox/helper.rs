@@ -4,7 +4,6 @@
 //! builder (many threads)
 //!   `- helper            session of its own; ends with the builder's thread
 //!        `- init         first process of an outer PID namespace; ends with the helper
-//!             |- slirp4netns
 //!             `- command first process of an inner PID namespace; ends with init
 //! ```
 
@@ -14,11 +13,9 @@ use std::process::ExitCode;
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::error::Fault;
-use super::spec::Network;
 use super::wire::{self, Launch};
 use super::{init, network, sys};
 use crate::userns;
@@ -32,9 +29,13 @@ pub fn helper_main() -> ExitCode {
     if std::env::args_os().nth(2).is_some_and(|arg| arg == userns::MAP_IDS_ARG) {
         return userns::map_ids();
     }
+    let task = std::env::args_os().nth(2);
     let Ok(control) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else {
         return ExitCode::FAILURE;
     };
+    if task.is_some_and(|task| task == network::JANITOR_ARG) {
+        return network::run_janitor(&control);
+    }
     match supervise(&control) {
         Ok(code) => code,
         Err(fault) => {
@@ -59,6 +60,7 @@ fn supervise(control: &OwnedFd) -> Result<ExitCode, Fault> {
     let mut fds = fds.into_iter();
     let memory = fds.next().ok_or(Errno::BADMSG)?;
     let spec = wire::read_spec(memory)?;
+    let netns = if launch.has_netns { Some(fds.next().ok_or(Errno::BADMSG)?) } else { None };
     let input = match fds.next() {
         Some(input) => input,
         None => open_null()?,
@@ -66,19 +68,13 @@ fn supervise(control: &OwnedFd) -> Result<ExitCode, Fault> {
     rustix::stdio::dup2_stdin(&input)?;
     drop(input);
 
-    let (link, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     unshare(CloneFlags::CLONE_NEWPID)?;
     let Some(init) = sys::fork()? else {
-        drop(link);
         die_with_parent()?;
-        return Ok(init::run(control, &theirs, &launch, spec));
+        return Ok(init::run(control, netns, &launch, spec));
     };
-    drop(theirs);
+    drop(netns);
     forget_stdio()?;
-    if spec.network == Network::Private {
-        network::send_namespace(&link)?;
-    }
     let init = Pid::from_raw(init.as_raw()).expect("fork returns a process id above zero");
     rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(init), WaitOptions::empty()))?;
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! The first process of the outer PID namespace: starts the network and the command, waits.
+//! The first process of the outer PID namespace: starts the command and waits for it.
 //!
 //! The command is the first process of a PID namespace of its own, as in Docker. Whatever becomes
 //! of the builder, this process ends with it, and with it, by the kernel's rule for first
@@ -7,7 +7,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -15,26 +14,21 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use super::ca_bundle;
 use super::child::Child;
 use super::error::Fault;
-use super::network::{self, MISSING, PrivateNetwork};
 use super::run::Exit;
-use super::spec::{Network, SandboxSpec};
+use super::spec::SandboxSpec;
 use super::sys;
 use super::wire::{self, Launch, Order, Report};
 use crate::limits::StepUsage;
 
-/// How long the network may take; it is there after tens of milliseconds.
-const NETWORK_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Runs the spec to its end and reports it over `control`. A network namespace comes by `link`.
+/// Runs the spec to its end, in `netns` if it has one, and reports it over `control`.
 pub(super) fn run(
     control: &OwnedFd,
-    link: &OwnedFd,
+    netns: Option<OwnedFd>,
     launch: &Launch,
     mut spec: SandboxSpec,
 ) -> ExitCode {
@@ -42,7 +36,7 @@ pub(super) fn run(
         ca_bundle::end_line(&mut spec.ca_certs);
         ca_bundle::fill_environment(&mut spec.env);
     }
-    let running = match start(control, link, launch, &spec) {
+    let running = match start(control, netns, launch, &spec) {
         Ok(Started::Command(code)) => return code,
         Ok(Started::Watch(running)) => running,
         Err((step, fault)) => {
@@ -70,95 +64,58 @@ enum Started {
     /// The command's, which failed to become it.
     Command(ExitCode),
     /// The one that waits for it.
-    Watch(Box<Running>),
+    Watch(Running),
 }
 
 /// The command, and what belongs to it.
 struct Running {
     pidfd: OwnedFd,
     notes: OwnedFd,
-    network: Option<(PrivateNetwork, OwnedFd)>,
-    /// When the network must be up.
-    deadline: Instant,
 }
 
 fn start(
     control: &OwnedFd,
-    link: &OwnedFd,
+    netns: Option<OwnedFd>,
     launch: &Launch,
     spec: &SandboxSpec,
 ) -> Result<Started, (&'static str, Fault)> {
-    let network = start_network(link, launch, spec).map_err(|fault| ("private network", fault))?;
     let system = |errno: Errno| ("start the command", Fault::from(errno));
     let notes = rustix::fs::memfd_create("sandbox-notes", MemfdFlags::CLOEXEC).map_err(system)?;
-    let (go, tell_go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(system)?;
     let fork = || {
         unshare(CloneFlags::CLONE_NEWPID)?;
         sys::fork()
     };
     let Some(pid) = fork().map_err(|errno| ("new PID namespace", Fault::from(errno)))? else {
-        drop(tell_go);
         let mut child = Child::new(spec.clone(), notes);
         child.cgroups.clone_from(&launch.cgroups);
-        child.netns = network.map(|network| network.netns);
-        child.go = child.netns.is_some().then_some(go);
+        child.netns = netns;
+        (child.resolver, child.gateway) = (launch.resolver, launch.gateway);
         return Ok(Started::Command(child.run(control)));
     };
     let pid = Pid::from_raw(pid.as_raw()).expect("fork returns a process id above zero");
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(system)?;
     super::helper::forget_stdio().map_err(system)?;
-    Ok(Started::Watch(Box::new(Running {
-        pidfd,
-        notes,
-        network: network.map(|network| (network, tell_go)),
-        deadline: Instant::now() + NETWORK_TIMEOUT,
-    })))
-}
-
-fn start_network(
-    link: &OwnedFd,
-    launch: &Launch,
-    spec: &SandboxSpec,
-) -> Result<Option<PrivateNetwork>, Fault> {
-    match (spec.network, &launch.slirp) {
-        (Network::None | Network::Host, _) => Ok(None),
-        (Network::Private, Some(program)) => {
-            let netns = network::receive_namespace(link)?;
-            PrivateNetwork::start(program, netns, spec).map(Some)
-        }
-        (Network::Private, None) => Err(Fault::network(MISSING)),
-    }
+    Ok(Started::Watch(Running { pidfd, notes }))
 }
 
 impl Running {
     /// Follows orders until the command has ended; `None` when the builder is gone.
     fn watch(
-        mut self,
+        self,
         control: &OwnedFd,
         spec: &SandboxSpec,
     ) -> Result<Option<Report>, (&'static str, Fault)> {
         let watching = |fault| ("watch the command", fault);
-        let mut failure = None;
         loop {
-            let [has_ended, has_order, has_network] = self.wait(control).map_err(watching)?;
+            let [has_ended, has_order] = self.wait(control).map_err(watching)?;
             if has_order && !self.obey(control).map_err(watching)? {
                 return Ok(None);
-            }
-            let is_late = self.network.is_some() && Instant::now() > self.deadline;
-            if let Some((network, tell_go)) = self.network.take_if(|_| has_network || is_late)
-                && let Err(fault) = connect(network, &tell_go, spec, is_late)
-            {
-                failure = Some(fault);
-                self.signal(Signal::KILL);
             }
             if has_ended {
                 break;
             }
         }
         let report = self.reap().map_err(watching)?;
-        if let Some(fault) = failure {
-            return Err(("private network", fault));
-        }
         if let Some(dirs) = spec.scratch.as_ref().filter(|_| !spec.ca_certs.is_empty()) {
             ca_bundle::clean_layer(&self.notes, &dirs.upper)
                 .map_err(|fault| ("take the extra certificates out of the layer", fault))?;
@@ -180,26 +137,15 @@ impl Running {
         Ok(true)
     }
 
-    /// Sleeps until the command ends, an order comes or the network is up.
-    fn wait(&self, control: &OwnedFd) -> Result<[bool; 3], Fault> {
-        let mut fds = vec![
-            PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
-            PollFd::new(control.as_fd(), PollFlags::POLLIN),
-        ];
-        let mut timeout = PollTimeout::NONE;
-        if let Some((network, _)) = &self.network {
-            fds.push(PollFd::new(network.ready.as_fd(), PollFlags::POLLIN));
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        }
-        match poll(&mut fds, timeout) {
+    /// Sleeps until the command ends or an order comes.
+    fn wait(&self, control: &OwnedFd) -> Result<[bool; 2], Fault> {
+        let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = [watched(self.pidfd.as_fd()), watched(control.as_fd())];
+        match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let is_ready = |index: usize| {
-            fds.get(index).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
-        };
-        Ok([is_ready(0), is_ready(1), is_ready(2)])
+        Ok(fds.map(|fd| fd.any().unwrap_or(false)))
     }
 
     /// Passes a signal on. The command may have ended already.
@@ -232,27 +178,5 @@ fn children_usage() -> StepUsage {
         peak_memory_bytes: number(found.max_rss()) * 1024,
         cpu_micros: micros(found.user_time()) + micros(found.system_time()),
         ..StepUsage::default()
-    }
-}
-
-/// Tells the command that its network is up, or says why it is not.
-fn connect(
-    mut network: PrivateNetwork,
-    tell_go: &OwnedFd,
-    spec: &SandboxSpec,
-    is_late: bool,
-) -> Result<(), Fault> {
-    if is_late {
-        return Err(Fault::network("slirp4netns did not get ready"));
-    }
-    let mut byte = [0; 1];
-    if rustix::io::retry_on_intr(|| rustix::io::read(&network.ready, &mut byte))? == 0 {
-        return Err(network.failure());
-    }
-    network.forward(&spec.port_forwards)?;
-    match rustix::io::write(tell_go, &byte) {
-        // A command that failed before it got here tells so itself.
-        Ok(_) | Err(Errno::PIPE) => Ok(()),
-        Err(errno) => Err(errno.into()),
     }
 }

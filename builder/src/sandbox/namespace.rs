@@ -52,13 +52,3 @@ pub(super) fn bring_loopback_up(child: &mut Child) -> Result<(), Fault> {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
     Ok(sys::bring_loopback_up(socket)?)
 }
-
-/// Waits until the network can be used. It was started first of all, so this is short.
-pub(super) fn wait_for_network(child: &mut Child) -> Result<(), Fault> {
-    let Some(go) = child.go.take() else { return Ok(()) };
-    let mut byte = [0; 1];
-    match rustix::io::retry_on_intr(|| rustix::io::read(&go, &mut byte))? {
-        0 => Err(Fault::network("the network helper ended")),
-        _ => Ok(()),
-    }
-}

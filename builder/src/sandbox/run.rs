@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{self, Cgroup, Place};
 use super::error::SandboxError;
 use super::mount::{clone_of, path_of};
-use super::network::find_program;
+use super::network::{self, Networks};
 use super::spec::{Network, SandboxSpec, StdioMode};
 use super::wire::{self, Launch, Order, Report};
 use crate::limits::StepUsage;
@@ -105,6 +105,7 @@ pub struct Sandbox {
     program: Arc<OwnedFd>,
     /// Where cgroups can be made.
     cgroups: Option<Arc<Place>>,
+    networks: Arc<Networks>,
 }
 
 impl Sandbox {
@@ -151,7 +152,8 @@ impl Sandbox {
         if let Some(place) = &cgroups {
             cgroup::sweep(place);
         }
-        Ok(Self { program: Arc::new(program), cgroups })
+        let program = Arc::new(program);
+        Ok(Self { networks: Networks::new(Arc::clone(&program)), program, cgroups })
     }
 
     /// Runs `spec` to its end. Blocks; the calling thread must not end before it returns, since
@@ -173,7 +175,16 @@ impl Sandbox {
         control: &mut dyn FnMut() -> Control,
     ) -> Result<Ended, SandboxError> {
         let cgroup = Cgroup::create(self.cgroups.as_deref(), &spec.limits)?;
-        let mut step = RunningStep::start(&self.program, spec, cgroup.as_ref())?;
+        let network = match spec.network {
+            Network::Private => Some(
+                self.networks
+                    .take(&spec.port_forwards)
+                    .map_err(|fault| SandboxError::reported("private network".to_owned(), fault))?,
+            ),
+            Network::None | Network::Host => None,
+        };
+        let around = Around { cgroup: cgroup.as_ref(), network: network.as_ref() };
+        let mut step = RunningStep::start(&self.program, spec, around)?;
         let result = step.follow(output, control);
         step.end();
         let mut ended = result?;
@@ -182,6 +193,13 @@ impl Sandbox {
         }
         Ok(ended)
     }
+}
+
+/// What a step gets from outside.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    cgroup: Option<&'a Cgroup>,
+    network: Option<&'a network::Network>,
 }
 
 /// The helper process and what connects to it.
@@ -201,7 +219,7 @@ impl RunningStep {
     fn start(
         program: &OwnedFd,
         spec: &SandboxSpec,
-        cgroup: Option<&Cgroup>,
+        around: Around<'_>,
     ) -> Result<Self, SandboxError> {
         let failed = |source: io::Error| SandboxError::helper("start the sandbox's helper", source);
         let (socket, theirs) = rustix::net::socketpair(
@@ -228,20 +246,24 @@ impl RunningStep {
         let deadline = spec.limits.timeout.map(|limit| (Instant::now() + limit, limit));
         let (is_late, killed_at) = (false, None);
         let step = Self { helper, socket, stdout, stderr, buffer, deadline, is_late, killed_at };
-        step.launch(spec, cgroup)
+        step.launch(spec, around)
             .map_err(|source| SandboxError::helper("instruct the sandbox's helper", source))?;
         Ok(step)
     }
 
-    fn launch(&self, spec: &SandboxSpec, cgroup: Option<&Cgroup>) -> io::Result<()> {
+    fn launch(&self, spec: &SandboxSpec, around: Around<'_>) -> io::Result<()> {
+        let Around { cgroup, network } = around;
         let launch = Launch {
             parent: std::process::id(),
-            slirp: find_program().filter(|_| spec.network == Network::Private),
+            has_netns: network.is_some(),
+            resolver: network.and_then(|network| network.resolver),
+            gateway: network::own_address(),
             cgroups: cgroup.map(Cgroup::dirs).unwrap_or_default(),
         };
         let memory = wire::write_spec(spec)?;
         let stdin = io::stdin();
         let mut fds = vec![memory.as_fd()];
+        fds.extend(network.map(|network| network.netns.as_fd()));
         if spec.stdio == StdioMode::Inherit {
             fds.push(stdin.as_fd());
         }

@@ -5,7 +5,7 @@
 //! here.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,8 @@ pub struct SandboxSpec {
     pub network: Network,
     /// Lines for `/etc/hosts`: name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// What `/etc/resolv.conf` says in place of what this machine's says.
+    pub dns: Dns,
     /// PEM certificates trusted by the command beside the image's own, and kept out of the layer.
     #[serde(with = "base64_bytes")]
     pub ca_certs: Vec<u8>,
@@ -72,6 +74,7 @@ impl SandboxSpec {
             mounts: Vec::new(),
             network: Network::Private,
             extra_hosts: Vec::new(),
+            dns: Dns::default(),
             ca_certs: Vec::new(),
             stdio: StdioMode::Capture,
             limits: Limits::default(),
@@ -224,6 +227,40 @@ pub enum StdioMode {
     Capture,
     /// The caller's own.
     Inherit,
+}
+
+/// How names are resolved; what is empty is as this machine has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// Addresses of resolvers.
+    pub servers: Vec<IpAddr>,
+    /// Domains in which names are looked for; `.` alone for none.
+    pub search: Vec<String>,
+    /// Options such as `ndots:2`.
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// Puts what is set in the place of what `text`, a resolv.conf(5), says.
+    pub(super) fn replace_in(&self, text: &str) -> String {
+        let is_kept = |line: &&str| match line.split_whitespace().next() {
+            Some("nameserver") => self.servers.is_empty(),
+            Some("search" | "domain") => self.search.is_empty(),
+            Some("options") => self.options.is_empty(),
+            _ => true,
+        };
+        let mut lines: Vec<String> = text.lines().filter(is_kept).map(str::to_owned).collect();
+        lines.extend(self.servers.iter().map(|server| format!("nameserver {server}")));
+        let search: Vec<&str> =
+            self.search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
+        for (word, rest) in [("search", search.join(" ")), ("options", self.options.join(" "))] {
+            if !rest.is_empty() {
+                lines.push(format!("{word} {rest}"));
+            }
+        }
+        lines.iter().flat_map(|line| [line, "\n"]).collect()
+    }
 }
 
 /// A TCP port of this machine that leads into the sandbox.

@@ -1,7 +1,7 @@
 //! What builder and helper say to each other over a `SOCK_SEQPACKET` pair.
 //!
 //! ```text
-//! builder -> helper   Launch, with descriptors: memfd of the spec [, standard input]
+//! builder -> helper   Launch, with descriptors: memfd of the spec [, network] [, standard input]
 //! builder -> init     Order, any number of times
 //! helper  -> builder  Report, at least one unless it was killed
 //! ```
@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -36,15 +37,19 @@ const MESSAGE_BYTES: usize = 32 << 10;
 const SPEC_BYTES: usize = 64 << 10;
 
 /// Descriptors that go with a message at most.
-const MESSAGE_FDS: usize = 2;
+const MESSAGE_FDS: usize = 3;
 
 /// The first message: all that is not in the spec.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     /// The builder's process id, to notice that it died before the helper could be tied to it.
     pub parent: u32,
-    /// `slirp4netns`, where found and needed.
-    pub slirp: Option<PathBuf>,
+    /// Whether the network namespace's descriptor follows that of the spec.
+    pub has_netns: bool,
+    /// Where the command finds a resolver, if not where this machine does.
+    pub resolver: Option<Ipv4Addr>,
+    /// This machine's address as the command knows it.
+    pub gateway: Option<Ipv4Addr>,
     /// Directories of the cgroups made for the command.
     pub cgroups: Vec<PathBuf>,
 }

@@ -17,3 +17,4 @@ mod sandbox_life;
 mod sandbox_limits;
 mod sandbox_network;
 mod sandbox_rootless;
+mod sandbox_router;

@@ -40,6 +40,7 @@ fn has_tap() -> bool {
 fn each_network_reaches_what_it_should() {
     let image = Image::busybox();
     let (loopback, outside) = (server([127, 0, 0, 1].into()), server(outside_address()));
+    let everywhere = server([0, 0, 0, 0].into());
     let ask = |address: IpAddr, port| {
         format!("nc -w 2 {address} {port} </dev/null 2>/dev/null || echo no")
     };
@@ -47,13 +48,21 @@ fn each_network_reaches_what_it_should() {
         ask(loopback.ip(), loopback.port()),
         ask([10, 0, 2, 2].into(), loopback.port()),
         ask([10, 0, 2, 3].into(), loopback.port()),
+        // The other end of the link, if there is one.
+        format!(
+            "g=$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); \
+             nc -w 2 ${{g:-127.0.0.2}} {} </dev/null 2>/dev/null || echo no",
+            everywhere.port()
+        ),
+        ask([169, 254, 169, 254].into(), 80),
         ask(outside.ip(), outside.port()),
         "ip -o link | sed 's/^[0-9]*: //;s/[:@].*//' | sort | tr '\\n' ' '".to_owned(),
     ];
+    let device = if is_root() { "eth0 lo" } else { "lo tap0" };
     #[rustfmt::skip]
     let cases = [
-        ("none",    Network::None,    "no\nno\nno\nno\nlo"),
-        ("private", Network::Private, "no\nno\nno\nhello\nlo tap0"),
+        ("none",    Network::None,    "no\nno\nno\nno\nno\nno\nlo".to_owned()),
+        ("private", Network::Private, format!("no\nno\nno\nno\nno\nhello\n{device}")),
     ];
     for (name, network, want) in cases {
         if network == Network::Private && !is_root() && !has_tap() {
@@ -136,7 +145,8 @@ fn without_a_helper_there_is_no_private_network() {
     let image = Image::busybox();
     let mut spec = image.script("true");
     spec.network = Network::Private;
-    let hide = "for p in $(which -a slirp4netns); do mount --bind /dev/null $p; done; exec \"$@\"";
+    let hide = "for p in $(which -a slirp4netns iptables-restore nft); do
+        mount --bind /dev/null $p; done; exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", hide, "sh", PROGRAM, "run"]);
     let outcome = finish(start(command, &spec));

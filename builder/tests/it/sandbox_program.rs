@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let (mode, request) = match args[..] {
         [HELPER_ARG, ..] => return builder::helper_main(),
+        ["names", address, answer] => return serve_names(address, answer),
         [mode, request, after] => (mode, Some((request, after))),
         [mode] => (mode, None),
         _ => return ExitCode::from(2),
@@ -35,6 +36,23 @@ fn main() -> ExitCode {
     };
     let is_written = serde_json::to_writer(io::stdout(), &outcome).is_ok();
     if is_written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Answers every question for a name with one address (RFC 1035, sections 4.1 and 4.2.1).
+fn serve_names(address: &str, answer: &str) -> ExitCode {
+    let answer: std::net::Ipv4Addr = answer.parse().expect("an address");
+    let socket = std::net::UdpSocket::bind(address).expect("a free port");
+    let mut bytes = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut bytes) {
+        let mut reply = bytes[..length].to_vec();
+        // An answer, to one question, by one record.
+        reply[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+        // The name of the question, type A, class IN, a minute, four bytes.
+        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        reply.extend(answer.octets());
+        drop(socket.send_to(&reply, from));
+    }
+    ExitCode::FAILURE
 }
 
 /// Runs the spec on standard input.
