@@ -40,8 +40,8 @@ pub use ast::{
     MountFlag, Onbuild, Pair, Run, Stage, StageHead, Statement, Transfer, TransferSource, Word,
 };
 pub use check::{
-    CheckOptions, CheckRequest, Checked, Origin, Rule, RuleSet, UnknownRule, check, lint,
-    reported_line, rule, rules,
+    CheckOptions, CheckRequest, Checked, Edit, Finding, Mended, Origin, Rule, RuleSet, UnknownRule,
+    check, fix, lint, reported_line, rule, rules,
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;

@@ -130,9 +130,7 @@ fn check_casing(instructions: &[Raw], checks: &mut Checks<'_>) {
     };
     let is_lower = |text: &str| !text.bytes().any(|byte| byte.is_ascii_uppercase());
     let is_upper = |text: &str| !text.bytes().any(|byte| byte.is_ascii_lowercase());
-    let lower = known().filter(|raw| is_lower(&raw.keyword.text)).count();
-    let upper = known().filter(|raw| is_upper(&raw.keyword.text)).count();
-    let wants_lower = lower > upper;
+    let wants_lower = check::wants_lower_case(known().map(|raw| raw.keyword.text.as_str()));
     for raw in known() {
         let text = &raw.keyword.text;
         if if wants_lower { is_lower(text) } else { is_upper(text) } {

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ast::Dockerfile;
+use crate::ast::{Dockerfile, Stage, Statement};
 use crate::lines::Lines;
 use crate::{
     BaseImage, Diagnostic, IgnoreRules, LowerOptions, Platform, ResolvedBase, Severity, Span,
     lower, parse_with,
 };
 
-use super::{NO_EMPTY_CONTINUATION, RuleSet};
+use super::fix::{self, Edit};
+use super::{NO_EMPTY_CONTINUATION, RuleSet, practice};
 
 /// What a check is made with.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +30,23 @@ pub struct Checked {
     /// What could be understood.
     pub dockerfile: Dockerfile,
     /// In the order of the file. With `error=true` what rules say has severity error.
-    pub diagnostics: Vec<Diagnostic>,
+    pub findings: Vec<Finding>,
+}
+
+/// One remark, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is said.
+    pub diagnostic: Diagnostic,
+    /// Replacements that mend it; empty where a person must decide.
+    pub edits: Vec<Edit>,
 }
 
 impl Checked {
     /// Whether the file cannot be built, whatever its rules say.
     #[must_use]
     pub fn has_faults(&self) -> bool {
-        self.diagnostics.iter().any(Diagnostic::is_fault)
+        self.findings.iter().any(|finding| finding.diagnostic.is_fault())
     }
 }
 
@@ -44,17 +54,29 @@ impl Checked {
 #[must_use]
 pub fn check(source: &str, request: &CheckRequest<'_>) -> Checked {
     let parsed = parse_with(source, &request.options.build_args);
-    let mut diagnostics = parsed.diagnostics;
-    if !diagnostics.iter().any(Diagnostic::is_fault) {
-        diagnostics.extend(lower::diagnose(&parsed.dockerfile, request.options, request.bases));
+    let dockerfile = parsed.dockerfile;
+    let is_whole = !parsed.diagnostics.iter().any(Diagnostic::is_fault);
+    let mut said = parsed.diagnostics;
+    if is_whole {
+        said.extend(lower::diagnose(&dockerfile, request.options, request.bases));
+    }
+    let mut findings: Vec<Finding> = said
+        .into_iter()
+        .map(|diagnostic| {
+            let edits = fix::mend(source, &dockerfile, &diagnostic);
+            Finding { diagnostic, edits }
+        })
+        .collect();
+    if is_whole && *request.rules != RuleSet::BuildKit {
+        findings.extend(practice::check(source, &dockerfile, request.options));
     }
     let mut seen = BTreeSet::new();
-    diagnostics.retain(|diagnostic| {
+    findings.retain(|Finding { diagnostic, .. }| {
         let speaks = diagnostic.rule.is_none_or(|rule| request.rules.has(rule));
         speaks && seen.insert((diagnostic.span, diagnostic.rule, diagnostic.message.clone()))
     });
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
-    Checked { dockerfile: parsed.dockerfile, diagnostics }
+    findings.sort_by_key(|finding| (finding.diagnostic.span.start, finding.diagnostic.span.end));
+    Checked { dockerfile, findings }
 }
 
 /// Returns what BuildKit's linter says of a Dockerfile: rule and 1-based line, sorted.
@@ -81,17 +103,17 @@ pub fn lint(
     };
     let bases = BTreeMap::new();
     let request = CheckRequest { options: &options, bases: &bases, rules: &RuleSet::BuildKit };
-    let Checked { dockerfile, diagnostics } = check(source, &request);
-    let mut found: Vec<(&'static str, usize)> = diagnostics
-        .iter()
+    let Checked { dockerfile, findings } = check(source, &request);
+    let said = || findings.iter().map(|finding| &finding.diagnostic);
+    let mut found: Vec<(&'static str, usize)> = said()
         .filter_map(|diagnostic| {
             Some((diagnostic.rule?, reported_line(source, &dockerfile, diagnostic)))
         })
         .collect();
     found.sort_unstable();
-    let fault = diagnostics.into_iter().find(Diagnostic::is_fault);
+    let fault = said().find(|diagnostic| diagnostic.is_fault());
     match fault {
-        Some(fault) if found.is_empty() => Err(fault.message),
+        Some(fault) if found.is_empty() => Err(fault.message.clone()),
         _ => Ok(found),
     }
 }
@@ -119,6 +141,16 @@ pub(super) fn instruction_at(dockerfile: &Dockerfile, at: usize) -> Option<Span>
     let statements = dockerfile.stages.iter().flat_map(|stage| &stage.statements);
     let statements = statements.chain(&dockerfile.globals).map(|statement| statement.span);
     heads.chain(statements).find(|span| span.start <= at && at <= span.end)
+}
+
+/// The statement of a stage that covers the offset `at`.
+pub(super) fn statement_at(dockerfile: &Dockerfile, at: usize) -> Option<(&Stage, &Statement)> {
+    let statements = dockerfile
+        .stages
+        .iter()
+        .flat_map(|stage| stage.statements.iter().map(move |statement| (stage, statement)));
+    let mut statements = statements;
+    statements.find(|(_, statement)| statement.span.start <= at && at <= statement.span.end)
 }
 
 impl Diagnostic {

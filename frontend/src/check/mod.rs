@@ -5,9 +5,14 @@
 //! messages are BuildKit's to the letter, because other programs read them.
 
 mod buildkit;
+mod command;
+mod fix;
 mod lint;
+mod practice;
 mod pragma;
+mod prove;
 mod rule;
+mod script;
 mod suggest;
 
 use std::collections::BTreeMap;
@@ -16,7 +21,8 @@ use serde::Serialize;
 
 use crate::{Diagnostic, Severity, Span};
 
-pub use lint::{CheckRequest, Checked, check, lint, reported_line};
+pub use fix::{Edit, Mended, fix};
+pub use lint::{CheckRequest, Checked, Finding, check, lint, reported_line};
 pub(crate) use pragma::global_skips;
 pub use rule::{Origin, Rule, RuleSet, UnknownRule, rule, rules};
 pub(crate) use suggest::did_you_mean;
@@ -114,6 +120,16 @@ impl CheckOptions {
         }
         options
     }
+}
+
+/// Whether most keywords are in lower case; those of mixed case do not count.
+pub(crate) fn wants_lower_case<'k>(keywords: impl Iterator<Item = &'k str>) -> bool {
+    let (mut lower, mut upper) = (0_usize, 0_usize);
+    for keyword in keywords {
+        lower += usize::from(!keyword.bytes().any(|byte| byte.is_ascii_uppercase()));
+        upper += usize::from(!keyword.bytes().any(|byte| byte.is_ascii_lowercase()));
+    }
+    lower > upper
 }
 
 /// The rule whose name is nearest to one that no rule has.

@@ -1,6 +1,6 @@
 //! What a rule is, the table of all rules, and choosing among them.
 
-use super::{buildkit, nearest_rule};
+use super::{buildkit, nearest_rule, practice};
 
 /// Where a rule comes from, which decides where it speaks unless told otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,9 +64,9 @@ fn kebab(name: &str) -> String {
     text
 }
 
-/// All rules: BuildKit's, then the practices, each in alphabetical order.
+/// All rules: BuildKit's, then the practices by families.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    buildkit::RULES.iter()
+    buildkit::RULES.iter().chain(practice::rules())
 }
 
 /// The rules that `name` means: one by its name, all by a code of another checker.

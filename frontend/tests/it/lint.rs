@@ -72,8 +72,9 @@ fn buildkit_rules() {
         let source = &case.dockerfile;
         let checked = frontend::check(source, &request);
         let mut lines: Vec<(usize, String)> = checked
-            .diagnostics
+            .findings
             .iter()
+            .map(|finding| &finding.diagnostic)
             .filter_map(|said| {
                 let line = frontend::reported_line(source, &checked.dockerfile, said);
                 Some((line, format!("{line} {}: {}", said.rule?, said.message)))
@@ -81,7 +82,8 @@ fn buildkit_rules() {
             .collect();
         lines.sort_by_key(|(line, _)| *line);
         let mut got: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
-        let fault = checked.diagnostics.iter().find(|said| said.is_fault());
+        let fault =
+            checked.findings.iter().map(|found| &found.diagnostic).find(|said| said.is_fault());
         if got.is_empty() {
             got.extend(fault.map(|fault| format!("fault: {}", fault.message)));
         }
@@ -120,7 +122,9 @@ fn error_makes_errors_of_what_rules_say() {
     let (options, bases) = (options(""), BTreeMap::new());
     let request = CheckRequest { options: &options, bases: &bases, rules: &RuleSet::BuildKit };
     let checked = frontend::check(source, &request);
-    assert_eq!(checked.diagnostics.len(), 2);
-    assert!(checked.diagnostics.iter().all(|said| said.severity == frontend::Severity::Error));
+    assert_eq!(checked.findings.len(), 2);
+    let is_error =
+        |found: &frontend::Finding| found.diagnostic.severity == frontend::Severity::Error;
+    assert!(checked.findings.iter().all(is_error));
     assert!(!checked.has_faults());
 }

@@ -4,6 +4,7 @@ mod example;
 mod golden;
 mod lint;
 mod properties;
+mod rules;
 mod second_opinion;
 mod support;
 mod triggers;

@@ -1,0 +1,231 @@
+//! Practices: what builds well but builds less surely, less safely or larger than it could.
+//!
+//! A rule speaks only where the text leaves no doubt; what a variable, a script or an unknown base
+//! image might change, it leaves alone. One family of rules a file.
+
+mod apt;
+mod files;
+mod image;
+mod language;
+mod run;
+mod shell;
+mod system;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ast::{Dockerfile, Instruction, Stage, Statement};
+use crate::{LowerOptions, Span};
+
+use super::Checks;
+use super::fix::Edit;
+use super::lint::Finding;
+use super::rule::Rule;
+
+/// The rules of all families.
+pub(super) fn rules() -> impl Iterator<Item = &'static Rule> {
+    let families =
+        [apt::RULES, files::RULES, image::RULES, language::RULES, shell::RULES, system::RULES];
+    families.into_iter().flatten()
+}
+
+/// Holds a file without faults against every practice.
+pub(super) fn check(source: &str, dockerfile: &Dockerfile, options: &LowerOptions) -> Vec<Finding> {
+    let mut practice = Practice {
+        source,
+        dockerfile,
+        options,
+        checks: Checks::new(&dockerfile.directives.check, Vec::new()),
+        edits: BTreeMap::new(),
+    };
+    let kept = kept_stages(dockerfile, options);
+    let mut states: Vec<StageState> = Vec::new();
+    for (index, stage) in dockerfile.stages.iter().enumerate() {
+        let base = stage_named(&dockerfile.stages[..index], &stage.from.base.text);
+        let inherited = base.and_then(|base| states.get(base)).cloned();
+        let mut state = StageState {
+            index,
+            is_kept: kept.contains(&index),
+            image: stage.from.base.text.clone(),
+            ..StageState::default()
+        };
+        if let Some(inherited) = inherited {
+            state.image = inherited.image;
+            state.env = inherited.env;
+            state.has_workdir = inherited.has_workdir;
+            state.shell = inherited.shell;
+            state.user = inherited.user;
+            state.script = inherited.script;
+        } else {
+            practice.base_image(stage);
+        }
+        for statement in &stage.statements {
+            practice.statement(&mut state, statement);
+        }
+        states.push(state);
+    }
+    if let Some(state) = states.get(target(dockerfile, options)) {
+        practice.end_of_image(state, &dockerfile.stages[state.index].from);
+    }
+    let Practice { checks, mut edits, .. } = practice;
+    let findings = checks.out.into_iter().enumerate().map(|(index, diagnostic)| Finding {
+        diagnostic,
+        edits: edits.remove(&index).unwrap_or_default(),
+    });
+    findings.collect()
+}
+
+/// The state of a check.
+struct Practice<'a> {
+    source: &'a str,
+    dockerfile: &'a Dockerfile,
+    options: &'a LowerOptions,
+    checks: Checks<'a>,
+    /// What mends a diagnostic, by its index in `checks.out`.
+    edits: BTreeMap<usize, Vec<Edit>>,
+}
+
+/// What is known of a stage after some of its instructions.
+#[derive(Clone, Debug, Default)]
+struct StageState {
+    index: usize,
+    /// The image that is built contains this stage's layers.
+    is_kept: bool,
+    /// The image below all stages it stands on, as written.
+    image: String,
+    /// Names that ENV or ARG set.
+    env: BTreeSet<String>,
+    has_workdir: bool,
+    /// SHELL, as far as one was given.
+    shell: Option<Vec<String>>,
+    /// The last USER, and the comments above it.
+    user: Option<(String, Span, Vec<String>)>,
+    /// All that RUN instructions say, for settings that they may write.
+    script: String,
+    /// Archives that COPY took from the context: name, place, comments.
+    archives: Vec<(String, Span, Vec<String>)>,
+    /// The first use of curl and of wget.
+    fetchers: BTreeMap<&'static str, (Span, Vec<String>)>,
+    /// The RUN directly before, where it could be joined with the next.
+    last_run: Option<String>,
+    has_healthcheck: bool,
+}
+
+/// What is said, where.
+struct Remark<'r> {
+    rule: &'static str,
+    span: Span,
+    message: String,
+    help: Option<&'r str>,
+    edits: Vec<Edit>,
+}
+
+impl<'r> Remark<'r> {
+    fn new(rule: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self { rule, span, message: message.into(), help: None, edits: Vec::new() }
+    }
+
+    fn help(self, help: &'r str) -> Self {
+        Self { help: Some(help), ..self }
+    }
+
+    fn edits(self, edits: Vec<Edit>) -> Self {
+        Self { edits, ..self }
+    }
+}
+
+impl Practice<'_> {
+    fn say(&mut self, comments: &[String], remark: Remark<'_>) {
+        let Remark { rule, span, message, help, edits } = remark;
+        if let Some(diagnostic) = self.checks.warn(comments, rule, span, message) {
+            diagnostic.help = help.map(str::to_owned);
+            if !edits.is_empty() {
+                self.edits.insert(self.checks.out.len() - 1, edits);
+            }
+        }
+    }
+
+    fn statement(&mut self, state: &mut StageState, statement: &Statement) {
+        let last_run = state.last_run.take();
+        match &statement.instruction {
+            Instruction::Run(run) => self.run(state, statement, run, last_run.as_deref()),
+            Instruction::Add(transfer) => self.add(statement, transfer),
+            Instruction::Copy(transfer) => self.copy(state, statement, transfer),
+            Instruction::Env(pairs) => {
+                self.env(state, statement, pairs);
+                state.env.extend(pairs.iter().map(|pair| pair.key.text.clone()));
+            }
+            Instruction::Arg(declarations) => {
+                state.env.extend(declarations.iter().map(|arg| arg.name.text.clone()));
+            }
+            Instruction::Label(pairs) => self.labels(statement, pairs),
+            Instruction::Shell(words) => {
+                state.shell = Some(words.iter().map(|word| word.text.clone()).collect());
+            }
+            Instruction::User(user) => {
+                let comments = statement.comments.clone();
+                state.user = Some((user.text.clone(), user.span, comments));
+            }
+            Instruction::Workdir(_) => state.has_workdir = true,
+            Instruction::Healthcheck(_) => state.has_healthcheck = true,
+            Instruction::Cmd(_)
+            | Instruction::Entrypoint(_)
+            | Instruction::Expose(_)
+            | Instruction::Maintainer(_)
+            | Instruction::Onbuild(_)
+            | Instruction::Stopsignal(_)
+            | Instruction::Volume(_) => {}
+        }
+    }
+}
+
+impl StageState {
+    /// Whether commands are read by a POSIX shell.
+    fn has_posix_shell(&self) -> bool {
+        let Some(shell) = &self.shell else { return true };
+        let program = shell.first().map(String::as_str).unwrap_or_default();
+        let name = program.rsplit('/').next().unwrap_or_default();
+        ["sh", "bash", "dash", "ash", "zsh", "ksh", "busybox"].contains(&name)
+    }
+}
+
+/// The last stage named `name` among `stages`.
+fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
+    let name = name.to_lowercase();
+    stages.iter().rposition(|stage| stage.name() == Some(name.as_str()))
+}
+
+/// The stage that is built.
+fn target(dockerfile: &Dockerfile, options: &LowerOptions) -> usize {
+    let last = dockerfile.stages.len().saturating_sub(1);
+    let Some(target) = &options.target else { return last };
+    let number = target.parse().ok().filter(|&number: &usize| number <= last);
+    stage_named(&dockerfile.stages, target).or(number).unwrap_or(last)
+}
+
+/// The stage that is built and those it stands on: what others leave behind is in no image.
+fn kept_stages(dockerfile: &Dockerfile, options: &LowerOptions) -> BTreeSet<usize> {
+    let mut kept = BTreeSet::new();
+    let mut next = Some(target(dockerfile, options));
+    while let Some(index) = next {
+        kept.insert(index);
+        let stage = dockerfile.stages.get(index);
+        next =
+            stage.and_then(|stage| stage_named(&dockerfile.stages[..index], &stage.from.base.text));
+    }
+    kept
+}
+
+/// Used by the tests of the families.
+#[cfg(test)]
+fn said(source: &str, rule: &str) -> Vec<String> {
+    let parsed = crate::parse(source);
+    assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
+    let findings = check(source, &parsed.dockerfile, &LowerOptions::default());
+    let of_rule = findings.into_iter().filter(|f| f.diagnostic.rule == Some(rule));
+    of_rule
+        .map(|finding| {
+            let span = finding.diagnostic.span;
+            source[span.start..span.end].to_owned()
+        })
+        .collect()
+}
