@@ -14,6 +14,7 @@ Exit codes:
   4    this machine lacks something: space, a privilege, a package
   70   a bug in rbuild
   130  cancelled
+  `rbuild check` exits 1 when it has anything to say.
   `rbuild run` passes on the exit code of the command, and exits 125 if rbuild itself fails.";
 
 /// Exit code of a wrong command line.

@@ -19,6 +19,16 @@ pub(crate) struct Quotable<'a> {
 
 /// Renders one remark on the Dockerfile.
 pub(crate) fn diagnostic(remark: &SourceDiagnostic, quotable: Quotable<'_>, color: bool) -> String {
+    finding(remark, None, quotable, color)
+}
+
+/// Renders one remark on the Dockerfile, with the reason of its rule.
+pub(crate) fn finding(
+    remark: &SourceDiagnostic,
+    reason: Option<&str>,
+    quotable: Quotable<'_>,
+    color: bool,
+) -> String {
     let level = if remark.is_error { Level::ERROR } else { Level::WARNING };
     let message = printable(&remark.message);
     let mut title = level.primary_title(message);
@@ -34,6 +44,9 @@ pub(crate) fn diagnostic(remark: &SourceDiagnostic, quotable: Quotable<'_>, colo
     }
     if let Some(help) = &remark.help {
         group = group.element(Level::HELP.message(printable(help)));
+    }
+    if let Some(reason) = reason {
+        group = group.element(Level::NOTE.with_name("why").message(reason));
     }
     renderer(color).render(&[group]) + "\n"
 }

@@ -40,8 +40,8 @@ pub use ast::{
     MountFlag, Onbuild, Pair, Run, Stage, StageHead, Statement, Transfer, TransferSource, Word,
 };
 pub use check::{
-    CheckOptions, CheckRequest, Checked, Edit, Finding, Mended, Origin, Rule, RuleSet, UnknownRule,
-    check, fix, lint, reported_line, rule, rules,
+    CheckOptions, CheckRequest, Checked, Edit, Finding, Mended, Origin, Rule, RuleSet, Target,
+    UnknownRule, check, fix, lint, reported_line, rule, rules, targets,
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
@@ -57,7 +57,8 @@ pub use graph::{
 pub use ignore::{IgnoreError, IgnoreReason, IgnoreRules};
 pub use image_config::{Empty, Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig};
 pub use lower::{
-    BaseImage, LowerOptions, Lowered, NamedContext, ResolvedBase, base_images, image_span, lower,
+    BaseImage, LowerOptions, Lowered, NamedContext, Outline, OutlineArg, OutlineMount,
+    ResolvedBase, base_images, image_span, lower, outline,
 };
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};

@@ -9,6 +9,7 @@ use builder::{Entitlement, OutputKind, OutputSpec};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use frontend::Platform;
 
+use super::check::CallArgs;
 use super::debug::DebugCommand;
 use super::dns::DnsArgs;
 use super::fmt::FmtArgs;
@@ -57,6 +58,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(Box<BuildArgs>),
+    Check(Box<super::check::CheckArgs>),
     Serve(ServeArgs),
     Images(ImagesArgs),
     History(HistoryArgs),
@@ -116,6 +118,7 @@ impl Command {
                 | Self::Man { .. }
                 | Self::Debug { .. }
                 | Self::Fmt(_)
+                | Self::Check(_)
         )
     }
 }
@@ -180,6 +183,8 @@ pub(crate) struct BuildArgs {
     /// secret.leak (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]
     pub(crate) allow: Vec<Entitlement>,
+    #[command(flatten)]
+    pub(crate) call: CallArgs,
     /// Look nothing up in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,

@@ -9,7 +9,7 @@ use builder::{BuildRequest, Events, Failure, Finished, OutputKind, OutputSpec, b
 use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
-use super::{certs, context, engine::Engine, secrets, transfer};
+use super::{certs, check, context, engine::Engine, secrets, transfer};
 use crate::client::Client;
 use crate::config::{Environment, NetworkMode, Settings};
 use crate::fault::{Fault, exit_code};
@@ -22,6 +22,9 @@ pub(super) async fn build(
     settings: Settings,
     environment: &Environment,
 ) -> Result<ExitCode, Fault> {
+    if let Some(call) = args.call.asked() {
+        return check::call(&args, call, settings, environment).await;
+    }
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     check_outputs(&args.output, mode)?;
     let cancel = CancellationToken::new();

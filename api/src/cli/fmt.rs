@@ -74,7 +74,7 @@ fn first_difference(one: &str, other: &str) -> Option<usize> {
 }
 
 /// Replaces a file as a whole: whoever reads it meets the old text or the new one.
-fn replace(path: &Path, text: &str) -> Result<(), Fault> {
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), Fault> {
     if path == Path::new("-") {
         return Err(Fault::user("standard input cannot be rewritten"));
     }

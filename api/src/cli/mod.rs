@@ -4,6 +4,7 @@ mod args;
 mod build;
 mod builds;
 mod certs;
+mod check;
 mod context;
 mod debug;
 mod dns;
@@ -126,6 +127,7 @@ async fn execute(
 ) -> Result<ExitCode, Fault> {
     match cli.command {
         Command::Build(args) => return build::build(args, settings, &environment).await,
+        Command::Check(args) => return check::check(*args, settings, &environment).await,
         Command::Serve(args) => serve::serve(args, settings, &environment).await,
         Command::Run(args) => return run::run(args, settings).await,
         Command::Images(args) => image::images(args, &Engine::open(&settings).await?).await,
@@ -186,6 +188,11 @@ fn print(text: &str) -> Result<(), Fault> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a remark to standard error. Nobody needs to be there to read it.
+fn note(text: &str) {
+    drop(io::stderr().write_all(text.as_bytes()));
 }
 
 /// Standard error for logs. A reader that is gone loses lines, and nobody else cares: the

@@ -1,6 +1,7 @@
 //! The program as its users meet it: what it prints, what it returns, how service and client talk.
 
 mod architecture;
+mod check;
 mod command;
 mod contexts;
 mod debug;

@@ -14,6 +14,7 @@ mod prove;
 mod rule;
 mod script;
 mod suggest;
+mod targets;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,8 @@ pub use lint::{CheckRequest, Checked, Finding, check, lint, reported_line};
 pub(crate) use pragma::global_skips;
 pub use rule::{Origin, Rule, RuleSet, UnknownRule, rule, rules};
 pub(crate) use suggest::did_you_mean;
+pub(crate) use targets::description;
+pub use targets::{Target, targets};
 
 pub(crate) const CONSISTENT_INSTRUCTION_CASING: &str = "ConsistentInstructionCasing";
 pub(crate) const COPY_IGNORED_FILE: &str = "CopyIgnoredFile";

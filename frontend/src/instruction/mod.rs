@@ -165,7 +165,7 @@ fn words(arguments: &Arguments) -> &[Word] {
 }
 
 /// Variables of which every one is set: finds the faults that no value can mend.
-struct Anything;
+pub(crate) struct Anything;
 
 impl crate::words::Variables for Anything {
     fn value(&self, _: &str) -> Option<&str> {

@@ -10,6 +10,7 @@ mod builder_args;
 mod config;
 mod copy;
 mod history;
+mod outline;
 mod plan;
 mod run;
 mod scope;
@@ -26,6 +27,7 @@ use crate::{
     Span,
 };
 
+pub use outline::{Outline, OutlineArg, OutlineMount, outline};
 use plan::Plan;
 use stage::{Lowering, StageResult};
 
@@ -190,16 +192,29 @@ pub(crate) fn diagnose(
     options: &LowerOptions,
     bases: &BTreeMap<BaseImage, ResolvedBase>,
 ) -> Vec<Diagnostic> {
+    let all = options.target.is_none();
+    match lower_for(dockerfile, options, bases, all, |lowering, _| lowering.checks.out) {
+        Ok(said) | Err(said) => said,
+    }
+}
+
+/// Lowers what the target reaches, or `all` stages, and hands the state to `look`.
+///
+/// # Errors
+///
+/// What was said so far, where a fault keeps the stages from being told apart.
+fn lower_for<T>(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    bases: &BTreeMap<BaseImage, ResolvedBase>,
+    all: bool,
+    look: impl FnOnce(Lowering<'_, '_>, &[usize]) -> T,
+) -> Result<T, Vec<Diagnostic>> {
     let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
     let mut plan = Plan::new(dockerfile, options, &mut checks);
-    if faults_of(&checks).is_err() {
-        return checks.out;
-    }
+    faults_of(&checks)?;
     let reached = loop {
-        let reached = match &options.target {
-            Some(_) => plan.reached(),
-            None => (0..plan.stages.len()).collect(),
-        };
+        let reached = if all { (0..plan.stages.len()).collect() } else { plan.reached() };
         if !triggers::inherit(&mut plan, &reached, bases, &mut checks) {
             break reached;
         }
@@ -207,13 +222,13 @@ pub(crate) fn diagnose(
     source_date_epoch(&plan, &mut checks);
     builder_args::warn(dockerfile, options, &mut checks);
     let mut lowering = Lowering::new(&plan, bases, checks);
-    for index in reached {
+    for &index in &reached {
         lowering.stage(index);
         if lowering.budget.is_spent() {
             break;
         }
     }
-    lowering.checks.out
+    Ok(look(lowering, &reached))
 }
 
 /// Stops at faults of the file; what rules say as errors waits until all is said.

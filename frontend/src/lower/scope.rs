@@ -75,6 +75,11 @@ impl Scope {
         &self.declared
     }
 
+    /// The value of an argument, whatever ENV says.
+    pub(super) fn argument(&self, name: &str) -> Option<&str> {
+        self.args.get(name)?.as_deref()
+    }
+
     /// An upper bound of the bytes that [`Self::run_env`] makes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -387,9 +387,29 @@ impl<'a, 'o> Lowering<'a, 'o> {
         for name in expansion.unmatched.iter().filter(|name| !scope.is_declared(name)) {
             let hint = check::did_you_mean(name, "$", scope.names());
             let message = format!("Usage of undefined variable '${name}'{hint}");
-            self.checks.warn(&statement.comments, check::UNDEFINED_VAR, word.span, message);
+            let help = self
+                .unknown_base()
+                .map(|image| format!("unless `{image}` sets it, whose config is not known here"));
+            let rule = check::UNDEFINED_VAR;
+            if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
+                warning.help = help;
+            }
         }
         Ok(expansion)
+    }
+
+    /// The image below the stage, where a check knows no config of it.
+    fn unknown_base(&self) -> Option<&str> {
+        let mut index = self.index;
+        loop {
+            match &self.plan.stages[index].base {
+                Source::Stage(below) => index = *below,
+                Source::Image(image) if !self.bases.contains_key(image) => {
+                    return Some(&image.reference);
+                }
+                _ => return None,
+            }
+        }
     }
 
     /// Puts the shell before the text of a shell form.

@@ -38,6 +38,11 @@ impl Vertices {
         does_work(&self.list[id.0].op)
     }
 
+    /// Returns what a vertex does.
+    pub(super) fn op(&self, id: VertexId) -> &Op {
+        &self.list[id.0].op
+    }
+
     /// Drops what neither the output nor a step needs, keeping the order.
     ///
     /// Steps of reached stages whose result nobody uses keep their place without a vertex.
