@@ -137,10 +137,10 @@ pub(crate) struct BuildArgs {
     /// Name of the result (repeatable)
     #[arg(short, long, value_name = "NAME:TAG")]
     pub(crate) tag: Vec<String>,
-    /// Dockerfile, `-` for standard input; looked for here, then in the context [default:
-    /// Dockerfile or Containerfile in the context]
+    /// Dockerfile, `-` for standard input; looked for here, then in the context; several are read
+    /// as one [default: Dockerfile or Containerfile in the context]
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
     /// Ignore file in the place of those that are looked for (FILE.dockerignore, .containerignore,
     /// .dockerignore)
     #[arg(long, value_name = "FILE")]

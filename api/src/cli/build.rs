@@ -5,11 +5,13 @@ use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use builder::{BuildRequest, Events, Failure, Finished, OutputKind, OutputSpec, blocking};
+use builder::{
+    BuildRequest, DockerfileInput, Events, Failure, Finished, OutputKind, OutputSpec, blocking,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
-use super::{certs, check, context, engine::Engine, secrets, transfer};
+use super::{certs, check, context, engine::Engine, secrets, source, transfer};
 use crate::client::Client;
 use crate::config::{Environment, NetworkMode, Settings};
 use crate::fault::{Fault, exit_code};
@@ -58,9 +60,17 @@ pub(super) async fn request(
     settings: &Settings,
     environment: &Environment,
 ) -> Result<BuildRequest, Fault> {
-    let (path, file) = (args.context.clone(), args.file.clone());
-    let (context, dockerfile) =
-        blocking::run(move || context::open(&path, file.as_deref())).await?;
+    let (path, files) = (args.context.clone(), args.file.clone());
+    let (context, dockerfile) = blocking::run(move || match files.as_slice() {
+        [] => context::open(&path, None),
+        [file] => context::open(&path, Some(file)),
+        files => {
+            let text = source::join(&path, files)?;
+            let (context, _) = context::open(&path, None)?;
+            Ok((context, DockerfileInput::Inline(text)))
+        }
+    })
+    .await?;
     let is_remote = settings.host.is_some();
     if is_remote {
         refuse_with_host(args)?;

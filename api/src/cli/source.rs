@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use builder::{SourceDiagnostic, SourceText};
 use frontend::{Diagnostic, Severity};
@@ -29,6 +29,30 @@ pub(super) fn read(path: &Path) -> Result<SourceText, Fault> {
         return Err(Fault::user(format!("`{}` is not a regular file", path.display())));
     }
     text(&path.display().to_string(), File::open(path).map_err(|error| unreadable(&error))?)
+}
+
+/// Reads several Dockerfiles as one: the instructions of each follow those of the one before, as
+/// with buildah. Each is looked for here, then in the context. Blocking.
+///
+/// # Errors
+///
+/// A file that cannot be read, and standard input, which cannot be one of several.
+pub(super) fn join(context: &Path, files: &[PathBuf]) -> Result<String, Fault> {
+    let mut joined = String::new();
+    for file in files.iter().map(PathBuf::as_path) {
+        if file == Path::new("-") || context == Path::new("-") {
+            let what = "with several Dockerfiles nothing can come from standard input";
+            return Err(Fault::user(what));
+        }
+        let in_context = context.join(file);
+        let is_here = file.exists() || !in_context.exists();
+        let text = read(if is_here { file } else { &in_context })?.text;
+        joined.push_str(text.strip_prefix('\u{feff}').unwrap_or(&text));
+        if !joined.ends_with('\n') {
+            joined.push('\n');
+        }
+    }
+    Ok(joined)
 }
 
 fn text(name: &str, source: impl Read) -> Result<SourceText, Fault> {

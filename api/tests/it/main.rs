@@ -5,6 +5,7 @@ mod check;
 mod command;
 mod contexts;
 mod debug;
+mod dockerfile;
 mod fmt;
 mod git;
 mod http;

@@ -136,7 +136,12 @@ pub(super) async fn call(
         named_contexts: contexts.collect(),
         ..platforms(args.platform.clone())
     };
-    let (path, file) = (args.context.clone(), args.file.clone());
+    let file = match args.file.as_slice() {
+        [] => None,
+        [file] => Some(file.clone()),
+        _ => return Err(Fault::user("several Dockerfiles cannot be looked at as one")),
+    };
+    let path = args.context.clone();
     let loaded = load(path, file, options, settings).await?;
     let source = &loaded.subject.source;
     match call {
