@@ -25,6 +25,9 @@ const FIELDS: &[&str] = &[
     "WorkingDir",
 ];
 
+/// Where buildah leaves the mount points of a RUN.
+const BUILDAH_MOUNTS: &[&str] = &["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run"];
+
 /// The fields beside `config` that are compared.
 const OUTER_FIELDS: &[&str] = &["architecture", "author", "os", "variant"];
 
@@ -46,7 +49,14 @@ pub(crate) fn differences(ours: &Image, theirs: &Image, peer: Peer) -> BTreeMap<
         }
     }
     found.insert(Part::Config, lines_apart(&our_config, &their_config));
-    found.insert(Part::Tree, lines_apart(&ours.tree, &theirs.tree));
+    let mut their_tree = theirs.tree.clone();
+    if peer == Peer::Buildah {
+        // What it mounts for RUN stays behind.
+        their_tree.retain(|path, _| {
+            ours.tree.contains_key(path) || !BUILDAH_MOUNTS.contains(&path.as_str())
+        });
+    }
+    found.insert(Part::Tree, lines_apart(&ours.tree, &their_tree));
     // The other builders have words of their own for their steps.
     if peer == Peer::Buildkit {
         found.insert(Part::History, histories_apart(&ours.history(), &theirs.history()));

@@ -110,8 +110,8 @@ impl World {
             }
             Peer::Buildah => {
                 let mut command = self.buildah_command();
-                command.args(["build", "--isolation", "chroot", "--network", "none"]);
-                command.args(["--layers", "--format", "docker"]);
+                command.args(["build", "--isolation", "chroot", "--layers", "--format", "docker"]);
+                command.arg("--identity-label=false");
                 command
             }
         };

@@ -335,8 +335,13 @@ impl Copy<'_> {
         if metadata.kind == Kind::File {
             return self.file(source, entry, target);
         }
-        let (_, name) = split_last(target);
         let attributes = self.attributes(source, entry, Vec::new());
+        if metadata.kind == Kind::Socket {
+            // No archive can hold a socket: an empty file takes its place, as in BuildKit.
+            let file = self.create(target)?;
+            return Ok(self.upper.describe_file(&file, target, &attributes)?);
+        }
+        let (_, name) = split_last(target);
         let at = self.clear(target)?;
         if metadata.kind == Kind::Symlink {
             return Ok(self.upper.symlink(&at, name, &entry.link, &attributes)?);

@@ -249,8 +249,9 @@ impl Walk<'_> {
             let source = join(source, &name);
             let is_dir = node.metadata.is_dir();
             let verdict = self.query.input.verdict(&source, is_dir);
-            // No layer can hold a socket.
-            if verdict == Verdict::Prune || node.metadata.kind == Kind::Socket {
+            // No layer can hold a socket: a stage has none, whatever its snapshot holds.
+            let is_socket = node.metadata.kind == Kind::Socket;
+            if verdict == Verdict::Prune || (is_socket && !self.query.input.is_context()) {
                 continue;
             }
             let include = self.query.include.as_ref();
