@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use cache::{Builds, CheckReport, PruneOptions, Pruned, Store, StoreError, Usage};
 use frontend::Platform;
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking;
 use crate::build::{self, BuildError};
 use crate::config::BuilderConfig;
 use crate::error::ErrorKind;
 use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions};
-use crate::history;
+use crate::history::{self, Recorder};
 use crate::image::{self, HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 use crate::progress::{Event, Events, Failure, Finished, SourceText};
 use crate::registry::{Registry, RegistryError};
@@ -20,6 +22,10 @@ use crate::request::{BuildRequest, Credentials};
 use crate::run_image::{self, RunRequest};
 use crate::sandbox::{Sandbox, SandboxError};
 use crate::source::{Distribution, Sources};
+use crate::spool::{self, Spool};
+
+/// How long a cancelled build waits for a reader that does not read.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One store and what works on it. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
@@ -130,24 +136,42 @@ impl Builder {
         cancel: CancellationToken,
     ) -> Result<Finished, Box<Failure>> {
         let (header, limits) = (history::header(&request), self.inner.config.history);
-        let (recorded, seen) = Events::channel();
-        let builds = self.inner.store.builds().clone();
-        let recording = crate::blocking::run(move || {
-            history::record(&builds, &header, limits, seen, &events);
-        });
-        let (result, ()) = tokio::join!(self.build_recorded(request, recorded, cancel), recording);
+        let store = self.inner.store.clone();
+        let (spool, end) = blocking::run(move || {
+            let recorder = Recorder::begin(store.builds(), &header, limits);
+            Spool::new(store, spool::OUTPUT_LIMIT, recorder)
+        })
+        .await;
+        let spooled = Events::spooled(Arc::clone(&spool));
+        let build = async {
+            let result = self.build_spooled(request, spooled, &cancel).await;
+            blocking::run(move || drop(end)).await;
+            result
+        };
+        let patience = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(READER_PATIENCE).await;
+        };
+        let drain = blocking::run(move || spool.drain(&events));
+        let drain = async {
+            tokio::select! {
+                () = drain => {}
+                () = patience => {}
+            }
+        };
+        let (result, ()) = tokio::join!(build, drain);
         result
     }
 
-    async fn build_recorded(
+    async fn build_spooled(
         &self,
         request: BuildRequest,
         events: Events,
-        cancel: CancellationToken,
+        cancel: &CancellationToken,
     ) -> Result<Finished, Box<Failure>> {
         let mut source = None;
         let result = match self.leased() {
-            Ok(inner) => build::build(&inner, request, &events, &cancel, &mut source).await,
+            Ok(inner) => build::build(&inner, request, &events, cancel, &mut source).await,
             Err(error) => Err(BuildError::store(error)),
         };
         match result {

@@ -7,11 +7,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cache::{BuildHeader, BuildLog, BuildResult, BuildSummary, Builds, Digest, StoreError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use crate::config::HistoryLimits;
 use crate::error::ErrorKind;
-use crate::progress::{Event, Events, StepOutcome, TransferPhase};
+use crate::progress::{Event, StepOutcome, TransferPhase};
 use crate::request::{BuildRequest, ContextInput};
 
 /// One line of a build's record after its header.
@@ -22,6 +21,14 @@ pub struct RecordedEvent {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// A [`RecordedEvent`] that is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    at_ms: u64,
+    #[serde(flatten)]
+    event: &'a Event,
 }
 
 /// Tells what a build is, before it begins.
@@ -46,37 +53,25 @@ pub(crate) fn header(request: &BuildRequest) -> BuildHeader {
     }
 }
 
-/// Writes down what comes through `seen`, and passes it on to `watcher`. Blocking: ends with the
-/// build.
-pub(crate) fn record(
-    builds: &Builds,
-    header: &BuildHeader,
-    limits: HistoryLimits,
-    mut seen: mpsc::Receiver<Event>,
-    watcher: &Events,
-) {
-    let mut recorder = Recorder::begin(builds, header);
-    while let Some(event) = seen.blocking_recv() {
-        if let Some(recorder) = &mut recorder {
-            recorder.note(&event);
-        }
-        watcher.send_blocking(event);
-    }
-    if let Some(recorder) = recorder {
-        recorder.finish();
-    }
-    told(builds.keep(limits.builds, limits.age));
-}
-
-struct Recorder {
+/// Writes a build down as it goes. Blocking.
+#[derive(Debug)]
+pub(crate) struct Recorder {
     /// Gone after a failed write: half a record would be believed.
     log: Option<BuildLog>,
     since: Instant,
     summary: BuildSummary,
+    builds: Builds,
+    limits: HistoryLimits,
 }
 
 impl Recorder {
-    fn begin(builds: &Builds, header: &BuildHeader) -> Option<Self> {
+    /// Begins the record of the build that `header` tells of; past builds beyond `limits` go when
+    /// it ends.
+    pub(crate) fn begin(
+        builds: &Builds,
+        header: &BuildHeader,
+        limits: HistoryLimits,
+    ) -> Option<Self> {
         let log = told(builds.begin(header))?;
         let summary = BuildSummary {
             result: BuildResult::Interrupted,
@@ -87,18 +82,18 @@ impl Recorder {
             warnings: 0,
             log_bytes: 0,
         };
-        Some(Self { log: Some(log), since: Instant::now(), summary })
+        let (since, builds) = (Instant::now(), builds.clone());
+        Some(Self { log: Some(log), since, summary, builds, limits })
     }
 
-    fn note(&mut self, event: &Event) {
+    /// Writes down one event.
+    pub(crate) fn note(&mut self, event: &Event) {
         self.sum_up(event);
         let is_passing = matches!(event, Event::Transfer(transfer)
             if !matches!(transfer.phase, TransferPhase::Done | TransferPhase::AlreadyPresent));
         let at_ms = self.millis();
         let Some(log) = self.log.as_mut().filter(|_| !is_passing) else { return };
-        let event = event.clone();
-        let mut line =
-            serde_json::to_vec(&RecordedEvent { at_ms, event }).expect("events are JSON");
+        let mut line = serde_json::to_vec(&Line { at_ms, event }).expect("events are JSON");
         line.push(b'\n');
         if told(log.append(&line)).is_none() {
             self.log = None;
@@ -135,11 +130,13 @@ impl Recorder {
         }
     }
 
-    fn finish(mut self) {
+    /// Ends the record, and forgets builds that are too many or too old.
+    pub(crate) fn finish(mut self) {
         self.summary.millis = self.millis();
         if let Some(log) = self.log {
             told(log.finish(&self.summary));
         }
+        told(self.builds.keep(self.limits.builds, self.limits.age));
     }
 
     fn millis(&self) -> u64 {
@@ -162,7 +159,8 @@ mod tests {
     use std::io::BufRead as _;
 
     use super::*;
-    use crate::progress::{Failure, Finished, OutputBytes, OutputStream, SourceText};
+    use crate::progress::{Events, Failure, Finished, OutputBytes, OutputStream, SourceText};
+    use crate::spool::{OUTPUT_LIMIT, Spool};
 
     const LIMITS: HistoryLimits =
         HistoryLimits { builds: 10, age: std::time::Duration::from_secs(3600) };
@@ -170,14 +168,15 @@ mod tests {
     fn recorded(events: &[Event]) -> (tempfile::TempDir, cache::Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = cache::Store::open(&dir.path().join("store")).unwrap();
-        let (inner, seen) = Events::channel();
         let (outer, mut passed) = Events::channel();
-        for event in events {
-            inner.send_blocking(event.clone());
-        }
-        drop(inner);
         let header = BuildHeader { started_ms: header_time(), ..BuildHeader::default() };
-        record(store.builds(), &header, LIMITS, seen, &outer);
+        let recorder = Recorder::begin(store.builds(), &header, LIMITS);
+        let (spool, end) = Spool::new(store.clone(), OUTPUT_LIMIT, recorder);
+        for event in events {
+            spool.push(event.clone()).unwrap();
+        }
+        drop(end);
+        spool.drain(&outer);
         drop(outer);
         let passed: Vec<Event> = std::iter::from_fn(|| passed.blocking_recv()).collect();
         assert_eq!(passed, events, "all is passed on, in its order");

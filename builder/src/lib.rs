@@ -30,6 +30,8 @@ mod sandbox;
 mod secret;
 mod solver;
 mod source;
+mod spool;
+mod ssh;
 mod userns;
 
 pub use builder::{Builder, OpenError, Pulled, Pushed};
@@ -80,4 +82,5 @@ pub use source::{
     Distribution, GitError, HttpError, Layer, LayerSource, PullPolicy, RemoteError, ResolvedImage,
     SourceError, Sources, built_layer, read_image, write_image,
 };
+pub use ssh::SshAgents;
 pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};

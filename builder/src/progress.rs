@@ -4,15 +4,18 @@
 //! [`Event`]. Events flow outward only, on one bounded channel; when the reader is gone the build
 //! is cancelled by its owner, not by a failed send.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::ErrorKind;
 use crate::explain::Lookup;
 use crate::limits::StepUsage;
+use crate::spool::{Spool, SpoolError};
 
-/// Events that may wait for a slow reader before the sender, a step's output included, waits in
-/// turn: nothing is ever dropped, and memory stays bounded.
+/// Events that may wait in a channel for a slow reader before the sender waits in turn. A build's
+/// events wait in a spool before that, so that no step is held up.
 pub const EVENT_BUFFER: usize = 1024;
 
 /// One thing that happened. Steps are named by their index in [`Event::Planned`].
@@ -279,29 +282,70 @@ pub struct Failure {
 
 /// The sending end, for async and blocking code alike. A reader that left is not an error.
 #[derive(Clone, Debug)]
-pub struct Events(mpsc::Sender<Event>);
+pub struct Events(Sink);
+
+#[derive(Clone, Debug)]
+enum Sink {
+    Channel(mpsc::Sender<Event>),
+    /// A build's: senders never wait for the reader.
+    Spool(Arc<Spool>),
+}
 
 impl Events {
     /// Makes a channel of [`EVENT_BUFFER`] events.
     #[must_use]
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel(EVENT_BUFFER);
-        (Self(sender), receiver)
+        (Self(Sink::Channel(sender)), receiver)
+    }
+
+    /// Sends to `spool`.
+    pub(crate) fn spooled(spool: Arc<Spool>) -> Self {
+        Self(Sink::Spool(spool))
     }
 
     /// Sends from async code.
     pub async fn send(&self, event: Event) {
-        // A reader that left has no use for the event; the build's owner cancels it.
-        drop(self.0.send(event).await);
+        match &self.0 {
+            // A reader that left has no use for the event; the build's owner cancels it.
+            Sink::Channel(sender) => drop(sender.send(event).await),
+            // Only output can be refused.
+            Sink::Spool(spool) => drop(spool.push(event)),
+        }
     }
 
     /// Sends from blocking code; never call it on an async worker thread.
     pub fn send_blocking(&self, event: Event) {
-        drop(self.0.blocking_send(event));
+        match &self.0 {
+            Sink::Channel(sender) => drop(sender.blocking_send(event)),
+            Sink::Spool(spool) => drop(spool.push(event)),
+        }
+    }
+
+    /// Sends output of a step from blocking code.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when it cannot be kept until it is read.
+    pub(crate) fn send_output(
+        &self,
+        step: usize,
+        stream: OutputStream,
+        bytes: &[u8],
+    ) -> Result<(), SpoolError> {
+        let event = Event::StepOutput { step, stream, data: OutputBytes::new(bytes.to_vec()) };
+        match &self.0 {
+            Sink::Channel(sender) => drop(sender.blocking_send(event)),
+            Sink::Spool(spool) => spool.push(event)?,
+        }
+        Ok(())
     }
 
     /// Sends if there is room: for repeated reports that may be lost, such as transfers.
     pub fn offer(&self, event: Event) {
-        drop(self.0.try_send(event));
+        match &self.0 {
+            Sink::Channel(sender) => drop(sender.try_send(event)),
+            Sink::Spool(spool) => drop(spool.push(event)),
+        }
     }
 }

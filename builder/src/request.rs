@@ -11,6 +11,7 @@ use crate::entitlement::Entitlements;
 use crate::limits::Limits;
 use crate::sandbox::Dns;
 use crate::secret::Secrets;
+use crate::ssh::SshAgents;
 
 /// One build.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct BuildRequest {
     pub outputs: Vec<OutputSpec>,
     /// `--secret`: values by id.
     pub secrets: Secrets,
+    /// `--ssh`: sockets of agents by id.
+    pub ssh: SshAgents,
     /// `--allow`: what steps may do beyond the sandbox, if the builder allows it too.
     pub allow: Entitlements,
     /// Extra certificate authorities for RUN steps, PEM.

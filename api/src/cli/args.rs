@@ -15,6 +15,7 @@ use super::dns::DnsArgs;
 use super::fmt::FmtArgs;
 use super::limits::LimitArgs;
 use super::secrets::SecretArg;
+use super::ssh::SshArg;
 use crate::address::Address;
 use crate::config::NetworkMode;
 use crate::fault::EXIT_CODES;
@@ -179,6 +180,9 @@ pub(crate) struct BuildArgs {
     /// layer, log or cache key (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = super::secrets::parse)]
     pub(crate) secret: Vec<SecretArg>,
+    /// Agent for RUN --mount=type=ssh: default for this environment's, or ID=SOCKET (repeatable)
+    #[arg(long, value_name = "SPEC", value_parser = super::ssh::parse)]
+    pub(crate) ssh: Vec<SshArg>,
     /// Let steps do more than the sandbox allows: network.host, security.insecure, device,
     /// secret.leak (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]

@@ -11,7 +11,7 @@ use builder::{
 use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
-use super::{certs, check, context, engine::Engine, secrets, source, transfer};
+use super::{certs, check, context, engine::Engine, secrets, source, ssh, transfer};
 use crate::client::Client;
 use crate::config::{Environment, NetworkMode, Settings};
 use crate::fault::{Fault, exit_code};
@@ -99,6 +99,7 @@ pub(super) async fn request(
         pull: args.pull,
         outputs: if is_remote { Vec::new() } else { args.output.clone() },
         secrets: secrets::read(&args.secret, environment).await?,
+        ssh: ssh::resolve(&args.ssh, environment)?,
         allow: args.allow.iter().copied().collect(),
         ca_certs: certs::read(ca_certs).await?,
         credentials: BTreeMap::new(),
@@ -123,6 +124,7 @@ fn refuse_with_host(args: &BuildArgs) -> Result<(), Fault> {
         ("--ca-cert", !args.ca_cert.is_empty(), "give it to `rbuild serve`"),
         ("--jobs", args.jobs.is_some(), "give it to `rbuild serve`"),
         ("--secret", !args.secret.is_empty(), "values are not sent to services yet"),
+        ("--ssh", !args.ssh.is_empty(), "the agent is on this machine"),
         ("--build-context", !args.build_context.is_empty(), "only the main context is sent"),
         (
             "--output of this type",

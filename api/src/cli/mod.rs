@@ -19,6 +19,7 @@ mod secrets;
 mod serve;
 mod shorthand;
 mod source;
+mod ssh;
 mod store;
 mod transfer;
 

@@ -170,6 +170,7 @@ impl BuildQuery {
             pull: self.pull,
             outputs: Vec::new(),
             secrets: builder::Secrets::new(),
+            ssh: builder::SshAgents::new(),
             allow,
             ca_certs: defaults.ca_certs.clone(),
             credentials,

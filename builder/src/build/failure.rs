@@ -71,6 +71,9 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
         OpError::NoSecret { id } => {
             failure.help = Some(format!("give it with `--secret id={id},src=FILE` or `env=NAME`"));
         }
+        OpError::NoAgent { id } => {
+            failure.help = Some(format!("give it with `--ssh {id}`, or `--ssh {id}=SOCKET`"));
+        }
         OpError::NotAllowed(refused) => failure.help = Some(refused.help()),
         OpError::Leak(_) => {
             failure.help = Some(
@@ -84,6 +87,8 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
         | OpError::Select(_)
         | OpError::Root(_)
         | OpError::Search(_)
+        | OpError::Agent(_)
+        | OpError::Output(_)
         | OpError::MakeDir(_)
         | OpError::User(_)
         | OpError::Source(_)

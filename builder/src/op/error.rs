@@ -54,6 +54,18 @@ pub(crate) enum OpError {
         /// Its id.
         id: String,
     },
+    /// The step needs an ssh agent that the build was not given.
+    #[error("the step needs the ssh agent `{id}`, which was not given")]
+    NoAgent {
+        /// Its id.
+        id: String,
+    },
+    /// No socket could be made for the step's ssh agent.
+    #[error("could not make a socket for the step's ssh agent")]
+    Agent(#[source] std::io::Error),
+    /// The step's output could not be kept.
+    #[error(transparent)]
+    Output(crate::spool::SpoolError),
     /// The step asks for what it may not have.
     #[error(transparent)]
     NotAllowed(#[from] crate::entitlement::NotAllowed),
@@ -118,6 +130,8 @@ impl OpError {
             Self::Select(super::SelectError::Root(_))
             | Self::Root(_)
             | Self::Search(_)
+            | Self::Agent(_)
+            | Self::Output(_)
             | Self::Layer(_)
             | Self::Clone(_)
             | Self::Store(_) => ErrorKind::Host,
@@ -127,6 +141,7 @@ impl OpError {
             | Self::TimedOut { .. }
             | Self::Unsupported { .. }
             | Self::NoSecret { .. }
+            | Self::NoAgent { .. }
             | Self::NotAllowed(_)
             | Self::Leak(_)
             | Self::User(_)

@@ -13,6 +13,7 @@ use super::settings::RunSettings;
 use super::{CopyInput, copy, select};
 use crate::rootfs::LayeredRoot;
 use crate::sandbox::{MountSource, SandboxMount, SandboxSpec, SecretVariable};
+use crate::ssh::{AgentSocket, SOCKET_NAME};
 
 /// How often a cache mount that another step has is asked for again.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
@@ -31,6 +32,7 @@ pub(super) struct World<'a> {
 pub(super) struct Kept {
     trees: Vec<TempDir>,
     caches: Vec<CacheMount>,
+    pub(super) agents: Vec<AgentSocket>,
 }
 
 /// Adds one mount to `spec`; what it needs on disk goes into `kept`.
@@ -40,10 +42,6 @@ pub(super) fn add(
     kept: &mut Kept,
     spec: &mut SandboxSpec,
 ) -> Result<(), OpError> {
-    let unsupported = |kind: &str| {
-        let what = format!("RUN --mount=type={kind}");
-        Err(OpError::Unsupported { what })
-    };
     let source = match &mount.kind {
         MountKind::Bind { input, source, writable } => {
             bind(world, *input, source, *writable, kept)?
@@ -65,7 +63,16 @@ pub(super) fn add(
             MountSource::Bind { root, path: String::new(), writable: !read_only }
         }
         MountKind::Secret { .. } => return secret(world, mount, spec),
-        MountKind::Ssh { .. } => return unsupported("ssh"),
+        MountKind::Ssh { id, required, mode, uid, gid } => {
+            let Some(agent) = world.settings.ssh.get(id) else {
+                return if *required { Err(OpError::NoAgent { id: id.clone() }) } else { Ok(()) };
+            };
+            let socket = AgentSocket::open(world.store, agent, *mode, (*uid, *gid));
+            let socket = socket.map_err(OpError::Agent)?;
+            let (root, path) = (socket.dir().to_owned(), SOCKET_NAME.to_owned());
+            kept.agents.push(socket);
+            MountSource::Bind { root, path, writable: false }
+        }
     };
     spec.mounts.push(SandboxMount { target: mount.target.clone(), source });
     Ok(())

@@ -1,9 +1,11 @@
 //! A step's output on its way to events: masked, and its end kept for the report of a failure.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 
-use crate::progress::{Event, Events, OutputBytes, OutputStream};
+use crate::progress::{Events, OutputStream};
 use crate::secret::{Masker, OutputMask};
+use crate::spool::SpoolError;
 
 /// Lines of output that a failure repeats.
 const TAIL_LINES: usize = 20;
@@ -20,41 +22,59 @@ pub(super) struct Output<'a> {
     stdout: OutputMask,
     stderr: OutputMask,
     tail: Tail,
+    /// Why output was lost.
+    failure: &'a OnceCell<SpoolError>,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(step: Option<usize>, events: &'a Events, masker: Option<&Masker>) -> Self {
+    /// Sends to `events`; where that fails, `failure` tells why, and the step has to end.
+    pub(super) fn new(
+        step: Option<usize>,
+        events: &'a Events,
+        masker: Option<&Masker>,
+        failure: &'a OnceCell<SpoolError>,
+    ) -> Self {
         let mask = || OutputMask::new(masker.cloned());
-        Self { step, events, stdout: mask(), stderr: mask(), tail: Tail::default() }
+        Self { step, events, stdout: mask(), stderr: mask(), tail: Tail::default(), failure }
     }
 
     /// Takes bytes as they come.
     pub(super) fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
-        let Self { step, events, stdout, stderr, tail } = self;
+        let Self { step, events, stdout, stderr, tail, failure } = self;
         let mask = match stream {
             OutputStream::Stdout => stdout,
             OutputStream::Stderr => stderr,
         };
-        mask.push(bytes, |bytes| pass(*step, events, tail, stream, bytes));
+        mask.push(bytes, |bytes| pass(*step, events, tail, failure, stream, bytes));
     }
 
     /// Ends the output and returns its last lines.
     pub(super) fn finish(self) -> Vec<String> {
-        let Self { step, events, mut stdout, mut stderr, mut tail } = self;
+        let Self { step, events, mut stdout, mut stderr, mut tail, failure } = self;
         for (mask, stream) in
             [(&mut stdout, OutputStream::Stdout), (&mut stderr, OutputStream::Stderr)]
         {
-            mask.finish(|bytes| pass(step, events, &mut tail, stream, bytes));
+            mask.finish(|bytes| pass(step, events, &mut tail, failure, stream, bytes));
         }
         tail.lines()
     }
 }
 
-fn pass(step: Option<usize>, events: &Events, tail: &mut Tail, stream: OutputStream, bytes: &[u8]) {
+fn pass(
+    step: Option<usize>,
+    events: &Events,
+    tail: &mut Tail,
+    failure: &OnceCell<SpoolError>,
+    stream: OutputStream,
+    bytes: &[u8],
+) {
     tail.push(bytes);
-    if let Some(step) = step {
-        let data = OutputBytes::new(bytes.to_vec());
-        events.send_blocking(Event::StepOutput { step, stream, data });
+    if let Some(step) = step
+        && failure.get().is_none()
+        && let Err(error) = events.send_output(step, stream, bytes)
+    {
+        // The first failure ends the step; what comes until then is lost.
+        let _ = failure.set(error);
     }
 }
 
@@ -106,6 +126,7 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+    use crate::progress::Event;
 
     #[test]
     fn the_tail_keeps_the_last_lines_however_they_come() {
@@ -137,8 +158,9 @@ mod tests {
     #[test]
     fn secrets_are_masked_in_events_and_in_the_tail() {
         let (events, mut seen) = Events::channel();
+        let failure = OnceCell::new();
         let masker = Masker::new(&[("t".to_owned(), "hunter2".into())].into());
-        let mut output = Output::new(Some(3), &events, masker.as_ref());
+        let mut output = Output::new(Some(3), &events, masker.as_ref(), &failure);
         for (stream, text) in [
             (OutputStream::Stdout, "a hun"),
             (OutputStream::Stderr, "err\n"),

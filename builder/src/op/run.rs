@@ -1,5 +1,8 @@
 //! RUN: from op to sandbox, and its output to events.
 
+use std::cell::OnceCell;
+use std::os::fd::AsFd as _;
+
 use cache::Store;
 use frontend::{HEREDOC_DIR, RunNetwork, RunOp};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +19,7 @@ use crate::sandbox::{
     Control, Exit, MountSource, Network, OverlayDirs, Sandbox, SandboxError, SandboxMount,
     SandboxSpec,
 };
+use crate::ssh;
 
 /// Where a step's output and its orders go through.
 #[derive(Clone, Debug)]
@@ -54,12 +58,21 @@ pub(crate) fn run(
     let mut spec = describe(&world, op, lowers, &mut kept)?;
     spec.scratch =
         Some(OverlayDirs { upper: active.upper().to_owned(), work: active.work().to_owned() });
-    let mut output = Output::new(step.index, &step.events, settings.masker.as_ref());
-    let mut control =
-        || if step.cancel.is_cancelled() { Control::Cancel } else { Control::Continue };
+    let lost = OnceCell::new();
+    let mut output = Output::new(step.index, &step.events, settings.masker.as_ref(), &lost);
+    let mut control = || {
+        if step.cancel.is_cancelled() || lost.get().is_some() {
+            Control::Cancel
+        } else {
+            Control::Continue
+        }
+    };
     let mut push = |stream: OutputStream, bytes: &[u8]| output.push(stream, bytes);
-    let ended = sandbox.run(&spec, &mut push, &mut control);
+    let ended = with_agents(&kept, || sandbox.run(&spec, &mut push, &mut control))?;
     let tail = output.finish();
+    if let Some(error) = lost.into_inner() {
+        return Err(OpError::Output(error));
+    }
     let ended = match ended {
         Err(SandboxError::TimedOut { limit }) => return Err(OpError::TimedOut { limit, tail }),
         ended => ended?,
@@ -79,6 +92,22 @@ pub(crate) fn run(
         Exit::Code(code) => Err(OpError::Exit { code, tail }),
         Exit::Signal(signal) => Err(OpError::Signal { signal, tail }),
     }
+}
+
+/// Does `work` while the step's ssh agents are served.
+fn with_agents<T>(kept: &Kept, work: impl FnOnce() -> T) -> Result<T, OpError> {
+    if kept.agents.is_empty() {
+        return Ok(work());
+    }
+    let failed = |errno: rustix::io::Errno| OpError::Agent(errno.into());
+    let (stop, running) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+    Ok(std::thread::scope(|scope| {
+        scope.spawn(|| ssh::serve(&kept.agents, stop.as_fd()));
+        let result = work();
+        drop(running);
+        result
+    }))
 }
 
 /// Searches what the step left for the secrets that it had; an allowed leak is only told.
@@ -102,7 +131,6 @@ fn describe(
     lowers: Vec<std::path::PathBuf>,
     kept: &mut Kept,
 ) -> Result<SandboxSpec, OpError> {
-    refuse_unsupported(op)?;
     let settings = world.settings;
     let user = resolve_user(&LayeredRoot::open(&lowers)?, &op.user)?;
     let mut env = settings.proxies.clone();
@@ -124,6 +152,8 @@ fn describe(
     spec.ca_certs.clone_from(&settings.ca_certs);
     spec.dns.clone_from(&settings.dns);
     spec.limits.clone_from(&settings.limits);
+    spec.is_insecure = op.insecure;
+    spec.devices = devices(op)?;
     for file in &op.files {
         spec.mounts.push(SandboxMount {
             target: format!("{HEREDOC_DIR}/{}", file.name),
@@ -151,10 +181,26 @@ impl From<RunNetwork> for Network {
     }
 }
 
-fn refuse_unsupported(op: &RunOp) -> Result<(), OpError> {
-    let unsupported = |what: &str| Err(OpError::Unsupported { what: what.to_owned() });
-    if op.insecure {
-        return unsupported("RUN --security=insecure");
+/// Reads `--device` requests: paths below `/dev`. One that is not required and not here is left
+/// out, as BuildKit does.
+fn devices(op: &RunOp) -> Result<Vec<String>, OpError> {
+    let mut paths = Vec::new();
+    for device in &op.devices {
+        let (required, names): (Vec<&str>, Vec<&str>) =
+            device.split(',').partition(|field| field.starts_with("required"));
+        let name = names.first().copied().unwrap_or_default();
+        let name = name.strip_prefix("name=").unwrap_or(name);
+        let is_required = required.iter().any(|field| *field != "required=false");
+        let is_path = name.strip_prefix("/dev/").is_some_and(|rest| {
+            !rest.is_empty() && !rest.split('/').any(|part| matches!(part, "" | "." | ".."))
+        });
+        if !is_path {
+            let what = format!("RUN --device={device} by a CDI name (a path below /dev is)");
+            return Err(OpError::Unsupported { what });
+        }
+        if is_required || std::fs::symlink_metadata(name).is_ok() {
+            paths.push(name.to_owned());
+        }
     }
-    if op.devices.is_empty() { Ok(()) } else { unsupported("RUN --device") }
+    Ok(paths)
 }

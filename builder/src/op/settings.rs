@@ -10,6 +10,7 @@ use crate::limits::{LimitError, Limits};
 use crate::request::BuildRequest;
 use crate::sandbox::Dns;
 use crate::secret::{Masker, Search, Secrets};
+use crate::ssh::SshAgents;
 
 /// Build arguments that reach every RUN without an ARG (Dockerfile reference, "Predefined ARGs").
 const PROXY_NAMES: [&str; 10] = [
@@ -39,6 +40,7 @@ pub(crate) struct RunSettings {
     pub(super) dns: Dns,
     pub(super) limits: Limits,
     pub(super) secrets: Secrets,
+    pub(super) ssh: SshAgents,
     pub(super) masker: Option<Masker>,
 }
 
@@ -63,6 +65,7 @@ impl RunSettings {
             limits: request.limits.clone().within(&config.limits)?,
             masker: Masker::new(&request.secrets),
             secrets: request.secrets.clone(),
+            ssh: request.ssh.clone(),
         })
     }
 

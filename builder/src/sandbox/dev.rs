@@ -11,6 +11,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::ca_bundle;
 use super::child::Child;
+use super::devices;
 use super::error::{At as _, Fault};
 use super::mount::{DATA, KERNEL, attach, clone_of, filesystem, make_dir, make_file, tmpfs};
 use super::source::Prepared;
@@ -60,6 +61,7 @@ pub(super) fn mount_dev(child: &mut Child) -> Result<(), Fault> {
             child.null = Some(node);
         }
     }
+    devices::add(&dev, &child.spec)?;
     attach(terminals()?, make_dir(&dev, "pts", 0o755)?)?;
     attach(filesystem("mqueue", &[], KERNEL)?, make_dir(&dev, "mqueue", 0o1777)?)?;
     attach(tmpfs("1777", Some(child.spec.limits.shm()), KERNEL)?, make_dir(&dev, "shm", 0o755)?)

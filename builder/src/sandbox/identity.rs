@@ -138,7 +138,10 @@ pub(super) fn enter_directory(child: &mut Child) -> Result<(), Fault> {
 }
 
 /// Takes from the bounding set what the command can never have.
-pub(super) fn drop_bounding_set(_: &mut Child) -> Result<(), Fault> {
+pub(super) fn drop_bounding_set(child: &mut Child) -> Result<(), Fault> {
+    if child.spec.is_insecure {
+        return Ok(());
+    }
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         if CAPABILITIES.contains(capability) {
@@ -155,7 +158,10 @@ pub(super) fn drop_bounding_set(_: &mut Child) -> Result<(), Fault> {
 
 /// Filters system calls from here on. It comes before the privilege to do so is dropped, since
 /// `no_new_privs`, the other way, would break set-user-ID programs such as `sudo`.
-pub(super) fn filter_system_calls(_: &mut Child) -> Result<(), Fault> {
+pub(super) fn filter_system_calls(child: &mut Child) -> Result<(), Fault> {
+    if child.spec.is_insecure {
+        return Ok(());
+    }
     Ok(sys::set_filter(&seccomp::compile())?)
 }
 
@@ -191,7 +197,11 @@ fn unmapped(errno: nix::errno::Errno, child: &Child, single: bool) -> Fault {
 /// Leaves root the default capabilities, and everybody else none: inheritable and ambient sets
 /// are empty, so that no program gets any by being executed.
 pub(super) fn drop_capabilities(child: &mut Child) -> Result<(), Fault> {
-    let kept = if child.spec.uid == 0 { CAPABILITIES } else { CapabilitySet::empty() };
+    let kept = match child.spec.uid {
+        0 if child.spec.is_insecure => rustix::thread::capabilities(None)?.permitted,
+        0 => CAPABILITIES,
+        _ => CapabilitySet::empty(),
+    };
     rustix::thread::clear_ambient_capability_set()?;
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };

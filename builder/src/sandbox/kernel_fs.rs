@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 
 use super::beneath::open_exact;
 use super::child::Child;
@@ -76,10 +77,11 @@ fn set_sysctl(proc: &OwnedFd, name: &str, value: &str) {
     }
 }
 
-/// Mounts `/sys` of the new network namespace, read-only, and a view of the own cgroup in it.
+/// Mounts `/sys` of the new network namespace, read-only but for insecure steps, and a view of the own cgroup in it.
 pub(super) fn mount_sys(child: &mut Child) -> Result<(), Fault> {
     let target = &child.places().sys.path;
-    let sys = match filesystem("sysfs", &[], KERNEL | READ_ONLY) {
+    let flags = if child.spec.is_insecure { KERNEL } else { KERNEL | READ_ONLY };
+    let sys = match filesystem("sysfs", &[], flags) {
         // A user namespace that does not own the host's network may only look at what is there.
         Err(fault) if fault.errno() == libc::EPERM && child.spec.network == Network::Host => {
             let sys = clone_of_all(open_dir(Path::new("/sys"))?, KERNEL | READ_ONLY)?;
@@ -89,7 +91,7 @@ pub(super) fn mount_sys(child: &mut Child) -> Result<(), Fault> {
         sys => {
             let sys = sys?;
             attach_dir(child, target, &sys)?;
-            mount_cgroup(&sys)?;
+            mount_cgroup(&sys, flags)?;
             sys
         }
     };
@@ -98,11 +100,11 @@ pub(super) fn mount_sys(child: &mut Child) -> Result<(), Fault> {
 }
 
 /// Shows the own cgroup where programs look for their limits, if the machine has version 2 there.
-fn mount_cgroup(sys: &OwnedFd) -> Result<(), Fault> {
+fn mount_cgroup(sys: &OwnedFd, flags: MountAttrFlags) -> Result<(), Fault> {
     let is_v2 =
         statfs("/sys/fs/cgroup").is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);
     let Some(place) = open_part(sys, "fs/cgroup")?.filter(|_| is_v2) else { return Ok(()) };
-    attach(filesystem("cgroup2", &[], KERNEL | READ_ONLY)?, place)
+    attach(filesystem("cgroup2", &[], flags)?, place)
 }
 
 fn attach_dir(child: &Child, target: &Path, mount: &OwnedFd) -> Result<(), Fault> {
@@ -112,6 +114,9 @@ fn attach_dir(child: &Child, target: &Path, mount: &OwnedFd) -> Result<(), Fault
 
 /// Hides and write-protects parts of `/proc` and `/sys`.
 pub(super) fn mask_paths(child: &mut Child) -> Result<(), Fault> {
+    if child.spec.is_insecure {
+        return Ok(());
+    }
     let proc = child.proc.as_ref().expect("`mount /proc` comes before `masked paths`");
     let sys = child.sys.as_ref().expect("`mount /sys` comes before `masked paths`");
     let null = child.null.as_ref().expect("`mount /dev` comes before `masked paths`");

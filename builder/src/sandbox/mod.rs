@@ -12,6 +12,7 @@ mod ca_bundle;
 mod cgroup;
 mod child;
 mod dev;
+mod devices;
 mod error;
 mod etc;
 mod exec;

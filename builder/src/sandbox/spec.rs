@@ -1,8 +1,7 @@
 //! What one command sees and may do, as data: the caller fills it in, a helper process acts on it.
 //!
-//! Invariant: a spec holds no policy. Whether a step may have the host's network is decided before
-//! a spec is made; what the sandbox takes away (capabilities, masked paths) cannot be given back
-//! here.
+//! Invariant: a spec holds no policy. Whether a step may have the host's network or do without the
+//! sandbox's walls is decided before a spec is made.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddrV4};
@@ -47,6 +46,11 @@ pub struct SandboxSpec {
     /// PEM certificates trusted by the command beside the image's own, and kept out of the layer.
     #[serde(with = "base64_bytes")]
     pub ca_certs: Vec<u8>,
+    /// Takes the sandbox's walls away but for the namespaces: all capabilities, no filter of system
+    /// calls, nothing masked, `/sys` writable. Needs an entitlement, which the caller has checked.
+    pub is_insecure: bool,
+    /// Device nodes of this machine, below `/dev`. They need an entitlement too.
+    pub devices: Vec<String>,
     /// Where descriptors 0, 1 and 2 lead.
     pub stdio: StdioMode,
     /// What it may use up.
@@ -76,6 +80,8 @@ impl SandboxSpec {
             extra_hosts: Vec::new(),
             dns: Dns::default(),
             ca_certs: Vec::new(),
+            is_insecure: false,
+            devices: Vec::new(),
             stdio: StdioMode::Capture,
             limits: Limits::default(),
             port_forwards: Vec::new(),
