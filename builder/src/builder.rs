@@ -144,7 +144,7 @@ impl Builder {
         .await;
         let spooled = Events::spooled(Arc::clone(&spool));
         let build = async {
-            let result = self.build_spooled(request, spooled, &cancel).await;
+            let result = Box::pin(self.build_spooled(request, spooled, &cancel)).await;
             blocking::run(move || drop(end)).await;
             result
         };

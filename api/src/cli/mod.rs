@@ -127,7 +127,9 @@ async fn execute(
     environment: Environment,
 ) -> Result<ExitCode, Fault> {
     match cli.command {
-        Command::Build(args) => return build::build(args, settings, &environment).await,
+        Command::Build(args) => {
+            return Box::pin(build::build(args, settings, &environment)).await;
+        }
         Command::Check(args) => return check::check(*args, settings, &environment).await,
         Command::Serve(args) => serve::serve(args, settings, &environment).await,
         Command::Run(args) => return run::run(args, settings).await,
