@@ -64,5 +64,5 @@ pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 pub use span::Span;
 pub use stage::{Parsed, parse, parse_with};
-pub use url_credentials::{UrlCredentials, redact_url};
+pub use url_credentials::{UrlCredentials, mask_urls, redact_url};
 pub use words::{WordError, process_word, process_words};

@@ -46,6 +46,33 @@ pub fn redact_url(url: &str) -> String {
     format!("{}://{user}{password}@{}", parts.scheme, parts.rest)
 }
 
+/// Makes the credentials of all `http` and `https` URLs in `text` unreadable without moving any byte:
+/// spans into it stay what they were. Variables stay, they show no value.
+#[must_use]
+pub fn mask_urls(text: &str) -> String {
+    let mut masked = text.as_bytes().to_vec();
+    for (at, _) in text.match_indices("://") {
+        let scheme = text[..at].bytes().rev().take_while(u8::is_ascii_alphabetic).count();
+        let scheme = text[at - scheme..at].to_ascii_lowercase();
+        let begin = at + "://".len();
+        let is_end =
+            |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '\\');
+        let end = text[begin..].find(is_end).map_or(text.len(), |length| begin + length);
+        let Some(length) = text[begin..end].rfind('@') else { continue };
+        if !matches!(scheme.as_str(), "http" | "https") {
+            continue;
+        }
+        let mut part = begin;
+        for word in text[begin..begin + length].split(':') {
+            if !word.starts_with('$') {
+                masked[part..part + word.len()].fill(b'x');
+            }
+            part += word.len() + 1;
+        }
+    }
+    String::from_utf8(masked).expect("whole words were replaced, and by ASCII")
+}
+
 /// A URL with something before the `@` of its authority.
 struct Parts<'u> {
     scheme: &'u str,
@@ -90,6 +117,23 @@ mod tests {
             let credentials = credentials.map(|(user, password)| (user.into(), password.into()));
             assert_eq!((got.as_str(), found), (want, credentials), "{url}");
             assert_eq!(redact_url(url), shown, "{url}");
+        }
+    }
+
+    #[test]
+    fn texts_are_masked_in_place() {
+        #[rustfmt::skip]
+        let cases = [
+            ("ADD https://u:pw@a.b/c /d",             "ADD https://x:xx@a.b/c /d"),
+            ("ADD \"HTTP://tökén@a.b\" x@y",          "ADD \"HTTP://xxxxxxx@a.b\" x@y"),
+            ("ADD https://u:$PW@a.b https://a.b/c@d", "ADD https://x:$PW@a.b https://a.b/c@d"),
+            ("ssh://git@a.b/c a://b",                 "ssh://git@a.b/c a://b"),
+            ("https://u:p@a.b:1@c/ ://",              "https://x:xxxxx:x@c/ ://"),
+            ("://@",                                  "://@"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(mask_urls(text), want);
+            assert_eq!(mask_urls(text).len(), text.len());
         }
     }
 

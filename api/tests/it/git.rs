@@ -171,15 +171,45 @@ fn a_server_of_plain_files_with_a_password() {
     let built = bench.dockerfile(&dockerfile, &["--build-arg", "PW=s3cr3t"]).ok();
     assert_eq!(built.read("x/file"), "one");
     assert!(!built.said().contains("s3cr3t"), "{}", built.said());
-    let found = std::process::Command::new("grep")
-        .args(["-rlaE", "s3cr3t|dXNlcjpzM2NyM3Q"])
-        .arg(bench.path().join("store"))
-        .output()
-        .unwrap();
-    assert_eq!(super::text(&found.stdout), "", "credentials in the store");
+    bench.expect_nowhere("s3cr3t|dXNlcjpzM2NyM3Q");
 
     let dockerfile = format!("FROM scratch\nADD http://{address}/app.git /x/\n");
     bench.dockerfile(&dockerfile, &[]).fails(3, &["could not ask `http://127.0.0.1"]);
+}
+
+#[test]
+fn a_build_that_is_killed_takes_git_along() {
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&asked);
+    let server = HttpServer::start(move |_| {
+        seen.store(true, std::sync::atomic::Ordering::Relaxed);
+        std::thread::sleep(std::time::Duration::from_secs(60));
+        Answer::status(404)
+    });
+    let bench = Bench::new();
+    let url = server.url("app.git");
+    let mut build = super::command(bench.path(), &["build", &url]).spawn().unwrap();
+    wait_until("git asks the server", || asked.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(is_running(&url));
+    build.kill().unwrap();
+    build.wait().unwrap();
+    wait_until("git has ended", || !is_running(&url));
+}
+
+/// Whether any process has `text` among its arguments.
+fn is_running(text: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut arguments = processes.filter_map(|it| fs::read(it.path().join("cmdline")).ok());
+    arguments.any(|line| String::from_utf8_lossy(&line).contains(text))
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = std::time::Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < std::time::Duration::from_secs(20), "not seen: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use super::sources::{Answer, HttpServer, tar_of};
 use super::{command, rbuild, text};
 
 /// A running service; killed if a test forgets to end it.
@@ -188,4 +189,42 @@ fn a_faulty_dockerfile_is_a_status_for_docker_and_a_report_for_our_client() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("{\"message\":\"Dockerfile:2:1: "), "{answer}");
+}
+
+#[test]
+fn a_service_fetches_what_remote_names() {
+    let archive = tar_of(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "of a URL")]);
+    let web = HttpServer::start(move |request| match request.path.as_str() {
+        "/c.tar" => Answer::ok(archive.clone()),
+        "/Dockerfile" => Answer::ok("FROM scratch\nCOPY context /\n"),
+        _ => Answer::status(404),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path(), "tcp://127.0.0.1:0");
+    for (index, path) in ["c.tar", "Dockerfile"].into_iter().enumerate() {
+        let tag = format!("x:{index}");
+        let args = ["--host", &service.address, "-t", &tag, &web.url(path)];
+        let output = rbuild(dir.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    let gone = rbuild(dir.path(), &["--host", &service.address, &web.url("gone")]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone.stderr).contains("the server answered 404"), "{gone:?}");
+    std::fs::write(dir.path().join("f"), "FROM scratch\n").unwrap();
+    let args = ["--host", &service.address, "-f", "-", &web.url("c.tar")];
+    let mut refused = command(dir.path(), &args);
+    let refused = refused.stdin(std::fs::File::open(dir.path().join("f")).unwrap()).output();
+    assert!(text(&refused.unwrap().stderr).contains("cannot be used with --host and a context"));
+
+    // What curl sends: no body and no type of one.
+    let authority = service.address.strip_prefix("tcp://").unwrap();
+    let query = format!("/build?remote={}&t=x:curl", web.url("c.tar"));
+    let mut stream = TcpStream::connect(authority).unwrap();
+    write!(stream, "POST {query} HTTP/1.0\r\nHost: {authority}\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("Successfully tagged x:curl"), "{answer}");
+    let images = text(&rbuild(dir.path(), &["--host", &service.address, "images"]).stdout);
+    assert!(images.contains("curl"), "{images}");
 }

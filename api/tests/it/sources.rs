@@ -147,6 +147,14 @@ impl Bench {
         path
     }
 
+    /// Panics if a file of the store holds what `pattern` (grep -E) matches.
+    #[track_caller]
+    pub(crate) fn expect_nowhere(&self, pattern: &str) {
+        let mut grep = Command::new("grep");
+        let found = grep.args(["-rlaE", pattern]).arg(self.path().join("store")).output();
+        assert_eq!(text(&found.expect("grep starts").stdout), "", "found in the store");
+    }
+
     /// Builds with `args` and returns how it went and where the root is.
     pub(crate) fn build(&self, args: &[&str]) -> Built {
         self.builds.set(self.builds.get() + 1);

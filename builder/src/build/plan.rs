@@ -102,8 +102,10 @@ pub(super) async fn make(
         directories,
     };
     let mut inputs = Inputs::load(&inner.store, origins, loader).await?;
-    *source = Some(inputs.dockerfile.clone());
-    events.send(Event::Source(inputs.dockerfile.clone())).await;
+    let shown = inputs.dockerfile.clone();
+    let shown = SourceText { text: frontend::mask_urls(&shown.text), ..shown };
+    *source = Some(shown.clone());
+    events.send(Event::Source(shown)).await;
     options.ignore.clone_from(&inputs.ignore);
     let (dockerfile, said) = parse(&inputs.dockerfile, &options)?;
     let refuse = |diagnostics: Vec<Diagnostic>| BuildError::Dockerfile {

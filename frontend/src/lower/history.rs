@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::HistoryStep;
 use crate::ast::{Instruction, Statement};
+use crate::{HistoryStep, mask_urls};
 
 /// Bytes that a history takes when it is copied.
 pub(super) fn bytes(history: &[HistoryStep]) -> usize {
@@ -24,7 +24,7 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// The text that progress shows: the instruction on one line, a heredoc of RUN by its first line.
 pub(super) fn step_text(statement: &Statement) -> String {
-    let mut text = one_line(&statement.text);
+    let mut text = one_line(&mask_urls(&statement.text));
     if let Instruction::Run(run) = &statement.instruction
         && let Some(heredoc) = run.heredocs.first()
     {

@@ -126,7 +126,7 @@ impl<'a> Git<'a> {
     fn command(&self) -> Command {
         // Modes of a checkout must not depend on whoever started us.
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", r#"umask 022; exec git "$@""#, "git"]).args(&self.args);
+        command.args(["-c", SHELL, "git"]).args(&self.args);
         command.env_clear();
         command.envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         if std::env::var_os("GIT_SSL_CAINFO").is_none()
@@ -190,6 +190,15 @@ impl<'a> Git<'a> {
         Err(GitError::Failed { action: self.action, url: self.url.to_owned(), message })
     }
 }
+
+/// What becomes git: with the mode of files that it should have, and where the kernel allows it in a
+/// PID namespace that ends with this process, so that a build that is killed leaves neither git nor
+/// its helpers behind. setpriv(1) and unshare(1) are of util-linux.
+const SHELL: &str = r#"umask 022
+if setpriv --pdeathsig KILL unshare --pid --fork true 2>/dev/null; then
+  exec setpriv --pdeathsig KILL unshare --pid --fork --kill-child=KILL git "$@"
+fi
+exec git "$@""#;
 
 /// No configuration, no prompt, known hosts only, and no key but an agent's.
 const SSH: &str = "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes \
