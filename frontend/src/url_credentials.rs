@@ -51,6 +51,7 @@ pub fn redact_url(url: &str) -> String {
 #[must_use]
 pub fn mask_urls(text: &str) -> String {
     let mut masked = text.as_bytes().to_vec();
+    // Whole words are replaced, and by ASCII: the rest stays text.
     for (at, _) in text.match_indices("://") {
         let scheme = text[..at].bytes().rev().take_while(u8::is_ascii_alphabetic).count();
         let scheme = text[at - scheme..at].to_ascii_lowercase();
@@ -70,7 +71,7 @@ pub fn mask_urls(text: &str) -> String {
             part += word.len() + 1;
         }
     }
-    String::from_utf8(masked).expect("whole words were replaced, and by ASCII")
+    String::from_utf8_lossy(&masked).into_owned()
 }
 
 /// A URL with something before the `@` of its authority.

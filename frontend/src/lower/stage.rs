@@ -145,6 +145,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
             let mut stage = self.results.get(earlier)?.clone();
             stage.config.config.on_build = None;
             stage.seen = BTreeMap::new();
+            self.stand_on_layer(&mut stage, planned);
             return Some(stage);
         }
         let config = match base {
@@ -157,34 +158,34 @@ impl<'a, 'o> Lowering<'a, 'o> {
             },
             _ => empty_config(platform),
         };
-        let mut root = self.root_of(base, platform);
-        let mut history = Vec::new();
-        if let Source::Context(_) | Source::Git(_) = base {
-            root = self.layer_of(root, platform);
-            history.push(HistoryStep {
-                created_by: format!("FROM {} # buildkit", planned.head.base.text),
-                author: None,
-                vertex: Some(root),
-            });
-        }
+        let root = self.root_of(base, platform);
         let env = config.config.env.clone().unwrap_or_default();
         let mut scope = Scope::from_env(&env);
         if !scope.is_declared("PATH") && platform.os != "windows" {
             scope.set_env("PATH", DEFAULT_PATH.to_owned());
         }
-        Some(StageResult {
+        let mut stage = StageResult {
             root,
             platform: platform.clone(),
             config,
             scope,
-            history,
+            history: Vec::new(),
             has_workdir: false,
             seen: BTreeMap::new(),
-        })
+        };
+        // Who only copies from a named context needs no layer of all that is in it.
+        if !planned.statements.is_empty() || self.index == self.plan.target {
+            self.stand_on_layer(&mut stage, planned);
+        }
+        Some(stage)
     }
 
-    /// Makes files from outside a layer, which a stage can stand on.
-    fn layer_of(&mut self, files: VertexId, platform: &Platform) -> VertexId {
+    /// Makes files from outside a layer, where they are what a stage begins with.
+    fn stand_on_layer(&mut self, stage: &mut StageResult, planned: &PlannedStage<'_>) {
+        if !matches!(self.vertices.op(stage.root), Op::Context(_) | Op::Git(_)) {
+            return;
+        }
+        let (files, platform) = (stage.root, &planned.platform);
         let empty = self.vertices.add(Op::Scratch, Vec::new(), platform.clone());
         let copy = CopyOp {
             sources: vec![CopySource::Path { input: 1, path: String::new(), wildcard: false }],
@@ -196,7 +197,12 @@ impl<'a, 'o> Lowering<'a, 'o> {
             parents: false,
             unpack: Unpack::Never,
         };
-        self.vertices.add(Op::Copy(copy), vec![empty, files], platform.clone())
+        stage.root = self.vertices.add(Op::Copy(copy), vec![empty, files], platform.clone());
+        stage.history.push(HistoryStep {
+            created_by: format!("FROM {} # buildkit", planned.head.base.text),
+            author: None,
+            vertex: Some(stage.root),
+        });
     }
 
     /// Returns the vertex whose root a source is.
