@@ -198,7 +198,7 @@ fn a_build_that_is_killed_takes_git_along() {
 
 /// Whether any process has `text` among its arguments.
 fn is_running(text: &str) -> bool {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     let mut arguments = processes.filter_map(|it| fs::read(it.path().join("cmdline")).ok());
     arguments.any(|line| String::from_utf8_lossy(&line).contains(text))
 }
