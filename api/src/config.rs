@@ -20,6 +20,10 @@ use crate::upkeep::HistoryTable;
 /// Where the system's settings are.
 const SYSTEM_FILE: &str = "/etc/rbuild/rbuild.toml";
 
+/// RUN steps executing at once where nothing is said: most of their time they wait for a network or
+/// a disk.
+const DEFAULT_STEPS: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not 0");
+
 /// The store of root.
 const SYSTEM_STORE: &str = "/var/lib/rbuild";
 
@@ -133,7 +137,7 @@ pub(crate) struct StoreTable {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BuildTable {
-    /// Steps executing at once.
+    /// RUN steps executing at once.
     pub(crate) jobs: Option<NonZeroUsize>,
 }
 
@@ -252,6 +256,7 @@ impl Settings {
                     .with_help("name one with --store DIR or RBUILD_STORE")
             })?;
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let steps = cores.max(DEFAULT_STEPS);
         Ok(Self {
             host,
             client: file.client.clone().access(environment)?,
@@ -260,7 +265,7 @@ impl Settings {
             builder: BuilderConfig {
                 root: std::path::absolute(&root)
                     .map_err(|error| Fault::file("use the store", &root, &error))?,
-                parallel_steps: flags.jobs.or(file.build.jobs).unwrap_or(cores),
+                parallel_steps: flags.jobs.or(file.build.jobs).unwrap_or(steps),
                 limits: file.run.limits.limits().map_err(Fault::user)?,
                 allow: allowed(flags, &file.server),
                 registries: RegistryConfig {

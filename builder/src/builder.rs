@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cache::{Builds, CheckReport, PruneOptions, Pruned, Store, StoreError, Usage};
 use frontend::Platform;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking;
@@ -21,6 +23,7 @@ use crate::registry::{Registry, RegistryError};
 use crate::request::{BuildRequest, Credentials};
 use crate::run_image::{self, RunRequest};
 use crate::sandbox::{Sandbox, SandboxError};
+use crate::solver::Flights;
 use crate::source::{Distribution, Sources};
 use crate::spool::{self, Spool};
 
@@ -39,6 +42,10 @@ pub(crate) struct Inner {
     pub(crate) config: BuilderConfig,
     pub(crate) store: Store,
     pub(crate) sources: Sources,
+    /// Steps that somebody executes, in this process or another.
+    pub(crate) flights: Arc<Flights>,
+    /// One permit a processor: what rbuild itself hashes, copies and digests at once.
+    pub(crate) cores: Arc<Semaphore>,
     sandbox: Arc<OnceLock<Sandbox>>,
 }
 
@@ -110,17 +117,31 @@ impl Builder {
         let store = Store::open(&config.root)?;
         let registry = Registry::open(config.registries.clone())?;
         let sources = Sources::new(store.clone(), registry);
-        Ok(Self { inner: Arc::new(Inner { config, store, sources, sandbox: Arc::default() }) })
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let inner = Inner {
+            config,
+            store,
+            sources,
+            flights: Arc::default(),
+            cores: Arc::new(Semaphore::new(cores)),
+            sandbox: Arc::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Returns the engine with a store handle of its own: whatever is used through it is kept from
     /// gc until the work that it was taken for is done.
     fn leased(&self) -> Result<Arc<Inner>, StoreError> {
-        let Inner { config, store, sources, sandbox } = &*self.inner;
+        let Inner { config, store, sources, flights, cores, sandbox } = &*self.inner;
         let store = store.lease()?;
-        let sources = sources.with_store(store.clone());
-        let (config, sandbox) = (config.clone(), Arc::clone(sandbox));
-        Ok(Arc::new(Inner { config, store, sources, sandbox }))
+        Ok(Arc::new(Inner {
+            config: config.clone(),
+            sources: sources.with_store(store.clone()),
+            store,
+            flights: Arc::clone(flights),
+            cores: Arc::clone(cores),
+            sandbox: Arc::clone(sandbox),
+        }))
     }
 
     /// Builds `request`. The last event is [`Event::Finished`] or [`Event::Failed`], with what is

@@ -13,7 +13,8 @@ use crate::limits::Limits;
 pub struct BuilderConfig {
     /// The store's directory; one filesystem, so that rename is atomic.
     pub root: PathBuf,
-    /// Steps executing at once.
+    /// RUN steps of one build executing at once; what rbuild does itself is bounded by the
+    /// processors.
     pub parallel_steps: NonZeroUsize,
     /// What a step may have at most, and has where its build asks for nothing.
     pub limits: Limits,

@@ -1,21 +1,27 @@
-//! What enters the cache key of a vertex, and why.
+//! What enters the cache keys of a vertex, and why.
 //!
-//! | what                                   | enters | why |
-//! |----------------------------------------|--------|-----|
-//! | kind of op and version of this table   | yes    | another op, or another way to do it, gives another result |
-//! | keys of the inputs, in order           | yes    | the root that is changed, the roots that are copied from |
-//! | platform                               | RUN    | the same command does other things elsewhere; copies do not |
-//! | image: digest of the manifest          | yes    | names it exactly; the reference does not enter: a tag is only a way to it |
-//! | COPY from a context: selected content  | yes    | names, kinds, modes, link targets, bytes; never mtime, inode, owner or host path |
-//! | COPY from a root: its key and the path | yes    | the root is immutable |
-//! | git: the commit, what is taken of it   | yes    | they name the files exactly; a branch is only a way to them |
-//! | URL: digest of its bytes               | yes    | it names them exactly; ETag, time and server are ways to them |
-//! | destination, owner, mode, exclude, parents, unpack | yes | they shape the result |
-//! | RUN: arguments, environment, cwd, user, mounts, network, security, devices, files | yes | the command can see them |
-//! | RUN: proxies without ARG, extra hosts, certificate authorities, limits | no | ways to reach the same bytes |
-//! | secrets                                | id only | a value must never leave the step |
-//! | cache mounts                           | id only | their content is no input by definition |
-//! | step name, span, comments, order in the file | no | they change nothing in the result |
+//! A vertex has three keys. By its **history** it is looked up first: that costs nothing and needs
+//! none of its inputs. By its **content** it is looked up when its inputs are there: the op, the
+//! tree of the root that it changes and what it takes from the others, whatever steps those came
+//! from. Its **op** alone says whether a look-up by content is worth digesting anything.
+//!
+//! | what                                   | history | content | why |
+//! |----------------------------------------|---------|---------|-----|
+//! | kind of op and version of this table   | yes     | yes     | another op, or another way to do it, gives another result |
+//! | keys of the inputs, in order           | yes     | no      | what was done before; each must also have given what the record was made from (`Record::inputs`) |
+//! | tree digest of the root that is changed | no     | yes     | all that a step can see of it but times: see `tree` |
+//! | platform                               | RUN     | RUN     | the same command does other things elsewhere; copies do not |
+//! | image: digest of the manifest          | yes     | its layers | names it exactly; the reference does not enter: a tag is only a way to it |
+//! | files from outside: selected content   | yes     | yes     | names, kinds, modes, link targets, bytes; never mtime, inode, owner or host path |
+//! | files of a root: its key and the path  | yes     | selected content | the root is immutable; the content also has owners |
+//! | git: the commit, what is taken of it   | yes     | selected content | they name the files exactly; a branch is only a way to them |
+//! | URL: digest of its bytes               | yes     | selected content | it names them exactly; ETag, time and server are ways to them |
+//! | destination, owner, mode, exclude, parents, unpack | yes | yes | they shape the result |
+//! | RUN: arguments, environment, cwd, user, mounts, network, security, devices, files | yes | yes | the command can see them |
+//! | RUN: proxies without ARG, extra hosts, certificate authorities, limits | no | no | ways to reach the same bytes |
+//! | secrets                                | id only | id only | a value must never leave the step |
+//! | cache mounts                           | id only | id only | their content is no input by definition |
+//! | step name, span, comments, order in the file | no | no  | they change nothing in the result |
 
 use cache::{CacheKey, Component, Digest, KeyHasher};
 use frontend::{
@@ -24,7 +30,7 @@ use frontend::{
 };
 
 /// Raise it when an op does something else for the same fields.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is known about an input when a key is made.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +51,7 @@ pub(crate) struct Content {
     pub(crate) default_network: RunNetwork,
 }
 
-/// Makes the key of `vertex` and keeps its components, so that a miss can be explained.
+/// Makes the key of `vertex` by its history and keeps its components, so that a miss can be explained.
 pub(crate) fn of(
     vertex: &Vertex,
     inputs: &[InputKey],
@@ -59,7 +65,29 @@ pub(crate) fn of(
     if let Some(selection) = &content.selection {
         table = table.digest("content", selection);
     }
-    let table = match &vertex.op {
+    op(table, vertex, content.default_network).finish_with_components()
+}
+
+/// Makes the key of what `vertex` does, whatever it does it to.
+pub(crate) fn of_op(vertex: &Vertex, default_network: RunNetwork) -> CacheKey {
+    let inputs = vertex.inputs.len().to_string();
+    let table = KeyHasher::new("rbuild op", VERSION).field("inputs", inputs.as_bytes());
+    op(table, vertex, default_network).finish()
+}
+
+/// Makes the key of what the op `op` does to a root with the tree digest `root`; `taken` is the
+/// digest of what it takes from elsewhere.
+pub(crate) fn by_content(op: &CacheKey, root: &Digest, taken: Option<&Digest>) -> CacheKey {
+    let table = KeyHasher::new("rbuild content", VERSION);
+    let table = table.digest("op", &op.digest()).digest("root", root);
+    match taken {
+        Some(taken) => table.digest("taken", taken).finish(),
+        None => table.finish(),
+    }
+}
+
+fn op(table: KeyHasher, vertex: &Vertex, default_network: RunNetwork) -> KeyHasher {
+    match &vertex.op {
         Op::Scratch => table.field("op", b"scratch"),
         Op::Image(ImageOp { reference: _, digest }) => {
             table.field("op", b"image").field("manifest", digest.as_bytes())
@@ -72,11 +100,10 @@ pub(crate) fn of(
             .field("op", b"make-dir")
             .field("path", path.as_bytes())
             .field("owner", owner.as_bytes()),
-        Op::Run(op) => run(table, op, content.default_network)
+        Op::Run(op) => run(table, op, default_network)
             .field("platform", vertex.platform.to_string().as_bytes()),
         Op::Merge => table.field("op", b"merge"),
-    };
-    table.finish_with_components()
+    }
 }
 
 fn copy(table: KeyHasher, op: &CopyOp) -> KeyHasher {
@@ -163,3 +190,6 @@ fn mount(mount: &RunMount) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

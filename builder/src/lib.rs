@@ -32,6 +32,7 @@ mod solver;
 mod source;
 mod spool;
 mod ssh;
+mod tree;
 mod userns;
 
 pub use builder::{Builder, OpenError, Pulled, Pushed};

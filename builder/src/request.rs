@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use frontend::{Platform, RunNetwork};
 
@@ -45,6 +46,10 @@ pub struct BuildRequest {
     pub limits: Limits,
     /// Look nothing up in the cache (results are still recorded).
     pub no_cache: bool,
+    /// Stages, by name or number, that are built anew.
+    pub no_cache_filter: Vec<String>,
+    /// What RUN steps made longer ago than this is made anew; `None` keeps it for ever.
+    pub cache_ttl: Option<Duration>,
     /// Ask the registry for bases even when they are here.
     pub pull: bool,
     /// Beside the local store.

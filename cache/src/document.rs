@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     Trail,
     Files,
     Build,
+    Cutoff,
 }
 
 impl Kind {
@@ -44,6 +45,7 @@ impl Kind {
             Self::Trail => "rbuild trail 1 ",
             Self::Files => "rbuild files 1 ",
             Self::Build => "rbuild build 1 ",
+            Self::Cutoff => "rbuild cutoff 1 ",
         }
     }
 }

@@ -38,6 +38,11 @@ pub struct Record {
     pub created: u64,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,
+    /// The snapshots it was made from, of inputs that were built: in the vertex's order. The record
+    /// counts only where the inputs are these, whatever their keys say: a step that ran again may
+    /// have given something else.
+    #[serde(default)]
+    pub inputs: Vec<SnapshotId>,
     /// What the key was made of, to explain a later miss.
     pub components: Vec<Component>,
     /// The instruction, for people.
@@ -142,6 +147,14 @@ impl Index {
             paths.extend(files.at("read", &shard)?.into_iter().map(|file| file.path()));
         }
         Ok(paths)
+    }
+
+    pub(crate) const fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    pub(crate) const fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     pub(crate) fn path(&self, key: &CacheKey) -> PathBuf {

@@ -11,7 +11,11 @@
 //!     fs/                      the overlay upper directory, as the kernel left it
 //!     meta.json                parent, and whether the bytes are known to be on the disk
 //!     size                     bytes on disk, measured once, absent until somebody asked
+//!     tree                     what its files are and how they change those below, without times
+//!   flights                    one byte a key, locked while somebody executes its step
 //!   index/<2 hex>/<hex>        one cache record, named by its key
+//!   cutoffs/<hex>              what one op made of which trees lately
+//!   stat/<hex>                 digests of a context's files, named by a hash of its path
 //!   layers/<hex>               what is known of one layer, named by its diff_id
 //!   images/<hex>               one tag, named by the SHA-256 of its reference
 //!   images/untagged-<hex>      an image without a tag, named by its config digest
@@ -140,6 +144,18 @@ impl Layout {
 
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index")
+    }
+
+    pub(crate) fn cutoffs(&self) -> PathBuf {
+        self.root.join("cutoffs")
+    }
+
+    pub(crate) fn flights(&self) -> PathBuf {
+        self.root.join("flights")
+    }
+
+    pub(crate) fn stat(&self) -> PathBuf {
+        self.root.join("stat")
     }
 
     pub(crate) fn layers(&self) -> PathBuf {

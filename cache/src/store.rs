@@ -1,22 +1,26 @@
 //! The store: one handle on everything.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::build_record::Builds;
 use crate::cache_mount::{CacheMount, Sharing};
 use crate::check::{self, CheckReport};
 use crate::content::Content;
+use crate::digest::Digest;
 use crate::error::Result;
+use crate::flight::{self, Flight};
 use crate::gc::{self, PruneOptions, Pruned, Usage};
 use crate::image::Images;
 use crate::index::Index;
+use crate::key::CacheKey;
 use crate::layer::Layers;
 use crate::layout::{Layout, OpenError};
 use crate::lease::Handle;
 use crate::session::{Session, TempDir};
 use crate::snapshot::Snapshots;
+use crate::stat_cache::StatCache;
 use crate::trail::Trails;
 
 /// A store of blobs, snapshots, cache records and images; clones are the same handle.
@@ -129,6 +133,37 @@ impl Store {
     #[must_use]
     pub fn builds(&self) -> &Builds {
         &self.parts.builds
+    }
+
+    /// Takes the right to execute the step of `key`; `None` while somebody else has it.
+    ///
+    /// Whoever gets it looks the key up once more: the one before may have stored its record.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn try_flight(&self, key: &CacheKey) -> Result<Option<Flight>> {
+        flight::take(&self.parts.handle.layout.flights(), key)
+    }
+
+    /// Loads what is known of the files of the context `dir`, an absolute path.
+    #[must_use]
+    pub fn stat_cache(&self, dir: &Path) -> StatCache {
+        StatCache::load(&self.stat_path(dir))
+    }
+
+    /// Keeps what `cache` learnt of the files of the context `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn save_stat_cache(&self, dir: &Path, cache: &StatCache) -> Result<()> {
+        cache.save(&self.parts.handle.session, &self.stat_path(dir))
+    }
+
+    fn stat_path(&self, dir: &Path) -> PathBuf {
+        let name = Digest::of(dir.as_os_str().as_encoded_bytes());
+        self.parts.handle.layout.stat().join(name.hex())
     }
 
     /// Makes a directory for something in the making, removed when the result is dropped.

@@ -192,10 +192,17 @@ pub(crate) struct BuildArgs {
     /// Look nothing up in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Build these stages anew, by name or number; what follows is reused where they give the same
+    /// files again (repeatable, or separated by commas)
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Run again what RUN steps made longer ago than this, such as 12h, 30m or 7d
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse_duration)]
+    pub(crate) cache_ttl: Option<std::time::Duration>,
     /// Ask registries for newer base images
     #[arg(long)]
     pub(crate) pull: bool,
-    /// Steps executing at once [default: one a processor]
+    /// RUN steps executing at once [default: 16, or one a processor where those are more]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
     /// How progress is shown
@@ -247,7 +254,8 @@ pub(crate) struct ServeArgs {
     /// security.insecure, device, secret.leak (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]
     pub(crate) allow: Vec<Entitlement>,
-    /// Steps of one build executing at once [default: one a processor]
+    /// RUN steps of one build executing at once [default: 16, or one a processor where those are
+    /// more]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
 }

@@ -96,6 +96,8 @@ pub(super) async fn request(
         dns: args.dns.dns(),
         limits: args.limits.limits(),
         no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter.clone(),
+        cache_ttl: args.cache_ttl,
         pull: args.pull,
         outputs: if is_remote { Vec::new() } else { args.output.clone() },
         secrets: secrets::read(&args.secret, environment).await?,

@@ -8,6 +8,7 @@ mod check;
 mod context;
 mod debug;
 mod dns;
+mod duration;
 mod engine;
 mod explain;
 mod fmt;

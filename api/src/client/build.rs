@@ -46,6 +46,8 @@ impl Client {
             dns: request.dns,
             limits: request.limits,
             no_cache: request.no_cache,
+            no_cache_filter: request.no_cache_filter,
+            cache_ttl: request.cache_ttl,
             pull: request.pull,
             allow: request.allow,
             ..BuildQuery::default()

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use builder::{
     BuildRequest, ContextInput, Credentials, Dns, DockerfileInput, Entitlement, Entitlements,
@@ -45,6 +46,10 @@ pub(crate) struct BuildQuery {
     /// What each step may use up.
     pub(crate) limits: Limits,
     pub(crate) no_cache: bool,
+    /// `nocachefilter`, separated by commas: rbuild's own.
+    pub(crate) no_cache_filter: Vec<String>,
+    /// `cachettl`, in seconds: rbuild's own.
+    pub(crate) cache_ttl: Option<Duration>,
     pub(crate) pull: bool,
     /// Answer with nothing but the image ID.
     pub(crate) quiet: bool,
@@ -97,6 +102,10 @@ impl BuildQuery {
             "dnsoption" => self.dns.options.extend(parsed(name, value, parse_word)?),
             "extrahosts" => self.extra_hosts.extend(extra_host(value)?),
             "nocache" => self.no_cache = boolean(value),
+            "nocachefilter" => {
+                self.no_cache_filter.extend(value.split(',').filter_map(non_empty));
+            }
+            "cachettl" => self.cache_ttl = seconds(name, value)?,
             "pull" => self.pull = boolean(value),
             "q" => self.quiet = boolean(value),
             "buildid" => self.build_id = non_empty(value),
@@ -167,6 +176,8 @@ impl BuildQuery {
             dns: self.dns,
             limits: self.limits,
             no_cache: self.no_cache,
+            no_cache_filter: self.no_cache_filter,
+            cache_ttl: self.cache_ttl,
             pull: self.pull,
             outputs: Vec::new(),
             secrets: builder::Secrets::new(),
@@ -196,7 +207,11 @@ impl BuildQuery {
             query.append_pair("labels", &json(&self.labels));
         }
         let platform = self.platform.as_ref().map(ToString::to_string);
+        let filter = self.no_cache_filter.join(",");
+        let ttl = self.cache_ttl.map(|ttl| ttl.as_secs().to_string());
         let texts = [
+            ("nocachefilter", Some(filter.as_str()).filter(|filter| !filter.is_empty())),
+            ("cachettl", ttl.as_deref()),
             ("dockerfile", self.dockerfile.as_deref()),
             ("remote", self.remote.as_deref()),
             ("target", self.target.as_deref()),
@@ -277,6 +292,16 @@ pub(crate) fn platform(name: &str, value: &str) -> Result<Option<Platform>, ApiE
     }
     let platform = Platform::parse(value);
     platform.map(Some).map_err(|error| ApiError::parameter(name, error.to_string()))
+}
+
+fn seconds(name: &str, value: &str) -> Result<Option<Duration>, ApiError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let seconds = value.parse().map_err(|_| {
+        ApiError::parameter(name, format!("`{value}` is not a whole number of seconds"))
+    })?;
+    Ok(Some(Duration::from_secs(seconds)))
 }
 
 fn network(value: &str) -> Result<Option<NetworkMode>, ApiError> {
@@ -400,6 +425,7 @@ mod tests {
             ("bad resolver",  "dns=x",                  "invalid parameter `dns`: `x` is not an IP address"),
             ("bad domain",    "dnssearch=a%20b",        "invalid parameter `dnssearch`: `a b` is not one word"),
             ("bad host",      "extrahosts=h:x",         "invalid parameter `extrahosts`: `x` is not an IP address"),
+            ("bad seconds",   "cachettl=1h",            "invalid parameter `cachettl`: `1h` is not a whole number of seconds"),
             ("bad json",      "labels=%7B",             "invalid parameter `labels`: EOF while parsing an object at line 1 column 1"),
         ];
         for (name, query, want) in cases {
@@ -426,6 +452,8 @@ mod tests {
             },
             limits: Limits { memory: Some(builder::Bound::At(5)), ..Limits::default() },
             no_cache: true,
+            no_cache_filter: vec!["base".into(), "2".into()],
+            cache_ttl: Some(Duration::from_secs(3600)),
             pull: true,
             quiet: true,
             build_id: Some("b 1".into()),

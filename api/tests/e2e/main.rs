@@ -14,5 +14,6 @@ mod registry;
 mod rootless;
 mod secrets;
 mod served;
+mod solve;
 mod ssh;
 mod support;

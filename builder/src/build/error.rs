@@ -21,7 +21,12 @@ pub(crate) enum BuildError {
     Dockerfile { diagnostics: Vec<Diagnostic> },
     /// An image that the Dockerfile names at `span` cannot be had.
     #[error("could not get the image `{image}`")]
-    Image { image: String, span: Span, source: Box<crate::source::SourceError> },
+    Image {
+        image: String,
+        span: Span,
+        help: Option<String>,
+        source: Box<crate::source::SourceError>,
+    },
     /// What an image is made of cannot be had.
     #[error(transparent)]
     Source(#[from] crate::source::SourceError),

@@ -1,48 +1,45 @@
-//! What the solver's abstract work means here: keys, look-ups, ops, seals.
+//! What the solver's abstract work means here: look-ups, ops, seals.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use cache::{CacheKey, Component, Record, Store};
-use frontend::{BuildGraph, Op, RunNetwork, Vertex, VertexId};
+use cache::{CacheKey, Record, SnapshotId};
+use frontend::{BuildGraph, Op, Vertex, VertexId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::error::BuildError;
+use super::keys::{self, Keyed, Lookup, makes_layer, unix_now};
 use super::plan::Plan;
+use super::policy::Policy;
 use super::remotes;
 use super::steps::Steps;
 use crate::blocking;
 use crate::builder::Inner;
 use crate::context::FileRoot;
-use crate::explain::Explainer;
-use crate::key::{self, Content, InputKey};
-use crate::op::{self, OpError, Root, RunSettings, Selection, Step};
+use crate::key;
+use crate::op::{self, OpError, Root, RunSettings, Step};
 use crate::progress::Events;
-use crate::solver::Work;
+use crate::solver::{InFlight, Resolved, Work};
 use crate::source::{RemoteFiles, ResolvedImage, Sources};
-
-/// A vertex's place in the cache.
-#[derive(Debug, Default)]
-struct Keyed {
-    /// `None` for files from outside: their users are keyed by what they select.
-    key: Option<CacheKey>,
-    components: Vec<Component>,
-    /// What the cache has under the key.
-    record: Option<Record>,
-    /// What a COPY's key was made of.
-    selection: Option<Arc<Selection>>,
-}
+use crate::tree::Trees;
 
 /// Files by URL, settled.
 pub(super) type Remotes = BTreeMap<VertexId, Arc<RemoteFiles>>;
 
-/// When a vertex ran.
-#[derive(Clone, Copy, Debug)]
-struct Timing {
+/// How a result was made: what its record will say, and who else may make it.
+#[derive(Debug)]
+pub(crate) struct Draft {
     /// Unix seconds of its end.
     created: u64,
     duration_ms: u64,
+    /// By the content of its inputs, where that was digested already.
+    content: Option<CacheKey>,
+    inputs: Vec<Root>,
+    /// Ends when the record is there for the others.
+    _flight: Option<InFlight>,
 }
 
 /// One build's vertices with their keys and what the cache knows of them.
@@ -56,11 +53,16 @@ pub(crate) struct Execution {
     files: BTreeMap<VertexId, Arc<FileRoot>>,
     remotes: Remotes,
     settings: Arc<RunSettings>,
+    policy: Policy,
+    trees: Arc<Trees>,
     steps: Arc<Steps>,
     events: Events,
-    timings: Mutex<BTreeMap<VertexId, Timing>>,
     /// Vertices whose results this build may use and no other.
     unrecorded: Mutex<BTreeSet<VertexId>>,
+    /// RUN steps executing at once.
+    running: Arc<Semaphore>,
+    /// Results found when their inputs were there.
+    found_late: AtomicUsize,
 }
 
 impl Execution {
@@ -70,7 +72,6 @@ impl Execution {
         sources: &Sources,
         plan: &Plan,
         settings: RunSettings,
-        no_cache: bool,
         steps: &Arc<Steps>,
         events: &Events,
     ) -> Result<Self, BuildError> {
@@ -82,10 +83,22 @@ impl Execution {
         let (store, network) = (inner.store.clone(), settings.network);
         let keyed = {
             let (graph, files) = (Arc::clone(&graph), files.clone());
+            let (policy, forced) = (plan.policy.clone(), plan.forced.clone());
             let explainer = Arc::clone(steps.explainer());
             let remotes = plan.remotes.clone();
             blocking::run(move || {
-                key_all(&store, &graph, &files, &remotes, network, no_cache, &explainer)
+                let lookup = Lookup {
+                    store: &store,
+                    graph: &graph,
+                    files: &files,
+                    remotes: &remotes,
+                    policy: &policy,
+                };
+                let keyed = lookup.key_all(&forced, network, &explainer);
+                for known in files.values().filter_map(|files| files.known()) {
+                    known.save(&store);
+                }
+                keyed
             })
             .await?
         };
@@ -99,10 +112,13 @@ impl Execution {
             files,
             remotes: plan.remotes.clone(),
             settings: Arc::new(settings),
+            policy: plan.policy.clone(),
+            trees: Arc::new(Trees::new(inner.store.clone())),
             steps: Arc::clone(steps),
             events: events.clone(),
-            timings: Mutex::default(),
             unrecorded: Mutex::default(),
+            running: Arc::new(Semaphore::new(inner.config.parallel_steps.get())),
+            found_late: AtomicUsize::new(0),
         })
     }
 
@@ -124,7 +140,12 @@ impl Execution {
         (hits, total)
     }
 
-    /// Which vertices the solver will execute: what the output needs and the cache lacks.
+    /// Returns how many steps were found only when their inputs were there.
+    pub(super) fn found_late(&self) -> usize {
+        self.found_late.load(Ordering::Relaxed)
+    }
+
+    /// Which vertices the solver will resolve: what the output needs and the cache lacks.
     fn will_run(&self) -> Vec<bool> {
         let mut will_run = vec![false; self.graph.vertices.len()];
         let mut wanted = vec![self.graph.output.vertex];
@@ -162,6 +183,22 @@ impl Execution {
         self.keyed[id.0].key.map(|key| key.digest().short()).unwrap_or_default()
     }
 
+    fn step_text(&self, id: VertexId) -> String {
+        let index = self.steps.index_of(id);
+        index.map_or_else(String::new, |index| self.graph.steps[index].text.clone())
+    }
+
+    /// Waits for a place among what executes at once. A command mostly waits for itself and has a
+    /// limit of its own; what rbuild does itself keeps a processor busy.
+    async fn place(&self, id: VertexId) -> OwnedSemaphorePermit {
+        let places = match &self.vertex(id).op {
+            Op::Run(_) => &self.running,
+            _ => &self.inner.cores,
+        };
+        Arc::clone(places).acquire_owned().await.expect("nobody closes the semaphores")
+    }
+
+    /// Executes a vertex, whatever the cache has.
     async fn perform(
         &self,
         id: VertexId,
@@ -185,8 +222,8 @@ impl Execution {
                 Ok(Root::Files(remote.files(&self.sources, &self.events).await?))
             }
             Op::Copy(op) => {
-                let (op, selected) = (op.clone(), self.keyed[id.0].selection.clone());
-                blocking::run(move || op::copy_onto(&store, &op, &inputs, selected.as_deref()))
+                let (op, taken) = (op.clone(), Arc::clone(&self.keyed[id.0].taken));
+                blocking::run(move || op::copy_onto(&store, &op, &inputs, taken.selection.as_ref()))
                     .await
             }
             Op::MakeDir(op) => {
@@ -210,10 +247,170 @@ impl Execution {
             }
         }
     }
+
+    /// Executes a vertex and reports it.
+    async fn execute(
+        &self,
+        id: VertexId,
+        inputs: Vec<Root>,
+        cancel: CancellationToken,
+    ) -> Result<(Root, u64), OpError> {
+        let running = self.steps.start(id).await;
+        let since = Instant::now();
+        match self.perform(id, inputs, cancel).await {
+            Ok(root) => {
+                let duration_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.steps.finish(id, running, &self.short_id(id)).await;
+                Ok((root, duration_ms))
+            }
+            Err(error) => {
+                self.steps.fail(id, running).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the result of a vertex that makes a layer, or the right to make it.
+    async fn find(self: &Arc<Self>, id: VertexId, inputs: &[Root]) -> Result<Search, OpError> {
+        if self.keyed[id.0].is_forced {
+            return Ok(Search::Missed { content: None, flight: None });
+        }
+        let key = self.keyed[id.0].key.expect("a vertex that makes a layer has a key");
+        let content = match self.look_up(id, inputs).await? {
+            Looked::Hit(record) => return Ok(Search::Hit(record)),
+            Looked::Miss { content } => content,
+        };
+        let flight = self.inner.flights.take(&self.inner.store, key).await?;
+        // Somebody else may have made it meanwhile.
+        match self.look_up(id, inputs).await? {
+            Looked::Hit(record) => Ok(Search::Hit(record)),
+            Looked::Miss { content: later } => {
+                Ok(Search::Missed { content: later.or(content), flight: Some(flight) })
+            }
+        }
+    }
+
+    /// Looks a vertex up whose inputs are there: by its history, then by their content.
+    async fn look_up(self: &Arc<Self>, id: VertexId, inputs: &[Root]) -> Result<Looked, OpError> {
+        let (this, inputs) = (Arc::clone(self), inputs.to_vec());
+        blocking::run(move || this.look_up_blocking(id, &inputs)).await
+    }
+
+    fn look_up_blocking(&self, id: VertexId, inputs: &[Root]) -> Result<Looked, OpError> {
+        let (vertex, keyed) = (self.vertex(id), &self.keyed[id.0]);
+        let index = self.inner.store.index();
+        let key = keyed.key.expect("a vertex that makes a layer has a key");
+        let snapshot = |wanted: VertexId| {
+            let at = vertex.inputs.iter().position(|input| *input == wanted)?;
+            inputs[at].snapshot().cloned()
+        };
+        let fits = |record: &Record| keys::fits(record, vertex, &self.graph, snapshot);
+        let by_history = index.get(&key).filter(|record| fits(record));
+        if let Some(record) = by_history.filter(|record| self.policy.is_fresh(vertex, record)) {
+            return Ok(Looked::Hit(Box::new(record)));
+        }
+        let op = key::of_op(vertex, self.settings.network);
+        if !index.knows_op(&op) {
+            return Ok(Looked::Miss { content: None });
+        }
+        let content = self.content_key(id, &op, inputs)?;
+        let by_content = index.get_by_content(&op, &content);
+        let Some(found) = by_content.filter(|record| self.policy.is_fresh(vertex, record)) else {
+            return Ok(Looked::Miss { content: Some(content) });
+        };
+        let record = Record {
+            key,
+            inputs: self.built_inputs(id, inputs),
+            components: keyed.components.clone(),
+            step: self.step_text(id),
+            ..found
+        };
+        // The next build finds it by its history.
+        index.put(&record).map_err(OpError::store)?;
+        Ok(Looked::Hit(Box::new(record)))
+    }
+
+    /// Makes a vertex's key by content; reads what it takes from its inputs.
+    fn content_key(
+        &self,
+        id: VertexId,
+        op: &CacheKey,
+        inputs: &[Root],
+    ) -> Result<CacheKey, OpError> {
+        let vertex = self.vertex(id);
+        let root = self.trees.digest(inputs.first().and_then(Root::snapshot))?;
+        let known = &self.keyed[id.0].taken;
+        let taken = if known.is_all {
+            known.digest
+        } else {
+            op::taken_from_all(&self.inner.store, &self.trees, vertex, inputs)?.digest
+        };
+        Ok(key::by_content(op, &root, taken.as_ref()))
+    }
+
+    /// Returns the snapshots of the inputs that were built.
+    fn built_inputs(&self, id: VertexId, inputs: &[Root]) -> Vec<SnapshotId> {
+        let vertex = self.vertex(id);
+        let built = vertex.inputs.iter().zip(inputs);
+        let built = built.filter(|(input, _)| makes_layer(self.vertex(**input)));
+        built.filter_map(|(_, root)| root.snapshot().cloned()).collect()
+    }
+
+    fn seal_blocking(
+        &self,
+        id: VertexId,
+        snapshot: SnapshotId,
+        draft: &Draft,
+    ) -> Result<Record, OpError> {
+        let store = &self.inner.store;
+        let (diff_id, size, changes) = op::seal(store, &snapshot)?;
+        self.trees.learn(&snapshot, changes)?;
+        let record = Record {
+            key: self.keyed[id.0].key.expect("a vertex that makes a layer has a key"),
+            snapshot,
+            diff_id,
+            size,
+            created: draft.created,
+            duration_ms: draft.duration_ms,
+            inputs: self.built_inputs(id, &draft.inputs),
+            components: self.keyed[id.0].components.clone(),
+            step: self.step_text(id),
+        };
+        if self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            return Ok(record);
+        }
+        let op = key::of_op(self.vertex(id), self.settings.network);
+        let content = match draft.content {
+            Some(content) => content,
+            None => self.content_key(id, &op, &draft.inputs)?,
+        };
+        // The name comes last: whatever it promises is in the store.
+        store.index().put(&record).map_err(OpError::store)?;
+        store.index().put_by_content(&op, &content, &record).map_err(OpError::store)?;
+        Ok(record)
+    }
+}
+
+/// What a look-up gave.
+#[derive(Debug)]
+enum Looked {
+    Hit(Box<Record>),
+    /// With the key by content, where it was made.
+    Miss {
+        content: Option<CacheKey>,
+    },
+}
+
+/// What a look-up and a wait for others gave.
+#[derive(Debug)]
+enum Search {
+    Hit(Box<Record>),
+    Missed { content: Option<CacheKey>, flight: Option<InFlight> },
 }
 
 impl Work for Execution {
     type Root = Root;
+    type Draft = Draft;
     type Sealed = Record;
     type Error = OpError;
 
@@ -222,124 +419,54 @@ impl Work for Execution {
         keyed.record.as_ref().map(|record| Root::Snapshot(record.snapshot.clone()))
     }
 
-    async fn execute(
+    async fn resolve(
         self: Arc<Self>,
         id: VertexId,
         inputs: Vec<Root>,
         cancel: CancellationToken,
-    ) -> Result<Root, OpError> {
-        if cancel.is_cancelled() {
-            return Err(OpError::Cancelled);
-        }
-        let running = self.steps.start(id).await;
-        let since = Instant::now();
-        let result = self.perform(id, inputs, cancel).await;
-        match &result {
-            Ok(_) => {
-                let duration_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let timing = Timing { created: unix_now(), duration_ms };
-                self.timings.lock().unwrap_or_else(PoisonError::into_inner).insert(id, timing);
-                self.steps.finish(id, running, &self.short_id(id)).await;
+    ) -> Result<Resolved<Root, Draft, Record>, OpError> {
+        if !makes_layer(self.vertex(id)) {
+            if cancel.is_cancelled() {
+                return Err(OpError::Cancelled);
             }
-            Err(_) => self.steps.fail(id, running).await,
+            let (root, _) = self.execute(id, inputs, cancel).await?;
+            return Ok(Resolved::Found(root, None));
         }
-        result
-    }
-
-    async fn seal(self: Arc<Self>, id: VertexId, root: Root) -> Result<Option<Record>, OpError> {
-        let makes_layer = match &self.vertex(id).op {
-            Op::Copy(_) | Op::MakeDir(_) | Op::Run(_) | Op::Merge => true,
-            Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Git(_) | Op::Http(_) => false,
+        let search = async {
+            let search = self.find(id, &inputs).await?;
+            let place = match &search {
+                Search::Hit(_) => None,
+                Search::Missed { .. } => Some(self.place(id).await),
+            };
+            Ok::<_, OpError>((search, place))
         };
-        let (Root::Snapshot(snapshot), Some(key), true) = (root, self.keyed[id.0].key, makes_layer)
-        else {
-            return Ok(None);
-        };
-        let timing = self
-            .timings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .copied()
-            .expect("a vertex is sealed after it was executed");
-        let step = self
-            .steps
-            .index_of(id)
-            .map_or_else(String::new, |index| self.graph.steps[index].text.clone());
-        let components = self.keyed[id.0].components.clone();
-        let store = self.inner.store.clone();
-        let is_recorded =
-            !self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
-        blocking::run(move || {
-            let (diff_id, size) = op::seal(&store, &snapshot)?;
-            let Timing { created, duration_ms } = timing;
-            let record =
-                Record { key, snapshot, diff_id, size, created, duration_ms, components, step };
-            // The name comes last: whatever it promises is in the store.
-            if is_recorded {
-                store.index().put(&record).map_err(OpError::store)?;
+        // Nothing of it needs to be ended: it reads and waits.
+        let found = cancel.run_until_cancelled(search).await;
+        let (search, _place) = found.ok_or(OpError::Cancelled)??;
+        match search {
+            Search::Hit(record) => {
+                self.found_late.fetch_add(1, Ordering::Relaxed);
+                self.steps.cached(id, &self.short_id(id)).await;
+                Ok(Resolved::Found(Root::Snapshot(record.snapshot.clone()), Some(*record)))
             }
-            Ok(Some(record))
-        })
-        .await
-    }
-}
-
-/// Keys and looks up all vertices, inputs first.
-fn key_all(
-    store: &Store,
-    graph: &BuildGraph,
-    files: &BTreeMap<VertexId, Arc<FileRoot>>,
-    remotes: &Remotes,
-    default_network: RunNetwork,
-    no_cache: bool,
-    explainer: &Explainer,
-) -> Result<Vec<Keyed>, BuildError> {
-    let mut keyed: Vec<Keyed> = Vec::with_capacity(graph.vertices.len());
-    for (index, vertex) in graph.vertices.iter().enumerate() {
-        if files.contains_key(&VertexId(index)) {
-            keyed.push(Keyed::default());
-            continue;
+            Search::Missed { content, flight } => {
+                let (root, duration_ms) = self.execute(id, inputs.clone(), cancel).await?;
+                let created = unix_now();
+                let draft = Draft { created, duration_ms, content, inputs, _flight: flight };
+                Ok(Resolved::Made(root, draft))
+            }
         }
-        let inputs: Vec<InputKey> = vertex
-            .inputs
-            .iter()
-            .map(|input| keyed[input.0].key.map_or(InputKey::Files, InputKey::Key))
-            .collect();
-        let taken = op::taken(vertex, |input| files.get(&input)).map_err(|source| {
-            let step = graph.steps.iter().position(|step| step.vertex == Some(VertexId(index)));
-            BuildError::Step {
-                step: step.map_or_else(String::new, |step| graph.steps[step].text.clone()),
-                index: step,
-                source: Box::new(source),
-            }
-        })?;
-        let identity = remotes.get(&VertexId(index)).map(|remote| remote.identity());
-        let content = Content { selection: taken.digest.or(identity), default_network };
-        let (key, components) = key::of(vertex, &inputs, &content);
-        let record = if no_cache || !below_is_cached(graph, &keyed, vertex) {
-            None
-        } else {
-            store.index().get(&key)
-        };
-        let looked_up = (key, components.clone());
-        explainer.note(VertexId(index), looked_up, record.as_ref(), taken.files.as_ref(), no_cache);
-        let selection = taken.selection.filter(|_| record.is_none()).map(Arc::new);
-        keyed.push(Keyed { key: Some(key), components, record, selection });
     }
-    Ok(keyed)
-}
 
-/// Whether the layers below a vertex are known: without them its own record makes no image.
-fn below_is_cached(graph: &BuildGraph, keyed: &[Keyed], vertex: &Vertex) -> bool {
-    let Some(below) = vertex.inputs.first() else { return false };
-    match &graph.vertices[below.0].op {
-        Op::Scratch | Op::Image(_) => true,
-        Op::Copy(_) | Op::MakeDir(_) | Op::Run(_) | Op::Merge => keyed[below.0].record.is_some(),
-        Op::Context(_) | Op::Git(_) | Op::Http(_) => false,
+    async fn seal(
+        self: Arc<Self>,
+        id: VertexId,
+        root: Root,
+        draft: Draft,
+    ) -> Result<Record, OpError> {
+        let _place = Arc::clone(&self.inner.cores).acquire_owned().await;
+        let snapshot = root.snapshot().cloned();
+        let snapshot = snapshot.ok_or_else(|| OpError::lost("the snapshot of a step"))?;
+        blocking::run(move || self.seal_blocking(id, snapshot, &draft)).await
     }
-}
-
-pub(crate) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

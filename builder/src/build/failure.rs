@@ -25,7 +25,8 @@ pub(crate) fn failure_of(error: &BuildError, source: Option<&SourceText>) -> Fai
             failure.diagnostics =
                 diagnostics.iter().map(|it| SourceDiagnostic::new(it, text)).collect();
         }
-        BuildError::Image { image, span, .. } => {
+        BuildError::Image { image, span, help, .. } => {
+            failure.help.clone_from(help);
             let text = source.map_or("", |source| source.text.as_str());
             let message =
                 format!("`{image}` is neither in the store nor to be had from its registry");

@@ -87,6 +87,7 @@ impl Inputs {
             dockerfile = DockerfileInput::InContext(Some(name));
         }
         let (main, time) = (opened.root, opened.time);
+        let store = store.clone();
         blocking::run(move || {
             let (dockerfile, own_ignore) = read_dockerfile(&main, dockerfile)?;
             let ignore = match ignore_file {
@@ -97,7 +98,7 @@ impl Inputs {
             let rules = ignore.clone().map(Rules::from);
             contexts.insert(None, Arc::new(main.with_rules(rules)));
             for (name, dir) in directories {
-                let root = FileRoot::open(&dir)?;
+                let root = FileRoot::open(&dir)?.with_known_files(&store);
                 let rules = read_ignore_rules(&root, None)?.map(Rules::from);
                 contexts.insert(Some(name), Arc::new(root.with_rules(rules)));
             }
@@ -185,7 +186,7 @@ impl Fetcher<'_> {
 fn open_local(store: &Store, context: ContextInput) -> Result<Opened, BuildError> {
     let temporary = || store.temp_dir().map_err(BuildError::store);
     let root = match context {
-        ContextInput::Directory(path) => FileRoot::open(&path)?,
+        ContextInput::Directory(path) => FileRoot::open(&path)?.with_known_files(store),
         ContextInput::Tar(tar) => {
             let dir = temporary()?;
             unpack_context(tar, dir.path(), &Limits::CONTEXT)?;

@@ -5,7 +5,9 @@ mod execute;
 mod failure;
 mod guard;
 mod inputs;
+mod keys;
 mod plan;
+mod policy;
 mod remotes;
 mod steps;
 
@@ -17,7 +19,7 @@ use cache::{ImageRecord, Record};
 use frontend::{Reference, VertexId};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::execute::unix_now;
+pub(crate) use self::keys::unix_now;
 pub(crate) use error::BuildError;
 pub(crate) use failure::failure_of;
 
@@ -50,10 +52,9 @@ pub(crate) async fn build(
     let sources = inner.sources_with(&request.credentials);
     let Prepared { plan, explainer, execution } =
         prepare(inner, &sources, request, events, cancel, source).await?;
-    let cached = execution.report_hits().await;
+    let (hits, total) = execution.report_hits().await;
 
-    let parallel = inner.config.parallel_steps;
-    let solved = solver::solve(&plan.graph, Arc::clone(&execution), parallel, cancel).await;
+    let solved = solver::solve(&plan.graph, Arc::clone(&execution), cancel).await;
     blocking::run(move || explainer.save()).await;
     let sealed = solved.map_err(|failed| {
         if cancel.is_cancelled() {
@@ -64,6 +65,7 @@ pub(crate) async fn build(
     })?;
     let mut records = execution.records();
     records.extend(sealed);
+    let cached = (hits + execution.found_late(), total);
     let image = store_image(inner, &plan, records, &tags).await?;
     let written = output::write(&sources, &image, &tags, &outputs, events).await?;
     Ok(Finished {
@@ -96,7 +98,6 @@ async fn prepare(
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
     let secrets = request.secrets.clone();
     let source_secrets = SourceSecrets::new(secrets.clone());
-    let no_cache = request.no_cache;
     let scope = Scope::of(&request);
 
     // Everything up to the solver may be dropped at any point: it only reads and waits.
@@ -118,8 +119,7 @@ async fn prepare(
         () = cancel.cancelled() => return Err(BuildError::Cancelled),
         remotes = remotes::settle(&plan.graph, sources, &source_secrets, events) => remotes?,
     };
-    let execution =
-        Execution::prepare(inner, sources, &plan, settings, no_cache, &steps, events).await?;
+    let execution = Execution::prepare(inner, sources, &plan, settings, &steps, events).await?;
     Ok(Prepared { plan, explainer, execution: Arc::new(execution) })
 }
 

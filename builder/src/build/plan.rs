@@ -16,8 +16,10 @@ use super::SourceSlot;
 use super::error::BuildError;
 use super::execute::Remotes;
 use super::inputs::{Fetcher, Inputs, Origins};
+use super::policy::Policy;
 use crate::builder::Inner;
 use crate::context::FileRoot;
+use crate::op::nearest;
 use crate::progress::{Event, Events, SourceText};
 use crate::request::BuildRequest;
 use crate::source::{
@@ -41,6 +43,10 @@ pub(super) struct Plan {
     pub(super) graph: Arc<BuildGraph>,
     /// Stands for every time of the result, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub(super) epoch: Option<i64>,
+    /// Which earlier results count.
+    pub(super) policy: Policy,
+    /// For each vertex, whether it must be made anew.
+    pub(super) forced: Vec<bool>,
     inputs: Inputs,
     /// Files by URL; settled after the plan is announced, so that a failure is that of a step.
     pub(super) remotes: Remotes,
@@ -80,7 +86,8 @@ pub(super) async fn make(
     events: &Events,
     source: &mut SourceSlot,
 ) -> Result<Plan, BuildError> {
-    let policy = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
+    let policy = Policy::of(&request);
+    let pull = if request.pull { PullPolicy::Always } else { PullPolicy::Missing };
     let Named { contexts: named_contexts, directories, downloads } =
         Named::parse(&request.named_contexts)?;
     let keeps_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
@@ -118,8 +125,9 @@ pub(super) async fn make(
         frontend::base_images(&dockerfile, &options).map_err(refuse)?.into_iter().collect();
     for _ in 0..MAX_ROUNDS {
         let span = |base: &BaseImage| frontend::image_span(&dockerfile, &options, base);
-        let fetched = wanted.iter().map(|base| resolve(sources, base, policy, &span));
-        for (base, image) in try_join_all(fetched).await? {
+        let fetched = wanted.iter().map(|base| resolve(sources, base, pull, &span));
+        let fetched = try_join_all(fetched).await;
+        for (base, image) in fetched.map_err(|error| meant_a_stage(error, &dockerfile))? {
             let digest = image.manifest.digest.to_string();
             let config = image.config.clone();
             resolved.insert(base, ResolvedBase { digest: digest.clone(), config });
@@ -144,8 +152,9 @@ pub(super) async fn make(
                 };
                 download(&mut inputs, &inner.store, &graph, &downloads, loader).await?;
                 graph.warnings.splice(0..0, said);
+                let forced = policy.forced(&dockerfile, &graph)?;
                 let (graph, remotes) = (Arc::new(*graph), Remotes::new());
-                return Ok(Plan { graph, epoch, inputs, remotes, images });
+                return Ok(Plan { graph, epoch, policy, forced, inputs, remotes, images });
             }
             Lowered::Needs(more) => wanted = more.into_iter().collect(),
         }
@@ -154,6 +163,19 @@ pub(super) async fn make(
         what: format!("ONBUILD triggers name further images more than {MAX_ROUNDS} times"),
         help: None,
     })
+}
+
+/// Says so where an image that cannot be had is called almost like a stage.
+fn meant_a_stage(mut error: BuildError, dockerfile: &Dockerfile) -> BuildError {
+    if let BuildError::Image { image, help, .. } = &mut error {
+        let name = image.split([':', '@']).next().unwrap_or(image);
+        let stages = dockerfile.stages.iter().filter_map(|stage| stage.name());
+        let stages = stages.map(|stage| stage.as_bytes().to_vec());
+        *help = nearest(name.as_bytes(), stages).map(|stage| {
+            format!("no stage is called so; did you mean `{}`?", String::from_utf8_lossy(&stage))
+        });
+    }
+    error
 }
 
 async fn resolve(
@@ -173,6 +195,7 @@ async fn resolve(
     let image = resolved.map_err(|source| BuildError::Image {
         image: name,
         span: span(base),
+        help: None,
         source: Box::new(source),
     })?;
     Ok((base.clone(), image))

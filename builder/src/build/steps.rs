@@ -115,6 +115,7 @@ impl Steps {
 
     /// Reports that `vertex` was found in the cache.
     pub(crate) async fn cached(&self, vertex: VertexId, id: &str) {
+        self.explainer.done(vertex);
         self.end(vertex, &StepOutcome::Cached, 0, id).await;
     }
 

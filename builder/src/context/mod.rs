@@ -1,5 +1,6 @@
 //! Build contexts: what of a directory counts, and directories made of a client's archive.
 
+mod known;
 mod root;
 mod tar;
 
@@ -10,6 +11,7 @@ use frontend::IgnoreRules;
 pub use root::FileRootError;
 pub use tar::{ContextError, unpack_context};
 
+pub(crate) use known::KnownFiles;
 pub(crate) use root::FileRoot;
 pub(crate) use tar::open_archive;
 

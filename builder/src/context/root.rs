@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::TempDir;
+use cache::{Store, TempDir};
 
-use super::Rules;
+use super::{KnownFiles, Rules};
 use crate::error::ErrorKind;
 use crate::rootfs::{LayeredRoot, RootError};
 
@@ -56,6 +56,8 @@ pub(crate) struct FileRoot {
     pub(crate) rules: Option<Rules>,
     /// Stands in where there are no rules.
     keep_all: Rules,
+    /// What is known of its files from earlier builds; `None` where times cannot be relied on.
+    known: Option<KnownFiles>,
     /// What the directory lies in, if it is to go with this.
     _held: Option<Arc<TempDir>>,
 }
@@ -73,7 +75,14 @@ impl FileRoot {
             Err(source) => return Err(FileRootError::Io { path: path(), source }),
         }
         let root = LayeredRoot::open_plain(dir)?;
-        Ok(Self { dir: path(), root, rules: None, keep_all: Rules::keep_all(), _held: None })
+        Ok(Self {
+            dir: path(),
+            root,
+            rules: None,
+            keep_all: Rules::keep_all(),
+            known: None,
+            _held: None,
+        })
     }
 
     /// Puts the directory under rules.
@@ -84,6 +93,17 @@ impl FileRoot {
     /// Keeps `held`, which the directory lies in, for as long as this is used.
     pub(crate) fn holding(self, held: impl Into<Arc<TempDir>>) -> Self {
         Self { _held: Some(held.into()), ..self }
+    }
+
+    /// Takes what earlier builds learnt of its files from `store`.
+    pub(crate) fn with_known_files(self, store: &Store) -> Self {
+        let known = KnownFiles::load(store, &self.dir, &self.root);
+        Self { known, ..self }
+    }
+
+    /// Returns what is known of its files.
+    pub(crate) fn known(&self) -> Option<&KnownFiles> {
+        self.known.as_ref()
     }
 
     /// Returns the rules that are in force.

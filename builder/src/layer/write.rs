@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use cache::{DiffId, HashingWriter};
+use cache::{DiffId, Digest, HashingWriter};
 use rustix::fs::FileType;
 
 use super::entry::{TarEntry, TarKind};
@@ -60,9 +60,48 @@ pub enum WriteError {
 ///
 /// [`WriteError`].
 pub fn write_layer(upper: &Path, out: impl Write) -> Result<LayerStats, WriteError> {
+    write(upper, out, None)
+}
+
+/// One thing that a layer holds, told in passing.
+#[derive(Debug)]
+pub(crate) enum Told<'a> {
+    /// An entry; a regular file with the digest of its content.
+    Entry(&'a TarEntry, Option<Digest>),
+    /// A further name of a file told before.
+    Link {
+        /// The further name.
+        path: &'a [u8],
+        /// The first one.
+        first: &'a [u8],
+    },
+    /// What lies at this path below is deleted.
+    Deleted(&'a [u8]),
+    /// The directory, told just before, hides those of its name below.
+    Opaque,
+}
+
+/// As [`write_layer`], and tells what the layer holds: parents first, names by their raw bytes.
+///
+/// # Errors
+///
+/// [`WriteError`].
+pub(crate) fn write_layer_telling(
+    upper: &Path,
+    out: impl Write,
+    tell: &mut dyn FnMut(Told<'_>),
+) -> Result<LayerStats, WriteError> {
+    write(upper, out, Some(tell))
+}
+
+fn write(
+    upper: &Path,
+    out: impl Write,
+    tell: Option<&mut dyn FnMut(Told<'_>)>,
+) -> Result<LayerStats, WriteError> {
     let dir = Dir::open(upper)
         .map_err(|source| WriteError::Read { path: upper.to_path_buf(), source })?;
-    let mut writer = LayerWriter { tar: TarWriter::new(out), links: HashMap::new() };
+    let mut writer = LayerWriter { tar: TarWriter::new(out), links: HashMap::new(), tell };
     writer.content(&dir, b"", 0)?;
     let (_, stats) = writer.tar.finish()?;
     Ok(stats)
@@ -80,13 +119,21 @@ pub fn diff_id(upper: &Path) -> Result<(DiffId, u64), WriteError> {
     Ok((DiffId(digest), size))
 }
 
-struct LayerWriter<W: Write> {
+struct LayerWriter<'a, W: Write> {
     tar: TarWriter<W>,
     /// Files with several names: the first name written.
     links: HashMap<InodeId, Vec<u8>>,
+    /// Who wants to know what is written.
+    tell: Option<&'a mut dyn FnMut(Told<'_>)>,
 }
 
-impl<W: Write> LayerWriter<W> {
+impl<W: Write> LayerWriter<'_, W> {
+    fn tell(&mut self, told: Told<'_>) {
+        if let Some(tell) = &mut self.tell {
+            tell(told);
+        }
+    }
+
     fn content(&mut self, dir: &Dir, path: &[u8], depth: usize) -> Result<(), WriteError> {
         let failed = |source| WriteError::Read { path: display_path(path), source };
         if depth > MAX_DEPTH {
@@ -121,9 +168,11 @@ impl<W: Write> LayerWriter<W> {
         let xattrs = fd_xattrs(dir).map_err(failed)?;
         if let Some(entry) = TarEntry::of(path.to_vec(), metadata, Vec::new(), xattrs) {
             self.tar.entry(&entry)?;
+            self.tell(Told::Entry(&entry, None));
         }
         if dir.is_opaque().map_err(failed)? {
             self.tar.whiteout(join(path, OPAQUE_MARKER))?;
+            self.tell(Told::Opaque);
         }
         self.content(dir, path, depth + 1)
     }
@@ -137,6 +186,7 @@ impl<W: Write> LayerWriter<W> {
     ) -> Result<(), WriteError> {
         if metadata.is_whiteout() {
             let (parent, _) = crate::rootfs::split_last(&path);
+            self.tell(Told::Deleted(&path));
             return Ok(self.tar.whiteout(join(parent, &[WHITEOUT, name].concat()))?);
         }
         reserved(&path)?;
@@ -145,8 +195,9 @@ impl<W: Write> LayerWriter<W> {
             return Ok(());
         }
         if metadata.links > 1 {
-            if let Some(first) = self.links.get(&metadata.inode) {
-                return Ok(self.tar.hard_link(&path, first, metadata)?);
+            if let Some(first) = self.links.get(&metadata.inode).cloned() {
+                self.tell(Told::Link { path: &path, first: &first });
+                return Ok(self.tar.hard_link(&path, &first, metadata)?);
             }
             self.links.insert(metadata.inode, path.clone());
         }
@@ -155,7 +206,15 @@ impl<W: Write> LayerWriter<W> {
             let (file, metadata) = dir.open_file(name).map_err(failed)?;
             let xattrs = fd_xattrs(&file).map_err(failed)?;
             if let Some(entry) = TarEntry::of(path.clone(), &metadata, Vec::new(), xattrs) {
-                self.tar.file(&entry, &file)?;
+                if self.tell.is_some() {
+                    let mut content = HashingWriter::new(io::sink());
+                    self.tar.file_seen(&entry, &file, |bytes| {
+                        content.write_all(bytes).expect("a sink takes everything");
+                    })?;
+                    self.tell(Told::Entry(&entry, Some(content.finish().1)));
+                } else {
+                    self.tar.file(&entry, &file)?;
+                }
             }
             return Ok(());
         }
@@ -165,6 +224,7 @@ impl<W: Write> LayerWriter<W> {
         };
         if let Some(entry) = TarEntry::of(path, metadata, link, Vec::new()) {
             self.tar.entry(&entry)?;
+            self.tell(Told::Entry(&entry, None));
         }
         Ok(())
     }
@@ -210,7 +270,17 @@ impl<W: Write> TarWriter<W> {
     /// # Errors
     ///
     /// [`TarError::Changed`] when the file has fewer, beside those of [`Self::entry`].
-    pub fn file(&mut self, entry: &TarEntry, mut file: &File) -> Result<(), TarError> {
+    pub fn file(&mut self, entry: &TarEntry, file: &File) -> Result<(), TarError> {
+        self.file_seen(entry, file, |_| ())
+    }
+
+    /// As [`Self::file`]; shows the content to `see`, piece by piece.
+    fn file_seen(
+        &mut self,
+        entry: &TarEntry,
+        mut file: &File,
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<(), TarError> {
         self.entry(entry)?;
         let changed = || TarError::Changed { path: lossy(&entry.path) };
         let mut left = entry.size;
@@ -225,7 +295,10 @@ impl<W: Write> TarWriter<W> {
             self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => return Err(changed()),
-                Ok(read) => left -= read as u64,
+                Ok(read) => {
+                    see(&self.buffer[start..start + read]);
+                    left -= read as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }

@@ -10,18 +10,23 @@ use std::fmt;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use cache::{Digest, FileList, FileMark, HashingReader, HashingWriter};
 
 use super::copy::{check_unchanged, open_unchanged};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
+use crate::context::KnownFiles;
 use crate::rootfs::{InodeId, Kind, RootError, Xattrs};
 
 /// Changes whenever the same selection would hash to something else.
-const DOMAIN: &str = "rbuild copy selection 1";
+const DOMAIN: &str = "rbuild copy selection 2";
 
 /// Threads that hash files.
 const THREADS: usize = 2;
+
+/// Files beyond which it saves more, however small they are.
+const WORTH_A_THREAD_FILES: usize = 256;
 
 /// Bytes in all files together below which another thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 1 << 20;
@@ -35,16 +40,21 @@ pub fn selection_digest(
     selection: &Selection,
     inputs: &[CopyInput<'_>],
 ) -> Result<Digest, SelectError> {
-    Ok(selection_files(selection, inputs)?.0)
+    Ok(digest_selection(selection, inputs, &[])?.0)
 }
 
-/// As [`selection_digest`], with the files by name, to say later which of them changed.
-pub(crate) fn selection_files(
+/// What is known of an input's files from earlier builds.
+pub(crate) type Known<'a> = Option<&'a KnownFiles>;
+
+/// As [`selection_digest`], with the files by name, to say later which of them changed; `known` has
+/// one for each input, or for none.
+pub(super) fn digest_selection(
     selection: &Selection,
     inputs: &[CopyInput<'_>],
+    known: &[Known<'_>],
 ) -> Result<(Digest, FileList), SelectError> {
     let mut list = FileList::default();
-    let files = hash_files(selection, inputs)?;
+    let files = hash_files(selection, inputs, known)?;
     let mut fields = Fields(HashingWriter::new(io::sink()));
     fields.add("domain", DOMAIN.as_bytes());
     let mut files = files.into_iter();
@@ -119,7 +129,10 @@ fn add_match(
                 fields.add_text("content", &hashed.digest);
                 if metadata.links > 1 {
                     let first = *links.entry((entry.node.layer, metadata.inode)).or_insert(index);
-                    fields.add_text("same as", &first);
+                    // Names outside of the selection are nobody's business.
+                    if first != index {
+                        fields.add_text("same as", &first);
+                    }
                 }
                 hashed.xattrs
             }
@@ -163,18 +176,59 @@ fn kind(kind: Kind) -> &'static str {
     }
 }
 
-/// Hashes every regular file of the selection, in its order.
-fn hash_files(selection: &Selection, inputs: &[CopyInput<'_>]) -> Result<Vec<Hashed>, SelectError> {
-    let mut jobs: Vec<(&CopyInput<'_>, &Entry)> = Vec::new();
+/// One file of a selection.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    input: &'a CopyInput<'a>,
+    known: Known<'a>,
+    entry: &'a Entry,
+}
+
+/// Hashes every regular file of the selection, in its order; reads only what is not known.
+fn hash_files(
+    selection: &Selection,
+    inputs: &[CopyInput<'_>],
+    known: &[Known<'_>],
+) -> Result<Vec<Hashed>, SelectError> {
+    let mut jobs = Vec::new();
     for item in &selection.items {
         let Item::Match(found) = item else { continue };
         let input = inputs.get(found.input).ok_or(SelectError::Input { input: found.input })?;
+        let known = known.get(found.input).copied().flatten();
         let files = found.entries.iter().filter(|entry| entry.node.metadata.kind == Kind::File);
-        jobs.extend(files.map(|entry| (input, entry)));
+        jobs.extend(files.map(|entry| Job { input, known, entry }));
     }
-    let total: u64 = jobs.iter().map(|(_, entry)| entry.node.metadata.size).sum();
-    if total < WORTH_A_THREAD || jobs.len() < 2 {
-        return jobs.iter().map(|(input, entry)| hash_file(input, entry)).collect();
+    let mut hashed: Vec<Option<Hashed>> = jobs.iter().map(Job::recall).collect();
+    let unknown: Vec<usize> = (0..jobs.len()).filter(|&at| hashed[at].is_none()).collect();
+    let new = hash_all(&unknown.iter().map(|&at| jobs[at]).collect::<Vec<_>>())?;
+    for (at, new) in unknown.into_iter().zip(new) {
+        hashed[at] = Some(new);
+    }
+    Ok(hashed.into_iter().map(|it| it.expect("what was not known has been hashed")).collect())
+}
+
+impl Job<'_> {
+    fn recall(&self) -> Option<Hashed> {
+        let digest = self.known?.get(&self.entry.node.metadata)?;
+        // Only files without attributes are remembered.
+        Some(Hashed { digest, xattrs: Vec::new() })
+    }
+
+    fn run(&self) -> Result<Hashed, SelectError> {
+        let since = SystemTime::now();
+        let hashed = hash_file(self.input, self.entry)?;
+        if let Some(known) = self.known.filter(|_| hashed.xattrs.is_empty()) {
+            known.put(&self.entry.node.metadata, hashed.digest, since);
+        }
+        Ok(hashed)
+    }
+}
+
+/// Hashes files, by several threads where that pays.
+fn hash_all(jobs: &[Job<'_>]) -> Result<Vec<Hashed>, SelectError> {
+    let total: u64 = jobs.iter().map(|job| job.entry.node.metadata.size).sum();
+    if (total < WORTH_A_THREAD && jobs.len() < WORTH_A_THREAD_FILES) || jobs.len() < 2 {
+        return jobs.iter().map(Job::run).collect();
     }
     let slots: Vec<OnceLock<Result<Hashed, SelectError>>> =
         jobs.iter().map(|_| OnceLock::new()).collect();
@@ -183,8 +237,7 @@ fn hash_files(selection: &Selection, inputs: &[CopyInput<'_>]) -> Result<Vec<Has
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(index) = claim(&next, jobs.len()) {
-                    let (input, entry) = jobs[index];
-                    let hashed = hash_file(input, entry);
+                    let hashed = jobs[index].run();
                     let failed = hashed.is_err();
                     // Each index is claimed once, so the slot is empty.
                     let _ = slots[index].set(hashed);

@@ -119,6 +119,11 @@ impl OpError {
         Self::Store(Box::new(error))
     }
 
+    /// Says that the store lacks `what` although it was there a moment ago.
+    pub(crate) fn lost(what: &str) -> Self {
+        Self::store(std::io::Error::other(format!("{what} is missing from the store")))
+    }
+
     /// Tells who must act.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {

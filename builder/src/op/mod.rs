@@ -17,16 +17,17 @@ mod query;
 mod run;
 mod select;
 mod settings;
+mod taken;
 mod unpack;
 
 pub use copy::{CopyError, CopyStats, copy};
 pub use digest::selection_digest;
-pub(crate) use digest::selection_files;
 pub use mkdir::{MakeDirError, make_dir};
 pub use select::{CopyInput, SelectError, Selection, select};
 
 pub(crate) use error::OpError;
 pub(crate) use nearest::nearest;
-pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, newest_file, seal, taken};
+pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, newest_file, seal};
 pub(crate) use run::{Step, run};
 pub(crate) use settings::RunSettings;
+pub(crate) use taken::{Taken, taken_from_all, taken_from_outside};

@@ -6,15 +6,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{ActiveSnapshot, DiffId, Digest, FileList, HashingWriter, SnapshotId, Store, TempDir};
-use frontend::{CopyOp, CopySource, MakeDirOp, MountKind, Op, RunOp, Unpack, Vertex, VertexId};
+use cache::{ActiveSnapshot, DiffId, SnapshotId, Store, TempDir};
+use frontend::{CopyOp, CopySource, MakeDirOp, Unpack};
 
 use super::error::OpError;
 use super::select::Item;
-use super::{CopyInput, Selection, copy, make_dir, select, selection_digest, selection_files};
+use super::{CopyInput, Selection, copy, make_dir, select};
 use crate::context::FileRoot;
 use crate::layer::{self, Limits};
 use crate::rootfs::LayeredRoot;
+use crate::tree::{self, Changes};
 
 /// A vertex's result as its users need it.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub(crate) enum Root {
 
 impl Root {
     /// The snapshot to stand on; files from outside are nothing to stand on.
-    fn snapshot(&self) -> Option<&SnapshotId> {
+    pub(crate) fn snapshot(&self) -> Option<&SnapshotId> {
         match self {
             Self::Snapshot(id) => Some(id),
             Self::Empty | Self::Files(_) => None,
@@ -112,14 +113,10 @@ pub(crate) fn merge(store: &Store, inputs: &[Root]) -> Result<Root, OpError> {
     let active = prepare(store, inputs)?;
     if let Some(linked) = inputs.get(1).and_then(Root::snapshot) {
         let linked = store.snapshots().get(linked).map_err(OpError::store)?;
-        let linked = linked.ok_or_else(|| lost("the linked layer"))?;
+        let linked = linked.ok_or_else(|| OpError::lost("the linked layer"))?;
         apply_snapshot(&linked.fs, active.upper(), active.lowers())?;
     }
     commit(active)
-}
-
-fn lost(what: &str) -> OpError {
-    OpError::store(io::Error::other(format!("{what} is missing from the store")))
 }
 
 /// Applies the layer of the snapshot `from` to the empty snapshot `to` on top of `lowers`.
@@ -135,102 +132,20 @@ fn apply_snapshot(from: &Path, to: &Path, lowers: &[PathBuf]) -> Result<(), OpEr
     })
 }
 
-/// Digests a committed snapshot's layer; returns its diff_id and the size of its tar in bytes.
-pub(crate) fn seal(store: &Store, snapshot: &SnapshotId) -> Result<(DiffId, u64), OpError> {
-    let found = store.snapshots().get(snapshot).map_err(OpError::store)?;
-    let upper = found.ok_or_else(|| lost("a fresh snapshot"))?.fs;
-    let mut hashing = HashingWriter::new(io::sink());
-    let stats = layer::write_layer(&upper, &mut hashing)?;
-    let (_, digest, size) = hashing.finish();
-    let diff_id = DiffId(digest);
+/// Digests a committed snapshot's layer; returns its diff_id, the size of its tar in bytes, and
+/// what it changes.
+pub(crate) fn seal(
+    store: &Store,
+    snapshot: &SnapshotId,
+) -> Result<(DiffId, u64, Changes), OpError> {
+    let (diff_id, size, bytes, changes) = tree::digest_layer(store, snapshot)?;
     let note = |record: &mut cache::LayerRecord| {
         record.snapshot = Some(snapshot.clone());
         record.tar_size = Some(size);
-        record.content_size = Some(stats.bytes);
+        record.content_size = Some(bytes);
     };
     store.layers().update(&diff_id, note).map_err(OpError::store)?;
-    Ok((diff_id, size))
-}
-
-/// What a vertex takes from files that come from outside.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    /// Of all that is taken; `None` if nothing is.
-    pub(crate) digest: Option<Digest>,
-    /// What a COPY copies, where all of it comes from outside.
-    pub(crate) selection: Option<Selection>,
-    /// All that is copied from outside, by name.
-    pub(crate) files: Option<FileList>,
-}
-
-/// Finds and digests what a vertex takes from files that come from outside.
-pub(crate) fn taken<'a>(
-    vertex: &Vertex,
-    files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
-) -> Result<Taken, OpError> {
-    match &vertex.op {
-        Op::Copy(op) => copied_content(vertex, op, files),
-        Op::Run(op) => mounted_content(vertex, op, files),
-        Op::Scratch
-        | Op::Image(_)
-        | Op::Context(_)
-        | Op::Git(_)
-        | Op::Http(_)
-        | Op::MakeDir(_)
-        | Op::Merge => Ok(Taken::default()),
-    }
-}
-
-fn copied_content<'a>(
-    vertex: &Vertex,
-    op: &CopyOp,
-    files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
-) -> Result<Taken, OpError> {
-    let given: Vec<Option<&Arc<FileRoot>>> =
-        vertex.inputs.iter().map(|&input| files(input)).collect();
-    let from_outside = |source: &CopySource| match source {
-        CopySource::Path { input, .. } => given.get(*input).is_some_and(Option::is_some),
-        CopySource::Inline { .. } => false,
-    };
-    let sources: Vec<CopySource> =
-        op.sources.iter().filter(|source| from_outside(source)).cloned().collect();
-    if sources.is_empty() {
-        return Ok(Taken::default());
-    }
-    let is_all = sources.len() == op.sources.len();
-    let nothing = LayeredRoot::open(&[])?;
-    let views: Vec<CopyInput<'_>> = given
-        .iter()
-        .map(|files| files.map_or(CopyInput::Root(&nothing), |files| view(files)))
-        .collect();
-    let selection = select(&CopyOp { sources, ..op.clone() }, &views)?;
-    let (digest, files) = selection_files(&selection, &views)?;
-    Ok(Taken { digest: Some(digest), selection: is_all.then_some(selection), files: files.whole() })
-}
-
-fn mounted_content<'a>(
-    vertex: &Vertex,
-    op: &RunOp,
-    files: impl Fn(VertexId) -> Option<&'a Arc<FileRoot>>,
-) -> Result<Taken, OpError> {
-    let mut digests = Vec::new();
-    for mount in &op.mounts {
-        let (input, path) = match &mount.kind {
-            MountKind::Bind { input, source, .. } => (*input, source.as_str()),
-            MountKind::Cache { from: Some((input, path)), .. } => (*input, path.as_str()),
-            MountKind::Cache { from: None, .. }
-            | MountKind::Tmpfs { .. }
-            | MountKind::Secret { .. }
-            | MountKind::Ssh { .. } => continue,
-        };
-        if let Some(files) = vertex.inputs.get(input).and_then(|&input| files(input)) {
-            let views = [view(files)];
-            let selection = select(&tree_copy(path, true), &views)?;
-            digests.extend(*selection_digest(&selection, &views)?.as_bytes());
-        }
-    }
-    let digest = (!digests.is_empty()).then(|| Digest::of(&digests));
-    Ok(Taken { digest, ..Taken::default() })
+    Ok((diff_id, size, changes))
 }
 
 /// The copy that brings `path` of input 0: at its place, or its content to the root.

@@ -40,6 +40,18 @@ pub struct InodeId {
     number: u64,
 }
 
+impl InodeId {
+    /// Major and minor number of the file system's device.
+    pub(crate) const fn device(self) -> (u32, u32) {
+        self.device
+    }
+
+    /// Inode number.
+    pub(crate) const fn number(self) -> u64 {
+        self.number
+    }
+}
+
 /// Type, permissions, owner, size and times of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use self::graph::Node;
 use self::survey::{Candidate, CandidateKind, Survey};
+use crate::cutoff;
 use crate::digest::Digest;
 use crate::error::{AtPath, Result, found};
 use crate::store::Store;
@@ -197,5 +198,5 @@ fn carry_out(store: &Store, plan: &Plan) -> Result<()> {
     for tree in &plan.trees {
         session.remove_later(tree)?;
     }
-    Ok(())
+    cutoff::sweep(store.index())
 }

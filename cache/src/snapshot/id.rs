@@ -43,6 +43,13 @@ impl SnapshotId {
         Self(format!("chain-{}", chain_id.0.hex()))
     }
 
+    /// Whether this is the top of a stack that came from outside, as [`SnapshotId::for_chain`]
+    /// names it.
+    #[must_use]
+    pub fn is_chain(&self) -> bool {
+        self.0.starts_with("chain-")
+    }
+
     /// Names a layer that a step of this store made.
     pub(crate) fn random() -> io::Result<Self> {
         Ok(Self(format!("built-{}", random_hex()?)))

@@ -17,6 +17,7 @@
 
 mod active;
 mod id;
+mod tree;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

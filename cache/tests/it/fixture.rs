@@ -71,6 +71,7 @@ pub(crate) fn record(name: &str, snapshot: &Snapshot) -> Record {
         size: 1024,
         created: 1_700_000_000,
         duration_ms: 12,
+        inputs: Vec::new(),
         components,
         step: format!("RUN {name}"),
     }

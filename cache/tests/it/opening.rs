@@ -14,8 +14,8 @@ fn a_new_store_is_private_and_an_oci_layout() -> Done {
     assert_eq!(fs::metadata(&root)?.permissions().mode() & 0o7777, 0o700);
     #[rustfmt::skip]
     assert_eq!(names(&root), [
-        "cache-mounts", "content", "images", "index", "layers", "lock", "snapshots", "tmp",
-        "version",
+        "builds", "cache-mounts", "content", "images", "index", "layers", "lock", "snapshots",
+        "tmp", "trails", "version",
     ]);
     let layout = fs::read(root.join("content/oci-layout"))?;
     let layout: oci_spec::image::OciLayout = serde_json::from_slice(&layout)?;

@@ -1,0 +1,149 @@
+//! The keys of all vertices, and what the cache has under them before any work is done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cache::{CacheKey, Component, Record, SnapshotId, Store};
+use frontend::{BuildGraph, Op, RunNetwork, Vertex, VertexId};
+
+use super::error::BuildError;
+use super::execute::Remotes;
+use super::policy::Policy;
+use crate::context::FileRoot;
+use crate::explain::Explainer;
+use crate::key::{self, Content, InputKey};
+use crate::op::{self, Taken};
+
+/// A vertex's place in the cache.
+#[derive(Debug, Default)]
+pub(super) struct Keyed {
+    /// By its history; `None` for files from outside: their users are keyed by what they select.
+    pub(super) key: Option<CacheKey>,
+    pub(super) components: Vec<Component>,
+    /// What the cache has under the key.
+    pub(super) record: Option<Record>,
+    /// Must be made anew, whatever the cache has.
+    pub(super) is_forced: bool,
+    /// What it takes from files from outside.
+    pub(super) taken: Arc<Taken>,
+    /// It, or something that it is made of, is made anew: its history says nothing.
+    is_doubtful: bool,
+}
+
+/// Whether a vertex makes a layer.
+pub(super) fn makes_layer(vertex: &Vertex) -> bool {
+    match &vertex.op {
+        Op::Copy(_) | Op::MakeDir(_) | Op::Run(_) | Op::Merge => true,
+        Op::Scratch | Op::Image(_) | Op::Context(_) | Op::Git(_) | Op::Http(_) => false,
+    }
+}
+
+/// What keys are made from and looked up in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lookup<'a> {
+    pub(super) store: &'a Store,
+    pub(super) graph: &'a BuildGraph,
+    pub(super) files: &'a BTreeMap<VertexId, Arc<FileRoot>>,
+    pub(super) remotes: &'a Remotes,
+    pub(super) policy: &'a Policy,
+}
+
+impl Lookup<'_> {
+    /// Keys and looks up all vertices, inputs first; `forced` has those that are made anew.
+    pub(super) fn key_all(
+        &self,
+        forced: &[bool],
+        default_network: RunNetwork,
+        explainer: &Explainer,
+    ) -> Result<Vec<Keyed>, BuildError> {
+        let mut keyed: Vec<Keyed> = Vec::with_capacity(self.graph.vertices.len());
+        for (index, vertex) in self.graph.vertices.iter().enumerate() {
+            if self.files.contains_key(&VertexId(index)) {
+                keyed.push(Keyed::default());
+                continue;
+            }
+            let inputs: Vec<InputKey> = vertex
+                .inputs
+                .iter()
+                .map(|input| keyed[input.0].key.map_or(InputKey::Files, InputKey::Key))
+                .collect();
+            let taken = self.taken(index)?;
+            let identity = self.remotes.get(&VertexId(index)).map(|remote| remote.identity());
+            let content = Content { selection: taken.digest.or(identity), default_network };
+            let (key, components) = key::of(vertex, &inputs, &content);
+            let mut this = Keyed {
+                key: Some(key),
+                components,
+                record: None,
+                is_forced: forced[index],
+                taken: Arc::new(taken),
+                is_doubtful: forced[index]
+                    || vertex.inputs.iter().any(|input| keyed[input.0].is_doubtful),
+            };
+            if !this.is_doubtful && below_is_cached(self.graph, &keyed, vertex) {
+                this.record = self.find(vertex, &key, &keyed);
+                let is_fresh = |record| self.policy.is_fresh(vertex, record);
+                this.is_doubtful = this.record.as_ref().is_some_and(|record| !is_fresh(record));
+                this.record = this.record.filter(|_| !this.is_doubtful);
+            }
+            let looked_up = (key, this.components.clone());
+            let (record, files) = (this.record.as_ref(), this.taken.files.as_ref());
+            explainer.note(VertexId(index), looked_up, record, files, forced[index]);
+            keyed.push(this);
+        }
+        Ok(keyed)
+    }
+
+    fn taken(&self, index: usize) -> Result<Taken, BuildError> {
+        let vertex = &self.graph.vertices[index];
+        op::taken_from_outside(vertex, |input| self.files.get(&input)).map_err(|source| {
+            let steps = &self.graph.steps;
+            let step = steps.iter().position(|step| step.vertex == Some(VertexId(index)));
+            BuildError::Step {
+                step: step.map_or_else(String::new, |step| steps[step].text.clone()),
+                index: step,
+                source: Box::new(source),
+            }
+        })
+    }
+
+    /// Returns the record under `key`, if it was made from what the inputs are now.
+    fn find(&self, vertex: &Vertex, key: &CacheKey, keyed: &[Keyed]) -> Option<Record> {
+        let snapshot = |input: VertexId| Some(keyed[input.0].record.as_ref()?.snapshot.clone());
+        let record = self.store.index().get(key);
+        record.filter(|record| fits(record, vertex, self.graph, snapshot))
+    }
+}
+
+/// Whether `record` was made from the snapshots that the inputs of `vertex` have now. An input
+/// besides the first of which nothing is known is taken to be what it was.
+pub(super) fn fits(
+    record: &Record,
+    vertex: &Vertex,
+    graph: &BuildGraph,
+    snapshot: impl Fn(VertexId) -> Option<SnapshotId>,
+) -> bool {
+    let built = vertex.inputs.iter().filter(|input| makes_layer(&graph.vertices[input.0]));
+    let built: Vec<VertexId> = built.copied().collect();
+    let first = vertex.inputs.first();
+    built.len() == record.inputs.len()
+        && built.iter().zip(&record.inputs).all(|(input, made_from)| match snapshot(*input) {
+            Some(snapshot) => snapshot == *made_from,
+            None => first != Some(input),
+        })
+}
+
+/// Whether the layers below a vertex are known: without them its own record makes no image.
+fn below_is_cached(graph: &BuildGraph, keyed: &[Keyed], vertex: &Vertex) -> bool {
+    let Some(below) = vertex.inputs.first() else { return false };
+    match &graph.vertices[below.0].op {
+        Op::Scratch | Op::Image(_) => true,
+        Op::Copy(_) | Op::MakeDir(_) | Op::Run(_) | Op::Merge => keyed[below.0].record.is_some(),
+        Op::Context(_) | Op::Git(_) | Op::Http(_) => false,
+    }
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

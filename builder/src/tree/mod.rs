@@ -1,0 +1,205 @@
+//! Tree digests: what a root looks like to a command, however its layers came about.
+//!
+//! Two roots with one digest hold the same names with the same kinds, modes, owners, contents, link
+//! targets, devices, attributes and hard links made by one step. So what a step would do on one it
+//! would do on the other, and its layer fits on both: this is what early cut-off rests on.
+//!
+//! What does not enter, and why that is sound:
+//!
+//! - **Times.** Every run of a step stamps what it writes anew; with times, no step would ever give
+//!   the same tree twice. COPY ignores them too. It shows where a command compares times (`make`,
+//!   compiled Python): such a step is reused although a file that it did not change is newer than
+//!   when it ran, so a program in the image may redo work that is up to date, as after any copy or
+//!   checkout. The image's content is what the step made in either case.
+//! - **Inode numbers, sockets, access times, the kernel's attributes for its security modules**: no
+//!   layer holds them.
+//!
+//! The digest is taken over what the layers above a ground change in it, each path in its last
+//! state: the ground is the topmost layer that came from outside, named by its chain of layers and
+//! never read whole, or the empty root. A path that was changed and changed back counts as
+//! unchanged. What one layer changes is kept with its snapshot, so that only new layers are read.
+
+mod changes;
+mod merge;
+mod state;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use cache::{DiffId, Digest, HashingWriter, KeyHasher, SnapshotId, Store};
+
+pub(crate) use changes::Changes;
+
+use self::merge::Merged;
+use crate::layer::{WriteError, write_layer_telling};
+use crate::op::OpError;
+
+/// Roots kept merged: the tips of stages that are built side by side.
+const KEPT: usize = 4;
+
+/// The tree digests of one build.
+#[derive(Debug)]
+pub(crate) struct Trees {
+    store: Store,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    digests: HashMap<SnapshotId, Digest>,
+    /// The one used last comes last.
+    merged: Vec<Merged>,
+}
+
+impl Trees {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, state: Mutex::default() }
+    }
+
+    /// Returns the digest of the tree whose top is `root`; `None` is the empty root.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError`] when a layer cannot be read.
+    pub(crate) fn digest(&self, root: Option<&SnapshotId>) -> Result<Digest, OpError> {
+        let Some(root) = root else { return Ok(merge::ground_digest(None)) };
+        if root.is_chain() {
+            return Ok(merge::ground_digest(Some(root)));
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = state.digests.get(root) {
+            return Ok(*digest);
+        }
+        let digest = match self.kept(root)? {
+            Some((digest, _)) => digest,
+            None => state.advance(self, root)?,
+        };
+        state.digests.insert(root.clone(), digest);
+        Ok(digest)
+    }
+
+    /// Learns what the new snapshot `root` holds, and keeps it in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError`] when a layer below cannot be read.
+    pub(crate) fn learn(&self, root: &SnapshotId, told: Changes) -> Result<(), OpError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.digests.contains_key(root) {
+            return Ok(());
+        }
+        let chain = self.store.snapshots().chain(root).map_err(OpError::store)?;
+        let mut merged = state.at(self, &chain[1..])?;
+        let digest = self.put(&mut merged, root, told)?;
+        state.digests.insert(root.clone(), digest);
+        state.keep(merged);
+        Ok(())
+    }
+
+    /// Puts a layer that was just read onto `merged`, and keeps what it changes.
+    fn put(
+        &self,
+        merged: &mut Merged,
+        root: &SnapshotId,
+        told: Changes,
+    ) -> Result<Digest, OpError> {
+        let changes = merged.apply(&self.store, root, told, false)?;
+        let digest = merged.digest();
+        let mut body = digest.as_bytes().to_vec();
+        changes.encode(&mut body);
+        self.store.snapshots().put_tree(root, &body).map_err(OpError::store)?;
+        Ok(digest)
+    }
+
+    /// Returns the digest of the tree at `root`, and what its layer changes, where both are kept.
+    fn kept(&self, root: &SnapshotId) -> Result<Option<(Digest, Changes)>, OpError> {
+        let body = self.store.snapshots().tree(root).map_err(OpError::store)?;
+        let parsed = body.as_deref().and_then(|body| {
+            let (digest, changes) = body.split_at_checked(32)?;
+            Some((Digest::from_bytes(digest.try_into().ok()?), Changes::decode(changes)?))
+        });
+        Ok(parsed)
+    }
+}
+
+impl State {
+    /// Merges up to `root` and returns its digest.
+    fn advance(&mut self, trees: &Trees, root: &SnapshotId) -> Result<Digest, OpError> {
+        let chain = trees.store.snapshots().chain(root).map_err(OpError::store)?;
+        let mut merged = self.at(trees, &chain)?;
+        let digest = merged.digest();
+        self.keep(merged);
+        Ok(digest)
+    }
+
+    /// Merges the stack `chain`, top first, from the nearest merged root below it.
+    fn at(&mut self, trees: &Trees, chain: &[SnapshotId]) -> Result<Merged, OpError> {
+        let ground = chain.iter().position(SnapshotId::is_chain);
+        let above = &chain[..ground.unwrap_or(chain.len())];
+        let start = above.iter().enumerate().find_map(|(at, id)| {
+            Some((at, self.merged.iter().position(|merged| merged.top() == Some(id))?))
+        });
+        let (left, mut merged) = match start {
+            Some((at, place)) => (at, self.merged.remove(place)),
+            None => (above.len(), Merged::new(ground.map(|at| chain[at].clone()))),
+        };
+        for id in above[..left].iter().rev() {
+            if let Some((_, changes)) = trees.kept(id)? {
+                merged.apply(&trees.store, id, changes, true)?;
+            } else {
+                let told = read(&trees.store, id)?;
+                let digest = trees.put(&mut merged, id, told)?;
+                self.digests.insert(id.clone(), digest);
+            }
+        }
+        Ok(merged)
+    }
+
+    fn keep(&mut self, merged: Merged) {
+        if self.merged.len() == KEPT {
+            self.merged.remove(0);
+        }
+        self.merged.push(merged);
+    }
+}
+
+/// Reads what a snapshot holds.
+fn read(store: &Store, id: &SnapshotId) -> Result<Changes, OpError> {
+    Ok(write_out(store, id, io::sink())?.0)
+}
+
+/// Writes the layer of a snapshot to `out`; returns what it holds, and the bytes in its files.
+pub(crate) fn write_out(
+    store: &Store,
+    id: &SnapshotId,
+    out: impl io::Write,
+) -> Result<(Changes, u64), OpError> {
+    let found = store.snapshots().get(id).map_err(OpError::store)?;
+    let upper = found.ok_or_else(|| OpError::lost("a fresh snapshot"))?.fs;
+    let mut told = Changes::default();
+    told.push_root(&upper).map_err(|source| WriteError::Read { path: upper.clone(), source })?;
+    let stats = write_layer_telling(&upper, out, &mut |it| told.push(&it))?;
+    Ok((told, stats.bytes))
+}
+
+/// Digests a snapshot's layer; returns its diff_id, the size of its tar and of its files in bytes,
+/// and what it holds.
+pub(crate) fn digest_layer(
+    store: &Store,
+    id: &SnapshotId,
+) -> Result<(DiffId, u64, u64, Changes), OpError> {
+    let mut hashing = HashingWriter::new(io::sink());
+    let (told, bytes) = write_out(store, id, &mut hashing)?;
+    let (_, digest, size) = hashing.finish();
+    Ok((DiffId(digest), size, bytes, told))
+}
+
+/// Makes the digest of a root out of its ground and what is changed in it.
+fn tree_key(ground: Option<&SnapshotId>) -> KeyHasher {
+    let ground = ground.map_or("", SnapshotId::as_str);
+    KeyHasher::new("rbuild tree", state::VERSION).field("ground", ground.as_bytes())
+}
+
+#[cfg(test)]
+mod tests;
