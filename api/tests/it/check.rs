@@ -312,3 +312,30 @@ fn the_ignore_file_counts() {
     fs::write(dir.path().join("Dockerfile.dockerignore"), "# nothing\n").unwrap();
     assert_eq!(run(dir.path(), &args).0, Some(0), "the Dockerfile's own ignore file wins");
 }
+
+#[test]
+fn builds_say_it_too_and_leave_bases_to_look_at() {
+    let dir = dir("FROM scratch as base\nENV HOME_DIR=/srv\nCOPY Dockerfile $hoem/\n");
+    let output = rbuild(dir.path(), &["--progress", "plain", "-t", "base:1", "."]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("warning[FromAsCasing]") && said.contains("warning[UndefinedVar]"),
+        "{said}"
+    );
+    // With `error=true` every rule is heard before the build ends.
+    let argument = "BUILDKIT_DOCKERFILE_CHECK=error=true";
+    let output = rbuild(dir.path(), &["--progress", "plain", "--build-arg", argument, "."]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error[FromAsCasing]") && said.contains("error[UndefinedVar]"), "{said}");
+    // What a base in the store sets is known to a check.
+    for (image, code) in [("base:1", 0), ("nobody/knows:1", 1)] {
+        let dockerfile = format!("FROM {image}\nCOPY Dockerfile $HOME_DIR/\n");
+        fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
+        let (got, out) = run(dir.path(), &["build", "--check", "."]);
+        assert_eq!(got, Some(code), "{out}");
+        let is_told = out.contains("unless `docker.io/nobody/knows:1` sets it");
+        assert_eq!(is_told, code == 1, "{out}");
+    }
+}
