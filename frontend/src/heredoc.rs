@@ -28,6 +28,10 @@ pub(crate) fn parse_mark(text: &str) -> Option<Mark> {
     if rest.is_empty() || rest.contains('<') {
         return None;
     }
+    // Nearly every delimiter is a plain name, which the lexer would leave as it is.
+    if rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+        return Some(Mark { name: rest.to_owned(), expands: true, chomps });
+    }
     let mut lexer = Lexer { keeps_unset: true, ..Lexer::new('\\') };
     let plain = lexer.process(rest, &()).ok()?.words;
     lexer.raw_quotes = true;

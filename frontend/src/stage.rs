@@ -7,7 +7,7 @@ use crate::check::{self, CheckOptions, Checks};
 use crate::instruction::{Typed, Typing};
 use crate::lines::Lines;
 use crate::syntax::{self, Keyword, Raw};
-use crate::{Diagnostic, Severity, Span, directive};
+use crate::{Diagnostic, Severity, Span, diagnostic, directive};
 
 /// Names that mean something else than a stage in `--from`.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -67,6 +67,7 @@ pub fn parse_with(source: &str, build_args: &BTreeMap<String, String>) -> Parsed
     check_stage_names(&stages, &mut checks);
     let mut diagnostics = checks.out;
     diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
+    let diagnostics = diagnostic::bounded(diagnostics);
     Parsed { dockerfile: Dockerfile { directives, globals, stages }, diagnostics }
 }
 

@@ -8,6 +8,9 @@ const TOO_FAR: usize = 3;
 /// Longer names are not compared.
 const MAX_LENGTH: usize = 64;
 
+/// No more names are compared, so that the work stays bounded.
+const MAX_CANDIDATES: usize = 1000;
+
 /// Returns ` (did you mean PREFIXname?)` for the candidate nearest to `name`, or nothing.
 pub(crate) fn did_you_mean<'c>(
     name: &str,
@@ -24,7 +27,7 @@ fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Opt
     if name.len() > MAX_LENGTH {
         return None;
     }
-    let mut candidates: Vec<&str> = candidates.into_iter().collect();
+    let mut candidates: Vec<&str> = candidates.into_iter().take(MAX_CANDIDATES).collect();
     candidates.sort_unstable();
     let near = candidates.iter().filter_map(|candidate| {
         let differs = candidate.len().abs_diff(name.len());

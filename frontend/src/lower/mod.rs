@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::Dockerfile;
 use crate::check::Checks;
+use crate::diagnostic::bounded;
 use crate::{
     BuildGraph, Diagnostic, GitOp, IgnoreRules, ImageConfig, Platform, Severity, SourceDateEpoch,
     Span,
@@ -180,7 +181,7 @@ pub fn lower(
         vertices,
         steps,
         output,
-        warnings: checks.out,
+        warnings: bounded(checks.out),
         source_date_epoch: epoch,
     })))
 }
@@ -233,12 +234,16 @@ fn lower_for<T>(
 
 /// Stops at faults of the file; what rules say as errors waits until all is said.
 fn faults_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {
-    if checks.out.iter().any(Diagnostic::is_fault) { Err(checks.out.clone()) } else { Ok(()) }
+    if checks.out.iter().any(Diagnostic::is_fault) {
+        Err(bounded(checks.out.clone()))
+    } else {
+        Ok(())
+    }
 }
 
 fn errors_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {
     if checks.out.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
-        return Err(checks.out.clone());
+        return Err(bounded(checks.out.clone()));
     }
     Ok(())
 }

@@ -20,6 +20,9 @@ use super::{BaseImage, LowerOptions, ResolvedBase, history};
 pub(super) type Fault = Box<Diagnostic>;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Remarks of one build that get a hint.
+const MAX_HINTS: usize = 1000;
+
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// A stage as far as it is lowered.
@@ -391,7 +394,10 @@ impl<'a, 'o> Lowering<'a, 'o> {
             .map_err(|error| Box::new(Diagnostic::error(word.part(error.range), error.message)))?;
         self.charge(expansion.cost(scope), word.span)?;
         for name in expansion.unmatched.iter().filter(|name| !scope.is_declared(name)) {
-            let hint = check::did_you_mean(name, "$", scope.names());
+            // Beyond so many remarks nobody reads a hint, and each costs a look at all names.
+            let is_read = self.checks.out.len() < MAX_HINTS;
+            let names = scope.names().take(if is_read { usize::MAX } else { 0 });
+            let hint = check::did_you_mean(name, "$", names);
             let message = format!("Usage of undefined variable '${name}'{hint}");
             let help = self
                 .unknown_base()
