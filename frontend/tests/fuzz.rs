@@ -3,6 +3,8 @@
 //! `RBUILD_FUZZ_SECONDS` (default: 2) for each target, `RBUILD_FUZZ_SEED` to repeat a run. A target
 //! that fails prints its input. cargo-fuzz needs a nightly compiler; this runs on every one.
 
+#![expect(clippy::print_stderr, reason = "the input at fault, and how far a run came")]
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -81,7 +83,10 @@ impl Random {
             let (from, to) = (a.min(b), a.max(b));
             match self.below(5) {
                 0 => text.replace_range(from..to, ""),
-                1 => text.insert_str(b, &text[from..to].to_owned()),
+                1 => {
+                    let copy = text[from..to].to_owned();
+                    text.insert_str(b, &copy);
+                }
                 2 => {
                     let other = &corpus[self.below(corpus.len())];
                     let (c, d) = (self.place(other), self.place(other));
