@@ -12,6 +12,7 @@ use frontend::Platform;
 use super::check::CallArgs;
 use super::debug::DebugCommand;
 use super::dns::DnsArgs;
+use super::doctor::DoctorArgs;
 use super::fmt::FmtArgs;
 use super::limits::LimitArgs;
 use super::secrets::SecretArg;
@@ -78,6 +79,7 @@ pub(crate) enum Command {
         command: super::builds::BuildsCommand,
     },
     Du(UsageArgs),
+    Doctor(DoctorArgs),
     Prune(PruneArgs),
     /// Look after the store
     Store {

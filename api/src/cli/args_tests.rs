@@ -97,6 +97,7 @@ fn every_command_of_the_shape_is_there() {
         "load -i f",
         "run --rm -p 1:2 a",
         "du",
+        "doctor --json",
         "prune --all",
         "store check --repair",
         "version",

@@ -8,6 +8,7 @@ mod check;
 mod context;
 mod debug;
 mod dns;
+mod doctor;
 mod duration;
 mod engine;
 mod explain;
@@ -73,14 +74,19 @@ fn start(cli: Cli) -> Result<ExitCode, Fault> {
     let environment = Environment::of_process();
     let settings = Settings::resolve(&flags(&cli), &environment)?;
     let is_local = settings.host.is_none();
-    if is_local && cli.command.uses_store() && !environment.is_root {
-        enter_user_namespace()?;
+    let mut mapping = None;
+    if is_local && !environment.is_root {
+        if matches!(cli.command, Command::Doctor(_)) {
+            mapping = Some(builder::enter_user_namespace());
+        } else if cli.command.uses_store() {
+            enter_user_namespace()?;
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Fault::of(ErrorKind::Host, &error))?;
-    let result = runtime.block_on(execute(cli, settings, environment));
+    let result = runtime.block_on(execute(cli, settings, environment, mapping));
     // A read of standard input that nobody waits for any more cannot be ended; it must not keep
     // the process alive.
     runtime.shutdown_background();
@@ -126,12 +132,14 @@ async fn execute(
     cli: Cli,
     settings: Settings,
     environment: Environment,
+    mapping: doctor::Mapping,
 ) -> Result<ExitCode, Fault> {
     match cli.command {
         Command::Build(args) => {
             return Box::pin(build::build(args, settings, &environment)).await;
         }
         Command::Check(args) => return check::check(*args, settings, &environment).await,
+        Command::Doctor(args) => return doctor::doctor(args, settings, mapping).await,
         Command::Serve(args) => serve::serve(args, settings, &environment).await,
         Command::Run(args) => return run::run(args, settings).await,
         Command::Images(args) => image::images(args, &Engine::open(&settings).await?).await,

@@ -22,7 +22,7 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
 const STEPS: [(&str, Step); 26] = [
-    ("join the cgroups", namespace::join_cgroups),
+    ("join the cgroups", namespace::join_more_cgroups),
     ("new namespaces", namespace::enter_namespaces),
     ("private mounts", root::make_mounts_private),
     ("open directories", root::open_directories),
@@ -54,7 +54,7 @@ const STEPS: [(&str, Step); 26] = [
 #[derive(Debug)]
 pub(super) struct Child {
     pub spec: SandboxSpec,
-    /// Cgroups to enter.
+    /// Cgroups to enter beside those that it is in.
     pub cgroups: Vec<PathBuf>,
     /// The network namespace made for it.
     pub netns: Option<OwnedFd>,

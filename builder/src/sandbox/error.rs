@@ -189,6 +189,13 @@ impl Fault {
         self
     }
 
+    /// Says it in one line, for reports beside errors.
+    pub(super) fn describe(&self) -> String {
+        let said = (self.errno != 0).then(|| io::Error::from_raw_os_error(self.errno).to_string());
+        let parts = [Some(self.detail.clone()).filter(|detail| !detail.is_empty()), said];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(": ")
+    }
+
     /// The errno of a refused system call, 0 for everything else.
     pub(super) fn errno(&self) -> i32 {
         self.errno

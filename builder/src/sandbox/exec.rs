@@ -1,6 +1,7 @@
 //! Finding and executing the command.
 
 use std::ffi::{CString, NulError};
+use std::io::Read as _;
 
 use nix::errno::Errno;
 use rustix::fs::{Access, CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -23,7 +24,7 @@ pub(super) fn execute(child: &mut Child) -> Result<(), Fault> {
     let name = name.ok_or_else(|| Fault::refused("there is no command to execute"))?;
     let path = find(name, &spec.env)?;
     let nul = |_: NulError| Fault::refused("a NUL byte in an argument or in the environment");
-    let program = CString::new(path).map_err(nul)?;
+    let program = CString::new(path.as_str()).map_err(nul)?;
     let args = spec.args.iter().map(|arg| CString::new(arg.as_str()));
     let args = args.collect::<Result<Vec<_>, _>>().map_err(nul)?;
     let env = spec.env.iter().map(|(key, value)| CString::new(format!("{key}={value}")));
@@ -38,7 +39,38 @@ pub(super) fn execute(child: &mut Child) -> Result<(), Fault> {
         })?);
     }
     let Err(errno) = nix::unistd::execve(&program, &args, &env);
-    Err(explain(name, errno))
+    Err(match foreign_machine(&path).filter(|_| errno == Errno::ENOEXEC) {
+        Some(machine) => {
+            let reason = format!(
+                "it is made for {machine}, and this machine has no emulator for that registered \
+                 (Debian: apt-get install qemu-user-static)"
+            );
+            Fault::command(name, NOT_EXECUTABLE, reason)
+        }
+        None => explain(name, errno),
+    })
+}
+
+/// The processor that a program is made for, by its ELF header (elf(5), `e_machine`).
+fn foreign_machine(path: &str) -> Option<&'static str> {
+    const MACHINES: [(u16, &str); 7] = [
+        (3, "i386"),
+        (21, "ppc64"),
+        (22, "s390x"),
+        (40, "arm"),
+        (62, "x86-64"),
+        (183, "arm64"),
+        (243, "riscv64"),
+    ];
+    let mut header = [0; 20];
+    std::fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
+    // The sixth byte says in which order numbers are written.
+    let machine = match (&header[..4], header[5]) {
+        (b"\x7fELF", 1) => u16::from_le_bytes([header[18], header[19]]),
+        (b"\x7fELF", 2) => u16::from_be_bytes([header[18], header[19]]),
+        _ => return None,
+    };
+    MACHINES.iter().find(|(number, _)| *number == machine).map(|(_, name)| *name)
 }
 
 /// Says in the user's terms why execve(2) refused a file that is there.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::error::Fault;
-use super::wire::{self, Launch};
+use super::wire::{self, Prepare};
 use super::{init, network, sys};
 use crate::userns;
 
@@ -49,32 +49,20 @@ fn supervise(control: &OwnedFd) -> Result<ExitCode, Fault> {
     die_with_parent()?;
     // Interrupts from a terminal are the builder's to act on.
     rustix::process::setsid()?;
-    let Some((launch, fds)) = wire::receive::<Launch>(control)? else {
+    let Some((prepare, _)) = wire::receive::<Prepare>(control)? else {
         return Ok(ExitCode::FAILURE);
     };
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned())
-        != Some(launch.parent)
+        != Some(prepare.parent)
     {
         return Ok(ExitCode::FAILURE);
     }
-    let mut fds = fds.into_iter();
-    let memory = fds.next().ok_or(Errno::BADMSG)?;
-    let spec = wire::read_spec(memory)?;
-    let netns = if launch.has_netns { Some(fds.next().ok_or(Errno::BADMSG)?) } else { None };
-    let input = match fds.next() {
-        Some(input) => input,
-        None => open_null()?,
-    };
-    rustix::stdio::dup2_stdin(&input)?;
-    drop(input);
-
+    forget_stdio()?;
     unshare(CloneFlags::CLONE_NEWPID)?;
     let Some(init) = sys::fork()? else {
         die_with_parent()?;
-        return Ok(init::run(control, netns, &launch, spec));
+        return Ok(init::run(control, &prepare));
     };
-    drop(netns);
-    forget_stdio()?;
     let init = Pid::from_raw(init.as_raw()).expect("fork returns a process id above zero");
     rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(init), WaitOptions::empty()))?;
     Ok(ExitCode::SUCCESS)
@@ -85,14 +73,14 @@ fn die_with_parent() -> Result<(), Errno> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
-/// Lets go of the standard descriptors, so that the command holds the last ends of its pipes.
-pub(super) fn forget_stdio() -> Result<(), Errno> {
+/// Lets go of the standard descriptors: one of them is the builder's socket.
+fn forget_stdio() -> Result<(), Errno> {
     let null = open_null()?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)
 }
 
-fn open_null() -> Result<OwnedFd, Errno> {
+pub(super) fn open_null() -> Result<OwnedFd, Errno> {
     rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }

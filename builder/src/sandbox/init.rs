@@ -1,4 +1,5 @@
-//! The first process of the outer PID namespace: starts the command and waits for it.
+//! The first process of the outer PID namespace: has a process ready for the command, tells it what
+//! to run, and waits for its end.
 //!
 //! The command is the first process of a PID namespace of its own, as in Docker. Whatever becomes
 //! of the builder, this process ends with it, and with it, by the kernel's rule for first
@@ -14,44 +15,25 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-use super::ca_bundle;
 use super::child::Child;
 use super::error::Fault;
 use super::run::Exit;
 use super::spec::SandboxSpec;
-use super::sys;
-use super::wire::{self, Launch, Order, Report};
+use super::wire::{self, Descriptors, Launch, Order, Prepare, Report};
+use super::{ca_bundle, namespace, sys};
 use crate::limits::StepUsage;
 
-/// Runs the spec to its end, in `netns` if it has one, and reports it over `control`.
-pub(super) fn run(
-    control: &OwnedFd,
-    netns: Option<OwnedFd>,
-    launch: &Launch,
-    mut spec: SandboxSpec,
-) -> ExitCode {
-    if !spec.ca_certs.is_empty() {
-        ca_bundle::end_line(&mut spec.ca_certs);
-        ca_bundle::fill_environment(&mut spec.env);
-    }
-    let running = match start(control, netns, launch, &spec) {
-        Ok(Started::Command(code)) => return code,
-        Ok(Started::Watch(running)) => running,
-        Err((step, fault)) => {
-            wire::send_failure(control, step, fault);
-            return ExitCode::FAILURE;
-        }
-    };
-    match running.watch(control, &spec) {
-        Ok(Some(report)) => {
-            // If the builder is gone, so is the reader of this message.
-            let _ = wire::send(control, &report, &[]);
-            ExitCode::SUCCESS
-        }
-        // The builder is gone; leaving takes everything along.
-        Ok(None) => ExitCode::FAILURE,
+/// Prepares a process for the command, waits to be told over `control` what to run, runs it to
+/// its end and reports that.
+pub(super) fn run(control: &OwnedFd, prepare: &Prepare) -> ExitCode {
+    match start(control, prepare).and_then(|started| match started {
+        Started::Command(code) => Ok(code),
+        Started::Watch(running) => running.work(control),
+    }) {
+        Ok(code) => code,
         Err((step, fault)) => {
             wire::send_failure(control, step, fault);
             ExitCode::FAILURE
@@ -71,34 +53,85 @@ enum Started {
 struct Running {
     pidfd: OwnedFd,
     notes: OwnedFd,
+    /// Tells the command's process what it becomes.
+    link: OwnedFd,
 }
 
-fn start(
-    control: &OwnedFd,
-    netns: Option<OwnedFd>,
-    launch: &Launch,
-    spec: &SandboxSpec,
-) -> Result<Started, (&'static str, Fault)> {
+fn start(control: &OwnedFd, prepare: &Prepare) -> Result<Started, (&'static str, Fault)> {
     let system = |errno: Errno| ("start the command", Fault::from(errno));
     let notes = rustix::fs::memfd_create("sandbox-notes", MemfdFlags::CLOEXEC).map_err(system)?;
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let (link, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None).map_err(system)?;
     let fork = || {
         unshare(CloneFlags::CLONE_NEWPID)?;
         sys::fork()
     };
     let Some(pid) = fork().map_err(|errno| ("new PID namespace", Fault::from(errno)))? else {
-        let mut child = Child::new(spec.clone(), notes);
-        child.cgroups.clone_from(&launch.cgroups);
-        child.netns = netns;
-        (child.resolver, child.gateway) = (launch.resolver, launch.gateway);
-        return Ok(Started::Command(child.run(control)));
+        drop(link);
+        return Ok(Started::Command(become_command(control, &theirs, prepare, notes)));
     };
     let pid = Pid::from_raw(pid.as_raw()).expect("fork returns a process id above zero");
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(system)?;
-    super::helper::forget_stdio().map_err(system)?;
-    Ok(Started::Watch(Running { pidfd, notes }))
+    Ok(Started::Watch(Running { pidfd, notes, link }))
+}
+
+/// Prepares, waits for a spec and becomes its command; returns if that fails.
+fn become_command(
+    control: &OwnedFd,
+    link: &OwnedFd,
+    prepare: &Prepare,
+    notes: OwnedFd,
+) -> ExitCode {
+    let prepared = namespace::join_cgroups(&prepare.cgroups);
+    let receive = || -> Result<Option<Child>, Fault> {
+        let Some((launch, fds)) = wire::receive::<Launch>(link)? else { return Ok(None) };
+        prepared?;
+        let fds = Descriptors::sort(&launch, fds)?;
+        rustix::stdio::dup2_stdin(&fds.stdin.map_or_else(super::helper::open_null, Ok)?)?;
+        rustix::stdio::dup2_stdout(&fds.stdout)?;
+        rustix::stdio::dup2_stderr(&fds.stderr)?;
+        let mut spec = wire::read_spec(&fds.spec)?;
+        if !spec.ca_certs.is_empty() {
+            ca_bundle::end_line(&mut spec.ca_certs);
+            ca_bundle::fill_environment(&mut spec.env);
+        }
+        let mut child = Child::new(spec, notes);
+        (child.cgroups, child.netns) = (launch.cgroups, fds.netns);
+        (child.resolver, child.gateway) = (launch.resolver, launch.gateway);
+        Ok(Some(child))
+    };
+    match receive() {
+        Ok(Some(child)) => child.run(control),
+        Ok(None) => ExitCode::FAILURE,
+        Err(fault) => {
+            wire::send_failure(control, "prepare the command", fault);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 impl Running {
+    /// Waits for a spec, hands it on, and watches what becomes of it.
+    fn work(self, control: &OwnedFd) -> Result<ExitCode, (&'static str, Fault)> {
+        let instructing = |fault| ("instruct the command", fault);
+        let received = wire::receive::<Launch>(control);
+        let Some((launch, fds)) = received.map_err(|errno| instructing(errno.into()))? else {
+            // The builder is gone or has no use for this; leaving takes everything along.
+            return Ok(ExitCode::FAILURE);
+        };
+        let pass_on = || -> Result<SandboxSpec, Fault> {
+            let fds = Descriptors::sort(&launch, fds)?;
+            wire::send(&self.link, &launch, &fds.all())?;
+            Ok(wire::read_spec(&fds.spec)?)
+        };
+        let spec = pass_on().map_err(instructing)?;
+        let Some(report) = self.watch(control, &spec)? else { return Ok(ExitCode::FAILURE) };
+        // If the builder is gone, so is the reader of this message.
+        let _ = wire::send(control, &report, &[]);
+        Ok(ExitCode::SUCCESS)
+    }
+
     /// Follows orders until the command has ended; `None` when the builder is gone.
     fn watch(
         self,

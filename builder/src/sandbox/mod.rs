@@ -23,6 +23,8 @@ mod kernel_fs;
 mod mount;
 mod namespace;
 mod network;
+mod pool;
+pub(crate) mod probe;
 mod root;
 mod run;
 mod seccomp;

@@ -11,11 +11,16 @@ use super::error::{At as _, Fault};
 use super::spec::Network;
 use super::sys;
 
-/// Enters the cgroups made for the command, before the cgroup namespace makes them the root.
-pub(super) fn join_cgroups(child: &mut Child) -> Result<(), Fault> {
+/// Enters the cgroups that only some commands have.
+pub(super) fn join_more_cgroups(child: &mut Child) -> Result<(), Fault> {
+    join_cgroups(&child.cgroups)
+}
+
+/// Enters cgroups, before the cgroup namespace makes them the root.
+pub(super) fn join_cgroups(dirs: &[PathBuf]) -> Result<(), Fault> {
     // Zero is the writer itself, whatever its number in another namespace (cgroups(7)).
     let join = |dir: &PathBuf| fs::write(dir.join("cgroup.procs"), "0").at(dir.display());
-    child.cgroups.iter().try_for_each(join)
+    dirs.iter().try_for_each(join)
 }
 
 /// Enters new mount, IPC, UTS, cgroup and network namespaces; the PID namespace is new already.

@@ -1,23 +1,22 @@
 //! The builder's side: starts the helper, reads output, passes orders on, waits for the end.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::mount::MountAttrFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::{self, Cgroup, Place};
+use super::cgroup::{self, Place};
 use super::error::SandboxError;
-use super::mount::{clone_of, path_of};
+use super::mount::clone_of;
 use super::network::{self, Networks};
+use super::pool::{Helper, Pool};
 use super::spec::{Network, SandboxSpec, StdioMode};
 use super::wire::{self, Launch, Order, Report};
 use crate::limits::StepUsage;
@@ -100,11 +99,7 @@ pub enum Control {
 /// Runs commands in sandboxes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    /// The helper's program on a read-only mount of its own, so that no step can write to it
-    /// however it may come by a reference (CVE-2019-5736).
-    program: Arc<OwnedFd>,
-    /// Where cgroups can be made.
-    cgroups: Option<Arc<Place>>,
+    helpers: Arc<Pool>,
     networks: Arc<Networks>,
 }
 
@@ -144,6 +139,8 @@ impl Sandbox {
     }
 
     fn with_file(file: &File) -> Result<Self, SandboxError> {
+        // On a read-only mount of its own, so that no step can write to it however it may come by
+        // a reference (CVE-2019-5736).
         let program = clone_of(file, MountAttrFlags::MOUNT_ATTR_RDONLY).map_err(|fault| {
             let source = io::Error::from_raw_os_error(fault.errno());
             SandboxError::helper("put the sandbox's helper program on a read-only mount", source)
@@ -153,11 +150,16 @@ impl Sandbox {
             cgroup::sweep(place);
         }
         let program = Arc::new(program);
-        Ok(Self { networks: Networks::new(Arc::clone(&program)), program, cgroups })
+        let networks = Networks::new(Arc::clone(&program));
+        Ok(Self { helpers: Arc::new(Pool::open(program, cgroups)?), networks })
     }
 
-    /// Runs `spec` to its end. Blocks; the calling thread must not end before it returns, since
-    /// the step is tied to it.
+    /// Makes a private network and tells of what kind it is, or why there is none.
+    pub(crate) fn try_network(&self) -> Result<String, String> {
+        self.networks.attempt().map_err(|fault| fault.describe())
+    }
+
+    /// Runs `spec` to its end. Blocks.
     ///
     /// `output` receives what the command writes, exact and complete, as long as `spec.stdio` is
     /// [`StdioMode::Capture`]. `control` is asked many times a second what to do.
@@ -174,7 +176,11 @@ impl Sandbox {
         output: &mut dyn FnMut(OutputStream, &[u8]),
         control: &mut dyn FnMut() -> Control,
     ) -> Result<Ended, SandboxError> {
-        let cgroup = Cgroup::create(self.cgroups.as_deref(), &spec.limits)?;
+        let mut helper = self.helpers.take()?;
+        let cgroups = match &mut helper.cgroup {
+            Some(cgroup) => cgroup.limit(&spec.limits)?,
+            None => cgroup::refuse_limits(&spec.limits).map(|()| Vec::new())?,
+        };
         let network = match spec.network {
             Network::Private => Some(
                 self.networks
@@ -183,31 +189,28 @@ impl Sandbox {
             ),
             Network::None | Network::Host => None,
         };
-        let around = Around { cgroup: cgroup.as_ref(), network: network.as_ref() };
-        let mut step = RunningStep::start(&self.program, spec, around)?;
-        let result = step.follow(output, control);
-        step.end();
-        let mut ended = result?;
-        if let Some(cgroup) = &cgroup {
+        let launch = Launch {
+            has_netns: network.is_some(),
+            resolver: network.as_ref().and_then(|network| network.resolver),
+            gateway: network::own_address(),
+            cgroups,
+        };
+        let netns = network.as_ref().map(|network| network.netns.as_fd());
+        let mut step = RunningStep::start(helper, spec, &launch, netns)?;
+        let mut ended = step.follow(output, control)?;
+        step.helper.end();
+        if let Some(cgroup) = &step.helper.cgroup {
             cgroup.read_usage(&mut ended.usage);
         }
         Ok(ended)
     }
 }
 
-/// What a step gets from outside.
-#[derive(Clone, Copy)]
-struct Around<'a> {
-    cgroup: Option<&'a Cgroup>,
-    network: Option<&'a network::Network>,
-}
-
-/// The helper process and what connects to it.
+/// A helper at work and what connects to it.
 struct RunningStep {
-    helper: Child,
-    socket: OwnedFd,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    helper: Helper,
+    stdout: Option<PipeReader>,
+    stderr: Option<PipeReader>,
     buffer: Box<[u8]>,
     /// When its time is over.
     deadline: Option<(Instant, Duration)>,
@@ -217,57 +220,34 @@ struct RunningStep {
 
 impl RunningStep {
     fn start(
-        program: &OwnedFd,
+        helper: Helper,
         spec: &SandboxSpec,
-        around: Around<'_>,
+        launch: &Launch,
+        netns: Option<BorrowedFd<'_>>,
     ) -> Result<Self, SandboxError> {
-        let failed = |source: io::Error| SandboxError::helper("start the sandbox's helper", source);
-        let (socket, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(|errno| failed(errno.into()))?;
-        let piped = || match spec.stdio {
-            StdioMode::Capture => Stdio::piped(),
-            StdioMode::Inherit => Stdio::inherit(),
+        let failed = |source| SandboxError::helper("instruct the sandbox's helper", source);
+        let instruct = || -> io::Result<[Option<PipeReader>; 2]> {
+            let memory = wire::write_spec(spec)?;
+            let mut fds = vec![memory.as_fd()];
+            let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+            let (first, second) = (io::pipe()?, io::pipe()?);
+            match spec.stdio {
+                StdioMode::Capture => fds.extend([first.1.as_fd(), second.1.as_fd()]),
+                StdioMode::Inherit => fds.extend([stdout.as_fd(), stderr.as_fd()]),
+            }
+            fds.extend(netns);
+            if spec.stdio == StdioMode::Inherit {
+                fds.push(stdin.as_fd());
+            }
+            wire::send(&helper.socket, launch, &fds)?;
+            let is_ours = spec.stdio == StdioMode::Capture;
+            Ok([first.0, second.0].map(|pipe| is_ours.then_some(pipe)))
         };
-        let mut helper = Command::new(path_of(program))
-            .arg(HELPER_ARG)
-            .env_clear()
-            .stdin(theirs)
-            .stdout(piped())
-            .stderr(piped())
-            .spawn()
-            .map_err(failed)?;
-        let (stdout, stderr) = (helper.stdout.take(), helper.stderr.take());
+        let [stdout, stderr] = instruct().map_err(failed)?;
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
         let deadline = spec.limits.timeout.map(|limit| (Instant::now() + limit, limit));
         let (is_late, killed_at) = (false, None);
-        let step = Self { helper, socket, stdout, stderr, buffer, deadline, is_late, killed_at };
-        step.launch(spec, around)
-            .map_err(|source| SandboxError::helper("instruct the sandbox's helper", source))?;
-        Ok(step)
-    }
-
-    fn launch(&self, spec: &SandboxSpec, around: Around<'_>) -> io::Result<()> {
-        let Around { cgroup, network } = around;
-        let launch = Launch {
-            parent: std::process::id(),
-            has_netns: network.is_some(),
-            resolver: network.and_then(|network| network.resolver),
-            gateway: network::own_address(),
-            cgroups: cgroup.map(Cgroup::dirs).unwrap_or_default(),
-        };
-        let memory = wire::write_spec(spec)?;
-        let stdin = io::stdin();
-        let mut fds = vec![memory.as_fd()];
-        fds.extend(network.map(|network| network.netns.as_fd()));
-        if spec.stdio == StdioMode::Inherit {
-            fds.push(stdin.as_fd());
-        }
-        Ok(wire::send(&self.socket, &launch, &fds)?)
+        Ok(Self { helper, stdout, stderr, buffer, deadline, is_late, killed_at })
     }
 
     /// Reads output and passes orders on until the helper reports the end.
@@ -297,7 +277,7 @@ impl RunningStep {
                     .map_err(broken)?;
             }
             if has_report {
-                let received = wire::receive::<Report>(&self.socket);
+                let received = wire::receive::<Report>(&self.helper.socket);
                 break received.map_err(|errno| broken(errno.into()))?.map(|(report, _)| report);
             }
         };
@@ -320,7 +300,7 @@ impl RunningStep {
     fn wait(&self) -> io::Result<[bool; 3]> {
         let stdout = self.stdout.as_ref().map(AsFd::as_fd);
         let stderr = self.stderr.as_ref().map(AsFd::as_fd);
-        let sources = [stdout, stderr, Some(self.socket.as_fd())];
+        let sources = [stdout, stderr, Some(self.helper.socket.as_fd())];
         let mut fds: Vec<PollFd<'_>> =
             sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let timeout = PollTimeout::try_from(CONTROL_INTERVAL).unwrap_or(PollTimeout::ZERO);
@@ -338,7 +318,7 @@ impl RunningStep {
 
     fn order(&self, order: Order) {
         // A step that has ended takes no orders; its report is on its way.
-        let _ = wire::send(&self.socket, &order, &[]);
+        let _ = wire::send(&self.helper.socket, &order, &[]);
     }
 
     /// Ends the step: by order first, which ends it cleanly, then by killing the helper.
@@ -349,24 +329,10 @@ impl RunningStep {
                 self.order(Order::Kill);
             }
             Some(since) if since.elapsed() > KILL_GRACE => {
-                // It may have ended by itself.
-                drop(self.helper.kill());
+                self.helper.kill();
             }
             Some(_) => {}
         }
-    }
-
-    /// Waits until no process of the step is left. The helper outlives them all.
-    fn end(&mut self) {
-        drop(self.helper.wait());
-    }
-}
-
-/// A caller that unwinds takes its step along.
-impl Drop for RunningStep {
-    fn drop(&mut self) {
-        drop(self.helper.kill());
-        self.end();
     }
 }
 

@@ -1,7 +1,10 @@
 //! What builder and helper say to each other over a `SOCK_SEQPACKET` pair.
 //!
 //! ```text
-//! builder -> helper   Launch, with descriptors: memfd of the spec [, network] [, standard input]
+//! builder -> helper   Prepare
+//! builder -> init     Launch, with descriptors: memfd of the spec, standard output and error
+//!                     [, network] [, standard input]
+//! init    -> command  the same
 //! builder -> init     Order, any number of times
 //! helper  -> builder  Report, at least one unless it was killed
 //! ```
@@ -9,10 +12,11 @@
 //! Messages are JSON, one a packet. Both ends are the same executable, so no version is sent.
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
+use std::io::{IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use rustix::fs::MemfdFlags;
@@ -37,20 +41,27 @@ const MESSAGE_BYTES: usize = 32 << 10;
 const SPEC_BYTES: usize = 64 << 10;
 
 /// Descriptors that go with a message at most.
-const MESSAGE_FDS: usize = 3;
+const MESSAGE_FDS: usize = 5;
 
-/// The first message: all that is not in the spec.
+/// The first message: what can be done before it is known what to run.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Launch {
+pub(super) struct Prepare {
     /// The builder's process id, to notice that it died before the helper could be tied to it.
     pub parent: u32,
+    /// Directories of the cgroups made for the command.
+    pub cgroups: Vec<PathBuf>,
+}
+
+/// The second message: all that is not in the spec.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Launch {
     /// Whether the network namespace's descriptor follows that of the spec.
     pub has_netns: bool,
     /// Where the command finds a resolver, if not where this machine does.
     pub resolver: Option<Ipv4Addr>,
     /// This machine's address as the command knows it.
     pub gateway: Option<Ipv4Addr>,
-    /// Directories of the cgroups made for the command.
+    /// Directories of the cgroups that are needed beside those of [`Prepare`].
     pub cgroups: Vec<PathBuf>,
 }
 
@@ -150,11 +161,40 @@ pub(super) fn write_spec(spec: &SandboxSpec) -> std::io::Result<OwnedFd> {
 }
 
 /// Reads what [`write_spec`] wrote.
-pub(super) fn read_spec(memory: OwnedFd) -> std::io::Result<SandboxSpec> {
-    let mut file = File::from(memory);
-    file.rewind()?;
-    let length = file.metadata()?.len();
-    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or_default()));
-    file.read_to_end(&mut text)?;
+///
+/// Without the descriptor's offset, which all processes that have it share.
+pub(super) fn read_spec(memory: &OwnedFd) -> std::io::Result<SandboxSpec> {
+    let file = File::from(memory.try_clone()?);
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    let mut text = Zeroizing::new(vec![0; length]);
+    file.read_exact_at(&mut text, 0)?;
     Ok(serde_json::from_slice(&text)?)
+}
+
+/// What came with a [`Launch`].
+#[derive(Debug)]
+pub(super) struct Descriptors {
+    pub spec: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    pub netns: Option<OwnedFd>,
+    /// Standard input; empty where there is none.
+    pub stdin: Option<OwnedFd>,
+}
+
+impl Descriptors {
+    /// Takes them apart again.
+    pub(super) fn sort(launch: &Launch, fds: Vec<OwnedFd>) -> Result<Self, Errno> {
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or(Errno::BADMSG);
+        let (spec, stdout, stderr) = (next()?, next()?, next()?);
+        let netns = if launch.has_netns { Some(next()?) } else { None };
+        Ok(Self { spec, stdout, stderr, netns, stdin: fds.next() })
+    }
+
+    /// In the order in which they are sent.
+    pub(super) fn all(&self) -> Vec<BorrowedFd<'_>> {
+        let first = [&self.spec, &self.stdout, &self.stderr];
+        first.into_iter().chain(&self.netns).chain(&self.stdin).map(AsFd::as_fd).collect()
+    }
 }

@@ -17,5 +17,6 @@ mod sandbox_layer;
 mod sandbox_life;
 mod sandbox_limits;
 mod sandbox_network;
+mod sandbox_probe;
 mod sandbox_rootless;
 mod sandbox_router;

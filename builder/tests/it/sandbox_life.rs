@@ -48,7 +48,11 @@ fn commands_that_cannot_be_executed_are_the_users() {
     image.add("bin/no-interpreter", "#!/no/such/shell\n");
     image.add("bin/text", "plain text");
     image.add("bin/private", "#!/bin/sh\n");
-    for name in ["no-interpreter", "text"] {
+    let mut foreign = vec![0; 64];
+    foreign[..6].copy_from_slice(b"\x7fELF\x02\x02");
+    (foreign[16], foreign[17], foreign[18], foreign[19]) = (0, 2, 0, 22);
+    fs::write(image.lower("bin/foreign"), foreign).unwrap();
+    for name in ["no-interpreter", "text", "foreign"] {
         let file = image.lower("bin").join(name);
         fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -58,6 +62,7 @@ fn commands_that_cannot_be_executed_are_the_users() {
         ("no such file",   "/bin/no-such",        127, "no such file in the image"),
         ("no interpreter", "no-interpreter",      127, "interpreter"),
         ("no format",      "/bin/text",           126, "exec format error"),
+        ("another machine", "foreign",            126, "made for s390x, and this machine has no emulator"),
         ("no permission",  "private",             126, "no executable file"),
         ("a directory",    "/bin",                126, "no executable file"),
         ("very long",      &"/x".repeat(1500),  127, "no such file in the image"),

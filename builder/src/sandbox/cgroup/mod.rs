@@ -51,56 +51,57 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes one for `limits`; `None` if this machine lets us make none and none was asked for.
+    /// Makes what every step is in, without limits so far.
+    ///
+    /// # Errors
+    ///
+    /// None but those of a machine that gives a place and then refuses it.
+    pub(super) fn prepare(place: &Place) -> Result<Self, SandboxError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let mut cgroup = Self { place: place.clone(), name, made: Vec::new() };
+        cgroup.make(&ALWAYS)?;
+        Ok(cgroup)
+    }
+
+    /// Sets `limits`; returns the directories that it made for that.
     ///
     /// # Errors
     ///
     /// [`SandboxError::Limit`] names what was asked for and cannot hold.
-    pub(super) fn create(
-        place: Option<&Place>,
-        limits: &Limits,
-    ) -> Result<Option<Self>, SandboxError> {
-        let Some(place) = place else {
-            let settings = settings::v2(limits, None);
-            return match settings.iter().find_map(|setting| setting.asked) {
-                Some(what) => Err(missing(what)),
-                None => Ok(None),
-            };
+    pub(super) fn limit(&mut self, limits: &Limits) -> Result<Vec<PathBuf>, SandboxError> {
+        let default_memory = default_memory(&self.place);
+        let settings = match self.place {
+            Place::V1(_) => settings::v1(limits, default_memory),
+            Place::V2 { .. } => settings::v2(limits, default_memory),
         };
-        let settings = match place {
-            Place::V1(_) => settings::v1(limits, default_memory(place)),
-            Place::V2 { .. } => settings::v2(limits, default_memory(place)),
-        };
-        let mut cgroup = Self::make(place, &settings)?;
-        for setting in &settings {
-            cgroup.set(setting)?;
-        }
-        Ok(Some(cgroup)).map(|cgroup| cgroup.filter(|it| !it.made.is_empty()))
+        let before = self.made.len();
+        let wanted: Vec<Controller> = settings.iter().map(|it| it.controller).collect();
+        self.make(&wanted)?;
+        settings.iter().try_for_each(|setting| self.set(setting))?;
+        Ok(self.made[before..].iter().map(|(path, _)| path.clone()).collect())
     }
 
-    /// Makes the directories that `settings` and counting need, as far as there is a place.
-    fn make(place: &Place, settings: &[Setting]) -> Result<Self, SandboxError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let mut wanted = ALWAYS.to_vec();
-        wanted.extend(settings.iter().map(|setting| setting.controller));
-        let mut parents: Vec<&Path> =
-            wanted.iter().filter_map(|controller| place.parent(*controller)).collect();
-        parents.sort_unstable();
-        parents.dedup();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}-{number}", std::process::id());
-        let mut cgroup = Self { place: place.clone(), name, made: Vec::new() };
-        for parent in parents {
-            let path = parent.join(&cgroup.name);
+    /// Makes the directories of `wanted` that are missing, as far as there is a place.
+    fn make(&mut self, wanted: &[Controller]) -> Result<(), SandboxError> {
+        let parents = wanted.iter().filter_map(|controller| self.place.parent(*controller));
+        let mut paths: Vec<PathBuf> = parents.map(|parent| parent.join(&self.name)).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        paths.retain(|path| self.made.iter().all(|(made, _)| made != path));
+        for path in paths {
             match make_locked(&path) {
-                Ok(lock) => cgroup.made.push((path, lock)),
+                Ok(lock) => self.made.push((path, lock)),
                 // Whether that matters is known when something is to be set in it.
                 Err(error) => tracing::debug!(path = %path.display(), %error, "no cgroup"),
             }
         }
-        if let Some(dir) = cgroup.dir(Controller::Cpuset)
+        let is_v1 = matches!(self.place, Place::V1(_));
+        if is_v1
+            && wanted.contains(&Controller::Cpuset)
+            && let Some(dir) = self.dir(Controller::Cpuset)
             && let Some(parent) = dir.parent()
-            && matches!(place, Place::V1(_))
         {
             // Version 1 takes no process before both are set, and inherits neither.
             for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -108,10 +109,10 @@ impl Cgroup {
                 inherit().map_err(|source| limit("processors", dir, file, source))?;
             }
         }
-        Ok(cgroup)
+        Ok(())
     }
 
-    fn set(&mut self, setting: &Setting) -> Result<(), SandboxError> {
+    fn set(&self, setting: &Setting) -> Result<(), SandboxError> {
         let Some(dir) = self.dir(setting.controller) else {
             return setting.asked.map_or(Ok(()), |what| Err(missing(what)));
         };
@@ -190,6 +191,16 @@ fn make_locked(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Refuses limits where there can be no cgroup.
+///
+/// # Errors
+///
+/// [`SandboxError::Limit`] names the first that was asked for.
+pub(super) fn refuse_limits(limits: &Limits) -> Result<(), SandboxError> {
+    let asked = settings::v2(limits, None).iter().find_map(|setting| setting.asked);
+    asked.map_or(Ok(()), |what| Err(missing(what)))
+}
+
 fn missing(what: &'static str) -> SandboxError {
     SandboxError::Limit {
         what,
@@ -262,7 +273,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = v2(dir.path(), &[Controller::Memory, Controller::Pids, Controller::Cpu]);
         let limits = Limits { memory: Some(Bound::At(1 << 20)), ..Limits::default() };
-        let cgroup = Cgroup::create(Some(&place), &limits).unwrap().unwrap();
+        let mut cgroup = Cgroup::prepare(&place).unwrap();
+        assert_eq!(cgroup.limit(&limits).unwrap(), [""; 0].map(PathBuf::from));
         let dirs = cgroup.dirs();
         assert_eq!(dirs.len(), 1);
         assert_eq!(read(&dirs[0], "memory.max"), "1048576");
@@ -289,7 +301,10 @@ mod tests {
             ("nothing, no cgroup",    None,         Limits::default(),                                      None),
         ];
         for (name, place, limits, want) in cases {
-            let error = Cgroup::create(place, &limits).err();
+            let error = match place {
+                Some(place) => Cgroup::prepare(place).and_then(|mut it| it.limit(&limits)).err(),
+                None => refuse_limits(&limits).err(),
+            };
             let what = error.as_ref().map(|error| match error {
                 SandboxError::Limit { what, .. } => *what,
                 other => panic!("{name}: {other}"),

@@ -87,6 +87,20 @@ impl Place {
         }
     }
 
+    /// Tells the version, what can be bounded, and what cannot.
+    pub(in crate::sandbox) fn describe(&self) -> String {
+        let names = |is_there: bool| {
+            let found = Controller::ALL.iter().filter(|it| self.parent(**it).is_some() == is_there);
+            found.map(|controller| controller.v1_name()).collect::<Vec<_>>().join(", ")
+        };
+        let version = if matches!(self, Self::V1(_)) { 1 } else { 2 };
+        let missing = match names(false) {
+            none if none.is_empty() => String::new(),
+            missing => format!("; not {missing}"),
+        };
+        format!("cgroups of version {version} with {}{missing}", names(true))
+    }
+
     /// Every directory in which cgroups are made, once.
     pub(super) fn parents(&self) -> Vec<&Path> {
         let mut parents: Vec<&Path> = match self {

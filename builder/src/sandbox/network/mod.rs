@@ -75,15 +75,14 @@ pub(super) struct Network {
     /// The step's address.
     address: Ipv4Addr,
     forwards: Option<Forwards>,
-    _way_out: WayOut,
+    way_out: WayOut,
 }
 
 /// What lives as long as the network.
 #[derive(Debug)]
-#[expect(dead_code, reason = "held for what their ends do")]
 enum WayOut {
-    Pair(Arc<Router>),
-    Slirp(Slirp),
+    Pair(#[expect(dead_code, reason = "held for what its end does")] Arc<Router>),
+    Slirp(#[expect(dead_code, reason = "held for what its end does")] Slirp),
 }
 
 /// Makes networks.
@@ -127,6 +126,15 @@ impl Networks {
         network.forwards = Some(Forwards::open(ports, &network.netns, network.address)?);
         self.refill(backend);
         Ok(network)
+    }
+
+    /// Makes a network to see whether that can be done, and tells of what kind it is.
+    pub(super) fn attempt(self: &Arc<Self>) -> Result<String, Fault> {
+        let network = self.take(&[])?;
+        Ok(match network.way_out {
+            WayOut::Pair(_) => "a pair of interfaces, and address translation".to_owned(),
+            WayOut::Slirp(_) => "by slirp4netns".to_owned(),
+        })
     }
 
     /// Makes further ones, beside the step that begins now.
@@ -188,14 +196,14 @@ impl Backend {
                 let address = router.connect(&netns)?;
                 in_namespace(&netns, || router.configure(&Netlink::open()?, address))?;
                 let (resolver, way_out) = (router.resolver(), WayOut::Pair(Arc::clone(router)));
-                Ok(Network { netns, resolver, address, forwards: None, _way_out: way_out })
+                Ok(Network { netns, resolver, address, forwards: None, way_out })
             }
             Self::Slirp(program) => {
                 let resolver = etc::unreachable_resolver().map(|_| slirp::RESOLVER);
                 let slirp = Slirp::start(program, &netns, resolver.is_some())?;
                 in_namespace(&netns, || veth::forbid_link_local(&Netlink::open()?))?;
                 let (address, way_out) = (slirp::ADDRESS, WayOut::Slirp(slirp));
-                Ok(Network { netns, resolver, address, forwards: None, _way_out: way_out })
+                Ok(Network { netns, resolver, address, forwards: None, way_out })
             }
         }
     }
