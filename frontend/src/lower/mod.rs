@@ -193,7 +193,7 @@ pub(crate) fn diagnose(
     options: &LowerOptions,
     bases: &BTreeMap<BaseImage, ResolvedBase>,
 ) -> Vec<Diagnostic> {
-    let all = options.target.is_none();
+    let all = options.target.as_deref().is_none_or(str::is_empty);
     match lower_for(dockerfile, options, bases, all, |lowering, _| lowering.checks.out) {
         Ok(said) | Err(said) => said,
     }
