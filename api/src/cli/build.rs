@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use builder::{
-    BuildRequest, DockerfileInput, Events, Failure, Finished, OutputKind, OutputSpec, blocking,
+    BuildRequest, DockerfileInput, Events, Failure, Finished, OutputKind, OutputSpec, SshAgents,
+    blocking,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -101,11 +102,29 @@ pub(super) async fn request(
         pull: args.pull,
         outputs: if is_remote { Vec::new() } else { args.output.clone() },
         secrets: secrets::read(&args.secret, environment).await?,
-        ssh: ssh::resolve(&args.ssh, environment)?,
+        ssh: agents(args, is_remote, environment)?,
         allow: args.allow.iter().copied().collect(),
         ca_certs: certs::read(ca_certs).await?,
         credentials: BTreeMap::new(),
     })
+}
+
+/// Finds the ssh agents. A context that is a repository by ssh is fetched with the user's own, as by
+/// docker, unless another is named.
+fn agents(
+    args: &BuildArgs,
+    is_remote: bool,
+    environment: &Environment,
+) -> Result<SshAgents, Fault> {
+    let mut agents = ssh::resolve(&args.ssh, environment)?;
+    let context = args.context.to_string_lossy();
+    let is_ssh = context.starts_with("ssh://")
+        || (!context.contains("://")
+            && frontend::parse_git_source(&context).is_ok_and(|git| git.is_some()));
+    if let Some(socket) = environment.path("SSH_AUTH_SOCK").filter(|_| is_ssh && !is_remote) {
+        agents.entry("default".to_owned()).or_insert(socket);
+    }
+    Ok(agents)
 }
 
 /// An argument without a value takes this environment's; one that has none here is left out, so

@@ -178,6 +178,40 @@ fn a_server_of_plain_files_with_a_password() {
 }
 
 #[test]
+fn ssh_has_the_users_agent_and_no_settings() {
+    let bench = Bench::new();
+    let repository = Repository::make(&bench.path().join("git/app.git"));
+    repository.commit(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "by ssh")]);
+    // Stands for ssh and for the server: notes what it was told, and runs what it was asked to.
+    let log = bench.path().join("log");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >> {}\nfor last; do :; done\nexec sh -c \"$last\"\n",
+        log.display()
+    );
+    let ssh = bench.write("bin/ssh", script);
+    fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", ssh.parent().unwrap().display());
+    let url = format!("git@host.example:{}/.git", repository.path.display());
+    for (agent, want) in
+        [(None, None), (Some("/run/my agent"), Some("IdentityAgent=\"/run/my agent\""))]
+    {
+        drop(fs::remove_file(&log));
+        let mut build = super::command(bench.path(), &["build", "-t", "x:1", &url]);
+        build.env("PATH", &path).envs(agent.map(|agent| ("SSH_AUTH_SOCK", agent)));
+        let output = build.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", super::text(&output.stderr));
+        let told = fs::read_to_string(&log).unwrap();
+        for line in told.lines() {
+            assert!(line.starts_with("-F /dev/null -o BatchMode=yes"), "{line}");
+            assert!(line.contains("git@host.example git-upload-pack"), "{line}");
+            assert_eq!(line.contains("IdentityAgent"), want.is_some(), "{line}");
+            assert!(want.is_none_or(|want| line.contains(want)), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_build_that_is_killed_takes_git_along() {
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let seen = std::sync::Arc::clone(&asked);

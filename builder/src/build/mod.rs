@@ -97,7 +97,8 @@ async fn prepare(
     let settings = RunSettings::of(&request, &inner.config)
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
     let secrets = request.secrets.clone();
-    let source_secrets = SourceSecrets::new(secrets.clone());
+    let source_secrets =
+        SourceSecrets::new(secrets.clone()).with_agent(request.ssh.get("default").cloned());
     let scope = Scope::of(&request);
 
     // Everything up to the solver may be dropped at any point: it only reads and waits.

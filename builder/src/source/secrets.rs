@@ -1,5 +1,7 @@
 //! What gets us into servers that ADD and contexts name: secrets of the build, by name.
 
+use std::path::{Path, PathBuf};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use frontend::UrlCredentials;
@@ -9,16 +11,30 @@ use crate::secret::Secrets;
 
 /// The build's secrets, looked up by the ids that servers go by.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SourceSecrets(Secrets);
+pub(crate) struct SourceSecrets {
+    secrets: Secrets,
+    /// Socket of the ssh agent that repositories may be fetched with.
+    agent: Option<PathBuf>,
+}
 
 impl SourceSecrets {
     /// Takes the build's secrets.
     pub(crate) fn new(secrets: Secrets) -> Self {
-        Self(secrets)
+        Self { secrets, agent: None }
+    }
+
+    /// Lends repositories an ssh agent.
+    pub(crate) fn with_agent(self, agent: Option<PathBuf>) -> Self {
+        Self { agent, ..self }
+    }
+
+    /// Returns the ssh agent's socket.
+    pub(crate) fn agent(&self) -> Option<&Path> {
+        self.agent.as_deref()
     }
 
     fn text(&self, id: &str) -> Option<&str> {
-        let text = std::str::from_utf8(self.0.get(id)?.bytes()).ok()?;
+        let text = std::str::from_utf8(self.secrets.get(id)?.bytes()).ok()?;
         Some(text.trim_end_matches(['\r', '\n']))
     }
 

@@ -24,7 +24,9 @@ pub(super) const REMOTE_PROTOCOLS: &str = "https:http:git:ssh";
 pub(super) const LOCAL_PROTOCOLS: &str = "file";
 
 /// Configuration of every run. Times are seconds, speeds bytes a second.
-const CONFIG: [(&str, &str); 12] = [
+const CONFIG: [(&str, &str); 13] = [
+    // Keys of the machine's are not the user's: without an agent there are none.
+    ("core.sshCommand", SSH),
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("core.autocrlf", "false"),
@@ -143,8 +145,6 @@ impl<'a> Git<'a> {
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_ASKPASS", "false"),
             ("GIT_ALLOW_PROTOCOL", self.protocols),
-            // Keys of the machine's are not the user's: without an agent there are none.
-            ("GIT_SSH_COMMAND", SSH),
         ];
         command.envs(fixed);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -201,7 +201,7 @@ fi
 exec git "$@""#;
 
 /// No configuration, no prompt, known hosts only, and no key but an agent's.
-const SSH: &str = "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes \
+pub(super) const SSH: &str = "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes \
                    -o IdentityFile=/dev/null -o ClearAllForwardings=yes";
 
 /// git and its helpers, ended with this.

@@ -218,9 +218,10 @@ fn check_url(url: &str) -> Result<(), GitError> {
 /// Returns the options that carry the authorisation. It is for the URL's own server; redirects,
 /// which git would take it along, are then not followed.
 fn access(op: &GitOp, secrets: &SourceSecrets) -> Access {
-    let Ok(url) = Url::parse(&op.url) else { return Access::default() };
-    let (true, Some(host)) = (matches!(url.scheme(), "http" | "https"), url.host_str()) else {
-        return Access::default();
+    let url = Url::parse(&op.url).ok();
+    let http = url.as_ref().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let Some((url, host)) = http.and_then(|url| Some((url, url.host_str()?))) else {
+        return ssh_access(secrets);
     };
     let Some(value) = secrets.git(host, op.credentials.as_ref()) else { return Access::default() };
     let origin = url.origin().ascii_serialization();
@@ -228,6 +229,16 @@ fn access(op: &GitOp, secrets: &SourceSecrets) -> Access {
         (format!("http.{origin}/.extraHeader"), format!("Authorization: {value}")),
         ("http.followRedirects".to_owned(), "false".to_owned()),
     ])
+}
+
+/// Returns the option that leads ssh to the user's agent. git hands the text to a shell.
+fn ssh_access(secrets: &SourceSecrets) -> Access {
+    let socket = secrets.agent().and_then(|agent| agent.to_str());
+    let Some(socket) = socket.filter(|socket| !socket.contains(['\'', '"', '%', '$'])) else {
+        return Access::default();
+    };
+    let command = format!("{} -o IdentityAgent='\"{socket}\"'", command::SSH);
+    Access(vec![("core.sshCommand".to_owned(), command)])
 }
 
 #[cfg(test)]
@@ -260,6 +271,11 @@ mod tests {
         assert_eq!(options[1], ("http.followRedirects".to_owned(), "false".to_owned()));
         let op = parse_git_source("git@a.b:c.git").unwrap().unwrap().op;
         assert!(access(&op, &SourceSecrets::default()).0.is_empty());
+        let agent = |path: &str| SourceSecrets::default().with_agent(Some(path.into()));
+        let options = access(&op, &agent("/run/my agent")).0;
+        assert_eq!(options[0].0, "core.sshCommand");
+        assert!(options[0].1.ends_with("-o IdentityAgent='\"/run/my agent\"'"), "{options:?}");
+        assert!(access(&op, &agent("/run/'; rm x")).0.is_empty());
     }
 
     #[test]
