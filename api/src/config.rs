@@ -15,7 +15,7 @@ use crate::address::Address;
 use crate::client::{ClientAccess, ClientTable};
 use crate::fault::Fault;
 use crate::limits::LimitsTable;
-use crate::upkeep::HistoryTable;
+use crate::upkeep::{GcArgs, GcTable, HistoryTable};
 
 /// Where the system's settings are.
 const SYSTEM_FILE: &str = "/etc/rbuild/rbuild.toml";
@@ -99,6 +99,7 @@ pub(crate) struct ConfigFile {
     pub(crate) store: StoreTable,
     pub(crate) build: BuildTable,
     pub(crate) history: HistoryTable,
+    pub(crate) gc: GcTable,
     pub(crate) server: ServerTable,
     pub(crate) client: ClientTable,
 }
@@ -211,6 +212,8 @@ pub(crate) struct Flags {
     pub(crate) network: Option<NetworkMode>,
     /// `--jobs`.
     pub(crate) jobs: Option<NonZeroUsize>,
+    /// `--gc-...`.
+    pub(crate) gc: GcArgs,
     /// `rbuild serve --allow`; `None` is another command, whose user may do as they like.
     pub(crate) serve_allow: Option<Vec<Entitlement>>,
 }
@@ -274,6 +277,7 @@ impl Settings {
                     auth_file: environment.auth_file(),
                 },
                 history: file.history.limits(),
+                gc: flags.gc.policy(&file.gc),
             },
         })
     }

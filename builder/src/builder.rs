@@ -6,13 +6,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cache::{Builds, CheckReport, PruneOptions, Pruned, Store, StoreError, Usage};
+use cache::{Builds, CheckReport, Item, PruneOptions, Pruned, Store, StoreError, Usage};
 use frontend::Platform;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking;
 use crate::build::{self, BuildError};
+use crate::check;
 use crate::config::BuilderConfig;
 use crate::error::ErrorKind;
 use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions};
@@ -115,6 +116,7 @@ impl Builder {
     /// [`OpenError`] when the store is not ours to use or was written by a newer rbuild.
     pub fn open(config: BuilderConfig) -> Result<Self, OpenError> {
         let store = Store::open(&config.root)?;
+        store.govern(config.gc);
         let registry = Registry::open(config.registries.clone())?;
         let sources = Sources::new(store.clone(), registry);
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -181,7 +183,19 @@ impl Builder {
             }
         };
         let (result, ()) = tokio::join!(build, drain);
+        self.settle().await;
         result
+    }
+
+    /// Brings the store within its policy. The build is done: that its store is too large is nothing
+    /// that it should fail for.
+    async fn settle(&self) {
+        let store = self.inner.store.clone();
+        let settled = blocking::run(move || store.settle()).await;
+        if let Err(error) = settled {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "the store could not be made smaller");
+        }
     }
 
     async fn build_spooled(
@@ -459,13 +473,25 @@ impl Builder {
         self.inner.store.prune(options)
     }
 
-    /// Looks the whole store over, every byte of its blobs included; with `repair`, what is broken
+    /// Lists everything in the store, largest first. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be read.
+    pub fn items(&self) -> Result<Vec<Item>, StoreError> {
+        self.inner.store.items()
+    }
+
+    /// Looks the whole store over, every byte of its blobs and built layers included; with `repair`, what is broken
     /// is deleted, so that it is made or fetched again. Blocking.
     ///
     /// # Errors
     ///
     /// [`StoreError`] when it cannot be read.
     pub fn check(&self, repair: bool) -> Result<CheckReport, StoreError> {
-        self.inner.store.check(true, repair)
+        let inner = self.leased()?;
+        let mut report = inner.store.check(true, repair)?;
+        check::built_layers(&inner.store, repair, &mut report)?;
+        Ok(report)
     }
 }

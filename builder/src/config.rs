@@ -24,6 +24,8 @@ pub struct BuilderConfig {
     pub registries: RegistryConfig,
     /// How long past builds are remembered.
     pub history: HistoryLimits,
+    /// How much the store may take.
+    pub gc: cache::GcPolicy,
 }
 
 /// How long past builds are remembered: as long as both hold.

@@ -8,6 +8,7 @@
 pub mod blocking;
 mod build;
 mod builder;
+mod check;
 mod config;
 mod context;
 mod doctor;

@@ -307,6 +307,7 @@ impl BlobWriter {
         handle.hold(&no_gc, Held::Blob(digest))?;
         // Replaces a blob of the same name: equal bytes, or damaged ones that this mends.
         fs::rename(&unnamed.path, &path).at("write", &path)?;
+        handle.budget().add(size);
         unnamed.path = PathBuf::new();
         Ok(Blob { digest, size })
     }

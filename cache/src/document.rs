@@ -73,6 +73,12 @@ impl<T> Loaded<T> {
     }
 }
 
+/// Returns whether the document at `path` is there and has its checksum; its fields are not read.
+pub(crate) fn is_whole(kind: Kind, path: &Path) -> Result<bool> {
+    let Some(bytes) = found(std::fs::read(path)).at("read", path)? else { return Ok(false) };
+    Ok(body(kind, &bytes).is_ok())
+}
+
 /// Reads the document at `path`.
 pub(crate) fn load<T: DeserializeOwned>(kind: Kind, path: &Path) -> Result<Loaded<T>> {
     let Some(file) = found(File::open(path)).at("open", path)? else { return Ok(Loaded::Absent) };
@@ -82,25 +88,24 @@ pub(crate) fn load<T: DeserializeOwned>(kind: Kind, path: &Path) -> Result<Loade
 }
 
 fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Loaded<T> {
-    if bytes.len() as u64 > MAX_DOCUMENT {
-        return Loaded::Damaged("it is too large");
+    match body(kind, bytes).map(serde_json::from_slice) {
+        Ok(Ok(value)) => Loaded::Whole(value),
+        Ok(Err(_)) => Loaded::Damaged("its fields are of another format"),
+        Err(fault) => Loaded::Damaged(fault),
     }
-    let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
-        return Loaded::Damaged("it has no first line");
-    };
+}
+
+/// Returns what stands under the first line, if it is what that line promises.
+fn body(kind: Kind, bytes: &[u8]) -> Result<&[u8], &'static str> {
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err("it is too large");
+    }
+    let end = bytes.iter().position(|&byte| byte == b'\n').ok_or("it has no first line")?;
     let (line, body) = (&bytes[..end], &bytes[end + 1..]);
     let digest = line.strip_prefix(kind.header().as_bytes());
     let digest = digest.and_then(|text| Digest::parse(str::from_utf8(text).ok()?).ok());
-    let Some(digest) = digest else {
-        return Loaded::Damaged("its first line is of another format");
-    };
-    if Digest::of(body) != digest {
-        return Loaded::Damaged("its checksum differs");
-    }
-    match serde_json::from_slice(body) {
-        Ok(value) => Loaded::Whole(value),
-        Err(_) => Loaded::Damaged("its fields are of another format"),
-    }
+    let digest = digest.ok_or("its first line is of another format")?;
+    if Digest::of(body) == digest { Ok(body) } else { Err("its checksum differs") }
 }
 
 fn encode<T: Serialize>(kind: Kind, value: &T) -> io::Result<Vec<u8>> {

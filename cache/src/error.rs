@@ -37,6 +37,19 @@ pub enum StoreError {
         /// The id asked for.
         id: SnapshotId,
     },
+    /// The disk has no room for what is about to be written, even after gc.
+    #[error(
+        "there is no room in the store at `{}`: {need} bytes are needed and {free} are free; \
+         `rbuild prune --all` removes what is cached", root.display()
+    )]
+    NoRoom {
+        /// The store.
+        root: PathBuf,
+        /// Bytes needed.
+        need: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// A document is larger than the caller wants to hold in memory.
     #[error("`{}` has {size} bytes, more than the limit of {limit}", path.display())]
     TooLarge {
@@ -54,7 +67,7 @@ impl StoreError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { .. } | Self::NoSnapshot { .. } => ErrorKind::Host,
+            Self::Io { .. } | Self::NoSnapshot { .. } | Self::NoRoom { .. } => ErrorKind::Host,
             Self::TooLarge { .. } => ErrorKind::Remote,
         }
     }

@@ -16,6 +16,7 @@ use crate::digest::{DiffId, Digest};
 use crate::document::{self, Durability, Kind};
 use crate::error::{AtPath, Result, StoreError, found};
 use crate::key::{CacheKey, Component};
+use crate::layer;
 use crate::layout::make_dir;
 use crate::lease::{Handle, Held};
 use crate::snapshot::{SnapshotId, Snapshots};
@@ -90,6 +91,7 @@ impl Index {
             tracing::warn!(%key, snapshot = %record.snapshot, "a record's snapshot is gone: a miss");
             return Ok(None);
         }
+        layer::mend(&self.handle, record.diff_id, &record.snapshot, record.size)?;
         note_use(&path);
         Ok(Some(record))
     }

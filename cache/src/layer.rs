@@ -105,11 +105,29 @@ impl Layers {
         change(&mut after);
         after.diff_id = *diff_id;
         self.handle.hold(&no_gc, Held::Layer(*diff_id))?;
+        if before.as_ref().is_none_or(|before| before.snapshot.is_none())
+            && after.snapshot.is_some()
+        {
+            self.handle.budget().add(after.tar_size.unwrap_or_default());
+        }
         if before.as_ref() != Some(&after) {
             let session = &self.handle.session;
             document::replace(session, Kind::Layer, &path, &after, Durability::Later)?;
         }
         Ok(after)
+    }
+
+    /// Lists all that is known, in no order that means anything; holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io); damaged records are warnings and left out.
+    pub fn list(&self) -> Result<Vec<LayerRecord>> {
+        let mut layers = Vec::new();
+        for path in self.paths()? {
+            layers.extend(load(&path)?);
+        }
+        Ok(layers)
     }
 
     /// Removes what is known of a layer; false when nothing was.
@@ -133,6 +151,30 @@ impl Layers {
     pub(crate) fn path(&self, diff_id: &DiffId) -> PathBuf {
         self.handle.layout.layers().join(diff_id.0.hex())
     }
+}
+
+/// Makes what is known of a layer again where it is lost or damaged: a hit promises the layer.
+///
+/// Only the checksum is looked at, since every hit pays for this.
+pub(crate) fn mend(
+    handle: &Handle,
+    diff_id: DiffId,
+    snapshot: &SnapshotId,
+    tar_size: u64,
+) -> Result<()> {
+    let path = handle.layout.layers().join(diff_id.0.hex());
+    if document::is_whole(Kind::Layer, &path)? {
+        return Ok(());
+    }
+    tracing::warn!(%diff_id, "what was known of a layer is lost, and was made again");
+    let lock = handle.layout.layers().join(".lock");
+    let _alone = FileLock::exclusive(&lock).at("lock", &lock)?;
+    let layer = LayerRecord {
+        snapshot: Some(snapshot.clone()),
+        tar_size: Some(tar_size),
+        ..LayerRecord::unknown(diff_id)
+    };
+    document::replace(&handle.session, Kind::Layer, &path, &layer, Durability::Later)
 }
 
 /// Reads the layer at `path` if it is whole and is the one its name promises.

@@ -24,6 +24,7 @@
 //!   trails/                    what the last builds looked up, to explain the next miss
 //!   evicted                    which cache records gc took, and when
 //!   builds/<time>-<id>/        the history of builds
+//!   used                       bytes that the store takes, about
 //!   tmp/<session>/             everything in the making; its directory is locked while its
 //!                              process lives, and what is unlocked is garbage
 //!     lease-<n>                names that a running build relies on: roots for gc
@@ -176,6 +177,10 @@ impl Layout {
 
     pub(crate) fn evicted(&self) -> PathBuf {
         self.root.join("evicted")
+    }
+
+    pub(crate) fn used(&self) -> PathBuf {
+        self.root.join("used")
     }
 
     pub(crate) fn builds(&self) -> PathBuf {

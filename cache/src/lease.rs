@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::{DiffId, Digest};
 use crate::error::{AtPath, Result, found};
+use crate::gc::Budget;
 use crate::layout::Layout;
 use crate::lock::FileLock;
 use crate::session::Session;
@@ -88,27 +89,36 @@ pub(crate) struct Handle {
     pub(crate) layout: Layout,
     /// Snapshots of this process that may not be on the disk yet.
     unsealed: Arc<Mutex<HashSet<SnapshotId>>>,
+    budget: Arc<Budget>,
 }
 
 impl Handle {
     pub(crate) fn new(layout: Layout, session: Arc<Session>) -> Result<Self> {
-        Self::with(layout, session, Arc::default())
+        Self::with(layout, session, Arc::default(), Arc::default())
     }
 
     /// Returns a handle of the same session with a lease of its own.
     pub(crate) fn lease(&self) -> Result<Self> {
-        Self::with(self.layout.clone(), Arc::clone(&self.session), Arc::clone(&self.unsealed))
+        let unsealed = Arc::clone(&self.unsealed);
+        let budget = Arc::clone(&self.budget);
+        Self::with(self.layout.clone(), Arc::clone(&self.session), unsealed, budget)
     }
 
     fn with(
         layout: Layout,
         session: Arc<Session>,
         unsealed: Arc<Mutex<HashSet<SnapshotId>>>,
+        budget: Arc<Budget>,
     ) -> Result<Self> {
         let path = session.fresh(LEASE);
         let file = File::create_new(&path).at("create", &path)?;
         let lease = Lease { path, names: Mutex::new((file, HashSet::new())) };
-        Ok(Self { lease, session, layout, unsealed })
+        Ok(Self { lease, session, layout, unsealed, budget })
+    }
+
+    /// Returns what is known of the room in the store.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// Keeps gc out until the result is dropped; waits for one that is deciding.

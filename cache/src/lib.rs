@@ -43,7 +43,7 @@ pub use descriptor::Descriptor;
 pub use digest::{ChainId, DiffId, Digest, DigestError, HashingReader, HashingWriter, chain_id};
 pub use error::{ErrorKind, StoreError};
 pub use flight::Flight;
-pub use gc::{PruneOptions, Pruned, Sum, Usage};
+pub use gc::{Amount, GcPolicy, Item, ItemKind, PruneOptions, Pruned, Sum, Usage};
 pub use image::{FindError, ImageRecord, Images};
 pub use index::{Index, Record};
 pub use key::{CacheKey, Component, KeyHasher};

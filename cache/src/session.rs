@@ -67,6 +67,11 @@ impl Session {
         Ok(moved.is_some())
     }
 
+    /// Waits until what was discarded is gone.
+    pub(crate) fn finish_removals(&self) {
+        self.reaper.finish();
+    }
+
     /// Brings everything written to the store's file system to the disk.
     pub(crate) fn flush(&self) -> io::Result<()> {
         Ok(syncfs(&self.root)?)

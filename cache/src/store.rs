@@ -11,7 +11,7 @@ use crate::content::Content;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::flight::{self, Flight};
-use crate::gc::{self, PruneOptions, Pruned, Usage};
+use crate::gc::{self, GcPolicy, Item, PruneOptions, Pruned, Usage};
 use crate::image::Images;
 use crate::index::Index;
 use crate::key::CacheKey;
@@ -233,6 +233,40 @@ impl Store {
         let keep_bytes = Some(keep_bytes);
         let options = PruneOptions { all: true, keep_bytes, ..PruneOptions::default() };
         gc::prune(self, &options)
+    }
+
+    /// Sets how much the store may take, for all handles of this process; the first call holds.
+    pub fn govern(&self, policy: GcPolicy) {
+        self.handle().budget().govern(policy);
+    }
+
+    /// Makes sure that `need` bytes may be written: where the policy leaves no room for them, what
+    /// is worth least goes first. Without a policy there always is room.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoRoom`](crate::StoreError::NoRoom) when the disk does not hold them even so.
+    pub fn make_room(&self, need: u64) -> Result<()> {
+        gc::make_room(self, need)
+    }
+
+    /// Tells other processes what this one added to the store, and brings it within its policy.
+    /// Call it at the end of work; it costs nothing where nothing was added.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn settle(&self) -> Result<Pruned> {
+        gc::settle(self)
+    }
+
+    /// Lists everything in the store, largest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn items(&self) -> Result<Vec<Item>> {
+        gc::items(self)
     }
 
     /// Looks for damage; with `read_data` every blob is read and hashed, with `repair` what is

@@ -20,7 +20,9 @@ use super::ssh::SshArg;
 use crate::address::Address;
 use crate::config::NetworkMode;
 use crate::fault::EXIT_CODES;
+use crate::limits::bytes;
 use crate::progress::Mode;
+use crate::upkeep::{GcArgs, ItemFilter};
 
 /// Builds container images from Dockerfiles, without a daemon, as a service, or as its client
 #[derive(Debug, Parser)]
@@ -223,6 +225,8 @@ pub(crate) struct BuildArgs {
     /// Write digests and names of the result to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) gc: GcArgs,
 }
 
 /// Answer Docker clients and `rbuild --host`
@@ -260,6 +264,8 @@ pub(crate) struct ServeArgs {
     /// more]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) gc: GcArgs,
 }
 
 /// How lists are printed.
@@ -445,6 +451,13 @@ pub(crate) struct RunArgs {
 /// Show what the store holds, in bytes on disk
 #[derive(Debug, Args)]
 pub(crate) struct UsageArgs {
+    /// Everything one by one, largest first
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// With --verbose, only type=step|image|mount|build|note|layer|blob|metadata, id=PREFIX,
+    /// until=24h (not used since), reclaimable=true|false (repeatable: all must hold)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = ItemFilter::parse, requires = "verbose")]
+    pub(crate) filter: Vec<ItemFilter>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ListFormat,
@@ -453,9 +466,16 @@ pub(crate) struct UsageArgs {
 /// Delete what no image needs
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// The cache of past builds too
+    /// Also cache mounts, fetched sources, past builds, and the cache of tagged images
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Only what was not used for a time, until=24h, or one kind of thing,
+    /// type=step|image|mount|build|note (repeatable: all must hold)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = ItemFilter::parse)]
+    pub(crate) filter: Vec<ItemFilter>,
+    /// Stop once the store takes no more than this, what is worth least going first
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) keep_storage: Option<u64>,
     /// Only say what would go
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -35,6 +35,7 @@ use tracing_subscriber::EnvFilter;
 use crate::client::Client;
 use crate::config::{Environment, Flags, Settings};
 use crate::fault::{self, Fault};
+use crate::upkeep::GcArgs;
 use args::{Cli, Command, StoreCommand};
 use engine::Engine;
 
@@ -121,6 +122,11 @@ fn flags(cli: &Cli) -> Flags {
         ca_certs,
         network,
         jobs,
+        gc: match &cli.command {
+            Command::Build(args) => args.gc,
+            Command::Serve(args) => args.gc,
+            _ => GcArgs::default(),
+        },
         serve_allow: match &cli.command {
             Command::Serve(args) => Some(args.allow.clone()),
             _ => None,

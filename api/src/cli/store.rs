@@ -3,36 +3,78 @@
 use std::process::ExitCode;
 
 use builder::{ErrorKind, blocking};
-use cache::{PruneOptions, StoreError, Sum, Usage};
+use cache::{Item, ItemKind, PruneOptions, StoreError, Sum, Usage};
 use serde_json::json;
 
 use super::args::{CheckArgs, ListFormat, PruneArgs, UsageArgs};
 use super::{open_local, print};
 use crate::config::Settings;
 use crate::fault::{Fault, exit_code};
-use crate::format::{printable, size, table};
+use crate::format::{ago, ellipsis, now, printable, size, table};
+use crate::upkeep::ItemFilter;
+
+/// Characters of a title in a list.
+const TITLE_WIDTH: usize = 60;
 
 /// `rbuild du`.
 pub(super) async fn usage(args: UsageArgs, settings: Settings) -> Result<(), Fault> {
     let root = settings.builder.root.clone();
     let builder = open_local(settings, "du").await?;
+    if args.verbose {
+        return blocking::run(move || {
+            let items = builder.items().map_err(|error| store_fault(&error))?;
+            print(&listing(&items, &args))
+        })
+        .await;
+    }
     let usage = blocking::run(move || builder.usage().map_err(|error| store_fault(&error))).await?;
     if args.format == ListFormat::Json {
         return print(&(usage_json(&usage).to_string() + "\n"));
     }
     let row = |what: &str, sum: Sum| [what.to_owned(), sum.count.to_string(), size(sum.bytes)];
+    let alone = |what: &str, bytes| [what.to_owned(), String::new(), size(bytes)];
     let rows = [
         row("pulled layers, manifests, configs", usage.blobs),
         row("unpacked and built layers", usage.snapshots),
-        row("cache mounts", usage.cache_mounts),
-        ["everything".to_owned(), String::new(), size(usage.bytes)],
-        ["of it prune --all frees".to_owned(), String::new(), size(usage.reclaimable)],
+        row("cache mounts and fetched sources", usage.cache_mounts),
+        row("past builds", usage.builds),
+        alone("cache records, tags, directories", usage.metadata),
+        alone("everything", usage.bytes),
+        alone("of it prune --all frees", usage.reclaimable),
     ];
     let (images, records) = (usage.images, usage.records);
     let store = root.display();
     print(&table(["CONTENT", "COUNT", "SIZE"], &rows))?;
     print(&format!("\n{images} image names and {records} cache records in {store}\n"))
 }
+
+/// Lists what passes the filters.
+fn listing(items: &[Item], args: &UsageArgs) -> String {
+    let now = now();
+    let seconds = u64::try_from(now).unwrap_or_default();
+    let wanted = |item: &&Item| args.filter.iter().all(|filter| filter.admits(item, seconds));
+    let items = items.iter().filter(wanted);
+    if args.format == ListFormat::Json {
+        return items.map(|item| json!(item).to_string() + "\n").collect();
+    }
+    let rows: Vec<[String; 6]> = items
+        .map(|item| {
+            let used = item.last_used.and_then(|used| i64::try_from(used).ok());
+            [
+                ellipsis(&item.id, ID_WIDTH),
+                json!(item.kind).as_str().unwrap_or_default().to_owned(),
+                size(item.bytes),
+                used.map(|used| ago(used, now)).unwrap_or_default(),
+                if item.is_reclaimable { "yes" } else { "no" }.to_owned(),
+                ellipsis(&printable(&item.title), TITLE_WIDTH),
+            ]
+        })
+        .collect();
+    table(["ID", "TYPE", "SIZE", "LAST USED", "RECLAIMABLE", "WHAT"], &rows)
+}
+
+/// Characters of an id in a list.
+const ID_WIDTH: usize = 20;
 
 fn usage_json(usage: &Usage) -> serde_json::Value {
     let sum = |sum: Sum| json!({ "count": sum.count, "bytes": sum.bytes });
@@ -43,6 +85,8 @@ fn usage_json(usage: &Usage) -> serde_json::Value {
         "blobs": sum(usage.blobs),
         "snapshots": sum(usage.snapshots),
         "cache_mounts": sum(usage.cache_mounts),
+        "builds": sum(usage.builds),
+        "metadata": usage.metadata,
         "bytes": usage.bytes,
         "reclaimable": usage.reclaimable,
     })
@@ -54,12 +98,35 @@ pub(super) fn store_fault(error: &StoreError) -> Fault {
 
 /// `rbuild prune`.
 pub(super) async fn prune(args: PruneArgs, settings: Settings) -> Result<(), Fault> {
+    let options = prune_options(&args)?;
     let builder = open_local(settings, "prune").await?;
-    let options = PruneOptions { all: args.all, dry_run: args.dry_run, ..PruneOptions::default() };
     let pruned =
         blocking::run(move || builder.prune(&options).map_err(|error| store_fault(&error))).await?;
     let verb = if args.dry_run { "Would delete" } else { "Deleted" };
     print(&format!("{verb} {} items, {}\n", pruned.items, size(pruned.bytes)))
+}
+
+fn prune_options(args: &PruneArgs) -> Result<PruneOptions, Fault> {
+    let mut options = PruneOptions {
+        all: args.all,
+        keep_bytes: args.keep_storage,
+        dry_run: args.dry_run,
+        ..PruneOptions::default()
+    };
+    for filter in &args.filter {
+        match filter {
+            ItemFilter::Unused(age) => options.older_than = Some(*age),
+            ItemFilter::Kind(ItemKind::Layer | ItemKind::Blob | ItemKind::Metadata) => {
+                let what = "layers, blobs and metadata go with what they belong to";
+                return Err(Fault::user(what).with_help("name step, image, mount, build or note"));
+            }
+            ItemFilter::Kind(kind) => options.only = Some(*kind),
+            ItemFilter::Id(_) | ItemFilter::Reclaimable(_) => {
+                return Err(Fault::user("prune filters by until= and type= only"));
+            }
+        }
+    }
+    Ok(options)
 }
 
 /// `rbuild store check`.

@@ -34,6 +34,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         allow: Entitlements::default(),
         registries: RegistryConfig::default(),
         history: builder::HistoryLimits::default(),
+        gc: cache::GcPolicy::default(),
     };
     let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();
     let router =

@@ -16,4 +16,5 @@ mod secrets;
 mod served;
 mod solve;
 mod ssh;
+mod store;
 mod support;

@@ -44,8 +44,10 @@ pub(super) fn lowers_of(store: &Store, root: &Root) -> Result<Vec<PathBuf>, OpEr
         .map_or_else(|| Ok(Vec::new()), |id| store.snapshots().lowers(id).map_err(OpError::store))
 }
 
-/// Begins a snapshot on top of the first input.
+/// Begins a snapshot on top of the first input. Nobody knows what a step will write: there is room
+/// as long as the store keeps to its policy.
 pub(super) fn prepare(store: &Store, inputs: &[Root]) -> Result<ActiveSnapshot, OpError> {
+    store.make_room(0).map_err(OpError::store)?;
     let parent = inputs.first().and_then(Root::snapshot);
     store.snapshots().prepare(parent).map_err(OpError::store)
 }

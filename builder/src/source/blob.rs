@@ -115,6 +115,9 @@ impl Sources {
         if blocking::run(move || store.content().contains(&digest)).await {
             return Ok(());
         }
+        let (store, size) = (self.store.clone(), wanted.size);
+        let room = blocking::run(move || store.make_room(size)).await;
+        room.map_err(SourceError::store("make room for a layer"))?;
         let mut failed = SourceError::NoRegistry { digest: wanted.digest };
         for repository in repositories {
             for route in self.registry.routes(repository)? {

@@ -34,6 +34,7 @@ fn open(root: &Path) -> Builder {
         parallel_steps: NonZeroUsize::MIN,
         limits: builder::Limits::default(),
         allow: builder::Entitlements::default(),
+        gc: cache::GcPolicy::default(),
         history: builder::HistoryLimits::default(),
         registries: RegistryConfig::default(),
     })

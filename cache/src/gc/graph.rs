@@ -94,6 +94,11 @@ impl Graph {
         freed
     }
 
+    /// Takes a thing out, as if it were not in the store.
+    pub(super) fn forget(&mut self, node: &Node) {
+        self.things.remove(node);
+    }
+
     /// Returns what is in the store and nothing names.
     pub(super) fn garbage(&self) -> Vec<Node> {
         self.things.keys().filter(|node| !self.is_retained(node)).cloned().collect()

@@ -9,7 +9,9 @@
 //! comes after, in the background. The clock decides only what goes first, never what may go.
 
 mod graph;
+mod items;
 mod order;
+mod policy;
 mod survey;
 
 use std::fs;
@@ -23,15 +25,23 @@ use crate::digest::Digest;
 use crate::error::{AtPath, Result, found};
 use crate::store::Store;
 
+pub(crate) use self::items::items;
+pub use self::items::{Item, ItemKind};
+pub use self::policy::{Amount, GcPolicy};
+pub(crate) use self::policy::{Budget, make_room, settle};
+
 /// What [`Store::prune`] may remove besides garbage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneOptions {
-    /// Also cache mounts and, without `keep_bytes`, records of tagged images.
+    /// Also cache mounts, past builds and notes and, without `keep_bytes`, records of tagged images.
     pub all: bool,
     /// Stop once the store takes no more than this, in bytes.
     pub keep_bytes: Option<u64>,
     /// Leave what was used more recently than this ago.
     pub older_than: Option<Duration>,
+    /// Only things of this kind, besides what nothing names; asking for a kind is asking for all of
+    /// it.
+    pub only: Option<ItemKind>,
     /// Only say what would go.
     pub dry_run: bool,
 }
@@ -67,9 +77,13 @@ pub struct Usage {
     pub blobs: Sum,
     /// Unpacked layers.
     pub snapshots: Sum,
-    /// Cache mounts that no step uses at the moment.
+    /// Cache mounts.
     pub cache_mounts: Sum,
-    /// Bytes of everything.
+    /// Records of past builds.
+    pub builds: Sum,
+    /// Cache records, tags and all else that is small.
+    pub metadata: u64,
+    /// Bytes of everything, as du(1) counts them.
     pub bytes: u64,
     /// Bytes that a prune of all would free now.
     pub reclaimable: u64,
@@ -87,13 +101,22 @@ struct Plan {
 pub(crate) fn prune(store: &Store, options: &PruneOptions) -> Result<Pruned> {
     survey::measure(store)?;
     let alone = store.handle().alone()?;
-    let plan = plan(Survey::take(store, &alone)?, options, SystemTime::now());
+    let survey = Survey::take(store, &alone)?;
+    let before = total(&survey);
+    let plan = plan(survey, options, SystemTime::now());
     let items = plan.files.len() + plan.trees.len() + plan.nodes.len();
     let pruned = Pruned { items, bytes: plan.bytes };
     if !options.dry_run {
         carry_out(store, &plan)?;
+        policy::note_used(store, before - plan.bytes)?;
     }
     Ok(pruned)
+}
+
+/// Returns the bytes of everything.
+fn total(survey: &Survey) -> u64 {
+    let candidates: u64 = survey.candidates.iter().map(|candidate| candidate.bytes).sum();
+    survey.graph.total() + candidates + survey.rest
 }
 
 pub(crate) fn usage(store: &Store) -> Result<Usage> {
@@ -105,23 +128,34 @@ pub(crate) fn usage(store: &Store) -> Result<Usage> {
         let sum = match node {
             Node::Blob(_) => &mut usage.blobs,
             Node::Snapshot(_) => &mut usage.snapshots,
-            Node::Layer(_) => continue,
+            Node::Layer(_) => {
+                usage.metadata += survey.graph.bytes(node);
+                continue;
+            }
         };
         sum.count += 1;
         sum.bytes += survey.graph.bytes(node);
     }
     for candidate in &survey.candidates {
-        match candidate.kind {
-            CandidateKind::Record | CandidateKind::RecordOfImage => usage.records += 1,
-            CandidateKind::Untagged => usage.untagged_images += 1,
-            CandidateKind::CacheMount => {
-                usage.cache_mounts.count += 1;
-                usage.cache_mounts.bytes += candidate.bytes;
+        let sum = match candidate.kind {
+            CandidateKind::CacheMount => &mut usage.cache_mounts,
+            CandidateKind::Build => &mut usage.builds,
+            kind => {
+                match kind {
+                    CandidateKind::Record | CandidateKind::RecordOfImage => usage.records += 1,
+                    CandidateKind::Untagged => usage.untagged_images += 1,
+                    _ => {}
+                }
+                usage.metadata += candidate.bytes;
+                continue;
             }
-            CandidateKind::DeadRecord => {}
-        }
+        };
+        sum.count += 1;
+        sum.bytes += candidate.bytes;
     }
-    usage.bytes = usage.blobs.bytes + usage.snapshots.bytes + usage.cache_mounts.bytes;
+    usage.metadata += survey.rest;
+    usage.bytes = total(&survey);
+    policy::note_used(store, usage.bytes)?;
     let all = PruneOptions { all: true, ..PruneOptions::default() };
     usage.reclaimable = plan(survey, &all, SystemTime::now()).bytes;
     Ok(usage)
@@ -129,15 +163,14 @@ pub(crate) fn usage(store: &Store) -> Result<Usage> {
 
 /// Decides what goes: garbage, dead records, then candidates until the store is small enough.
 fn plan(survey: Survey, options: &PruneOptions, now: SystemTime) -> Plan {
+    let total = total(&survey);
     let Survey { mut graph, candidates, .. } = survey;
     let mut plan = Plan::default();
-    let mounts: u64 = candidates.iter().map(|candidate| candidate.bytes).sum();
-    let total = graph.total() + mounts;
     for node in graph.garbage() {
         plan.bytes += graph.bytes(&node);
         plan.nodes.push(node);
     }
-    for candidate in order::leaves_first(&graph, candidates) {
+    for candidate in order::cheapest_first(&graph, candidates, now) {
         let is_dead = candidate.kind == CandidateKind::DeadRecord;
         let is_small = options.keep_bytes.is_some_and(|keep| total - plan.bytes <= keep);
         if !is_dead && (is_small || !may_go(&candidate, options, now)) {
@@ -148,7 +181,7 @@ fn plan(survey: Survey, options: &PruneOptions, now: SystemTime) -> Plan {
         plan.bytes += freed.iter().map(|node| graph.bytes(node)).sum::<u64>();
         plan.nodes.extend(freed);
         match candidate.kind {
-            CandidateKind::CacheMount => plan.trees.push(candidate.path),
+            CandidateKind::CacheMount | CandidateKind::Build => plan.trees.push(candidate.path),
             _ => plan.files.push(candidate.path),
         }
     }
@@ -159,13 +192,16 @@ fn may_go(candidate: &Candidate, options: &PruneOptions, now: SystemTime) -> boo
     // A use in the future is a clock that was set back: as good as now.
     let age = now.duration_since(candidate.last_used).unwrap_or_default();
     let is_old = options.older_than.is_none_or(|older_than| age >= older_than);
+    if let Some(only) = options.only {
+        return is_old && !candidate.is_held && candidate.kind.item() == only;
+    }
     let is_meant = match candidate.kind {
         CandidateKind::Record | CandidateKind::Untagged | CandidateKind::DeadRecord => true,
-        CandidateKind::CacheMount => options.all,
+        CandidateKind::CacheMount | CandidateKind::Build | CandidateKind::Note => options.all,
         // Its files stay in any case: with a budget in mind, removing it would help nobody.
         CandidateKind::RecordOfImage => options.all && options.keep_bytes.is_none(),
     };
-    is_old && is_meant
+    is_old && is_meant && !candidate.is_held
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {

@@ -1,11 +1,14 @@
 //! Reads the whole store: what there is, what must stay, and what may be asked to go.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::graph::{Graph, Node};
+use crate::build_record;
 use crate::cache_mount;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{AtPath, Result, found};
@@ -13,7 +16,7 @@ use crate::image;
 use crate::index;
 use crate::layer::{self, LayerRecord};
 use crate::lease::{Alone, Held, held_by_all};
-use crate::measure::{disk_bytes, snapshot_bytes};
+use crate::measure::{BLOCK, disk_bytes, disk_bytes_around, own_bytes, snapshot_bytes};
 use crate::reach::Reach;
 use crate::snapshot::SnapshotId;
 use crate::store::Store;
@@ -24,6 +27,8 @@ pub(super) struct Survey {
     pub(super) graph: Graph,
     pub(super) candidates: Vec<Candidate>,
     pub(super) tagged_images: usize,
+    /// Bytes of what is neither in the graph nor a candidate: directories, tags, locks, the making.
+    pub(super) rest: u64,
 }
 
 /// Something that keeps other things, and that prune may remove.
@@ -35,7 +40,17 @@ pub(super) struct Candidate {
     pub(super) last_used: SystemTime,
     /// Its own bytes, without those of what it names.
     pub(super) bytes: u64,
+    /// Milliseconds that it takes to make it again, about.
+    pub(super) cost_ms: u64,
+    /// In use now, so it stays.
+    pub(super) is_held: bool,
+    /// For people: a step, a mount's id.
+    pub(super) title: String,
 }
+
+/// What making one of these again costs, in milliseconds: nobody has measured it. A mount and an
+/// image are fetched again over a network.
+const FETCH_MS: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CandidateKind {
@@ -47,6 +62,10 @@ pub(super) enum CandidateKind {
     DeadRecord,
     Untagged,
     CacheMount,
+    /// The record of a past build.
+    Build,
+    /// What explains the next miss.
+    Note,
 }
 
 /// Measures what was not measured yet, which may take long, while builds go on.
@@ -70,13 +89,15 @@ impl Survey {
             graph.retain(&held_nodes(store, held)?);
         }
         let mut candidates = cache_mounts(store)?;
+        candidates.extend(past_builds(store)?);
+        candidates.extend(notes(store)?);
         let tagged_images = add_images(store, &mut graph, &mut candidates)?;
         // After the images, so that a record knows whether it belongs to one.
         candidates.extend(records(store, &graph)?);
         for candidate in &candidates {
             graph.retain(&candidate.names);
         }
-        Ok(Self { graph, candidates, tagged_images })
+        Ok(Self { graph, candidates, tagged_images, rest: rest(store)? })
     }
 }
 
@@ -86,7 +107,7 @@ fn add_blobs(store: &Store, graph: &mut Graph) -> Result<()> {
         let path = dir.join(&name);
         let data = found(fs::symlink_metadata(&path)).at("read", &path)?;
         if let (Ok(digest), Some(data)) = (Digest::parse_hex(&name), data) {
-            graph.add(Node::Blob(digest), data.len(), Vec::new());
+            graph.add(Node::Blob(digest), data.blocks() * BLOCK, Vec::new());
         }
     }
     Ok(())
@@ -110,7 +131,7 @@ fn add_layers(store: &Store, graph: &mut Graph) -> Result<()> {
         let LayerRecord { diff_id, snapshot, blobs, .. } = layer;
         let blobs = blobs.into_iter().map(|blob| Node::Blob(blob.digest));
         let names = snapshot.into_iter().map(Node::Snapshot).chain(blobs).collect();
-        graph.add(Node::Layer(diff_id), 0, names);
+        graph.add(Node::Layer(diff_id), own_bytes(&path), names);
     }
     Ok(())
 }
@@ -163,7 +184,11 @@ fn add_images(store: &Store, graph: &mut Graph, candidates: &mut Vec<Candidate>)
             path,
             names,
             last_used,
+            // Its file is counted with those of the tags.
             bytes: 0,
+            cost_ms: FETCH_MS,
+            is_held: false,
+            title: image.config.to_string(),
         });
     }
     Ok(tagged)
@@ -173,8 +198,11 @@ fn records(store: &Store, graph: &Graph) -> Result<Vec<Candidate>> {
     let mut records = Vec::new();
     for path in store.index().paths()? {
         let last_used = last_used(&path);
+        let mut cost_ms = 0;
+        let mut title = String::new();
         let (kind, names) = match index::load(&path)? {
             Some(record) => {
+                (cost_ms, title) = (record.duration_ms, record.step);
                 let snapshot = Node::Snapshot(record.snapshot);
                 let kind = match (graph.contains(&snapshot), graph.is_retained(&snapshot)) {
                     (false, _) => CandidateKind::DeadRecord,
@@ -185,18 +213,21 @@ fn records(store: &Store, graph: &Graph) -> Result<Vec<Candidate>> {
             }
             None => (CandidateKind::DeadRecord, Vec::new()),
         };
-        records.push(Candidate { kind, path, names, last_used, bytes: 0 });
+        let bytes = own_bytes(&path);
+        let is_held = false;
+        let record = Candidate { kind, path, names, last_used, bytes, cost_ms, is_held, title };
+        records.push(record);
     }
     Ok(records)
 }
 
-/// Returns the cache mounts that no step uses.
+/// Returns the cache mounts; those that a step uses are held.
 fn cache_mounts(store: &Store) -> Result<Vec<Candidate>> {
     let root = store.handle().layout.cache_mounts();
     let mut mounts = Vec::new();
     for name in names(&root)? {
         let path = root.join(name);
-        if !path.is_dir() || cache_mount::is_used(&path).at("read", &path)? {
+        if !path.is_dir() {
             continue;
         }
         mounts.push(Candidate {
@@ -204,10 +235,70 @@ fn cache_mounts(store: &Store) -> Result<Vec<Candidate>> {
             names: Vec::new(),
             last_used: last_used(&path.join("0.lock")),
             bytes: disk_bytes(&path),
+            cost_ms: FETCH_MS,
+            is_held: cache_mount::is_used(&path).at("read", &path)?,
+            title: fs::read_to_string(path.join("id")).unwrap_or_default(),
             path,
         });
     }
     Ok(mounts)
+}
+
+/// Returns the records of past builds; those that run are held.
+fn past_builds(store: &Store) -> Result<Vec<Candidate>> {
+    let mut builds = Vec::new();
+    for path in store.builds().dirs()? {
+        builds.push(Candidate {
+            kind: CandidateKind::Build,
+            names: Vec::new(),
+            last_used: last_used(&path.join("events")),
+            bytes: disk_bytes(&path),
+            // They cannot be had again, so they outlast what can.
+            cost_ms: FETCH_MS,
+            is_held: build_record::is_running(&path)?,
+            title: build_record::id_of(&path).unwrap_or_default().to_owned(),
+            path,
+        });
+    }
+    Ok(builds)
+}
+
+fn notes(store: &Store) -> Result<Vec<Candidate>> {
+    let root = store.handle().layout.trails();
+    let mut notes = Vec::new();
+    for dir in [root.clone(), root.join("files")] {
+        for path in names(&dir)?.into_iter().map(|name| dir.join(name)) {
+            if path.is_dir() {
+                continue;
+            }
+            notes.push(Candidate {
+                kind: CandidateKind::Note,
+                names: Vec::new(),
+                last_used: last_used(&path),
+                bytes: own_bytes(&path),
+                cost_ms: 1,
+                is_held: false,
+                title: String::new(),
+                path,
+            });
+        }
+    }
+    Ok(notes)
+}
+
+/// Measures all that is counted nowhere else.
+fn rest(store: &Store) -> Result<u64> {
+    let layout = &store.handle().layout;
+    let (blobs, files) = (layout.blobs(), layout.trails().join("files"));
+    let mut closed: HashSet<PathBuf> =
+        [&blobs, &layout.snapshots(), &layout.layers(), &layout.cache_mounts(), &layout.builds()]
+            .into_iter()
+            .cloned()
+            .collect();
+    closed.insert(layout.trails());
+    let index = layout.index();
+    closed.extend(names(&index)?.into_iter().map(|shard| index.join(shard)));
+    Ok(disk_bytes_around(layout.root(), &closed) + own_bytes(&files))
 }
 
 /// Returns when a file was used last; one that nobody can date goes first.

@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-use cache::{Digest, PruneOptions, Sharing, Snapshot, Store};
+use cache::{Digest, ItemKind, PruneOptions, Sharing, Snapshot, Store};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::fixture::{Done, Fixture, commit, diff_id, files, image, ingest, key, names, record};
 
 const ALL: PruneOptions =
-    PruneOptions { all: true, keep_bytes: None, older_than: None, dry_run: false };
+    PruneOptions { all: true, keep_bytes: None, older_than: None, only: None, dry_run: false };
 
 /// A step with its record and its layer, on top of another.
 fn step(store: &Store, parent: Option<&Snapshot>, name: &str) -> Snapshot {
@@ -61,7 +61,9 @@ fn everything_goes_that_nobody_needs() -> Done {
     assert_eq!(pruned.items, 13);
     assert_eq!((records(&fixture), snapshots(&fixture), blobs(&fixture)), (0, 0, 0));
     assert_eq!(fixture.store.images().list()?, []);
-    assert_eq!(fixture.store.usage()?, cache::Usage::default());
+    let usage = fixture.store.usage()?;
+    assert_eq!((usage.bytes, usage.reclaimable), (usage.metadata, 0));
+    assert_eq!((usage.blobs, usage.snapshots, usage.records), Default::default());
     assert_eq!(fixture.store.prune(&ALL)?, cache::Pruned::default(), "nothing is left to do");
     Ok(())
 }
@@ -188,13 +190,131 @@ fn the_longest_unused_go_first_and_only_as_far_as_needed() -> Done {
     };
     assert_eq!(fixture.store.gc(4 << 20)?.items, 0, "it fits");
     assert_eq!(left(&fixture), [true, true, true]);
-    fixture.store.gc((2 << 20) + (100 << 10))?;
+    let bytes = fixture.store.usage()?.bytes;
+    fixture.store.gc(bytes - (100 << 10))?;
     assert_eq!(left(&fixture), [false, true, true]);
     let older_than = Some(Duration::from_secs(90 * 60));
     fixture.store.prune(&PruneOptions { older_than, ..ALL })?;
     assert_eq!(left(&fixture), [false, false, true]);
     fixture.store.gc(0)?;
     assert_eq!(left(&fixture), [false, false, false]);
+    Ok(())
+}
+
+#[test]
+fn what_is_dear_for_its_size_outlasts_what_is_cheap() -> Done {
+    let fixture = Fixture::new();
+    // Name, bytes, milliseconds, hours unused: the first to go first.
+    #[rustfmt::skip]
+    let steps = [
+        ("large and quick",  4 << 20, 10,      1),
+        ("small and quick",  64 << 10, 10,     10),
+        ("large and slow",   4 << 20, 60_000,  10),
+        ("small and slow",   64 << 10, 60_000, 10),
+    ];
+    for (name, bytes, duration_ms, _) in steps {
+        let active = fixture.store.snapshots().prepare(None)?;
+        fs::write(active.upper().join("file"), vec![1; bytes])?;
+        let snapshot = active.commit(None)?;
+        fixture.store.index().put(&cache::Record { duration_ms, ..record(name, &snapshot) })?;
+    }
+    let mut fixture = fixture.reopen();
+    for (name, _, _, hours) in steps {
+        age(&fixture, name, hours);
+    }
+    for gone in 1..=steps.len() {
+        let bytes = fixture.store.usage()?.bytes;
+        fixture.store.gc(bytes - 1)?;
+        // Or the bytes on their way out would count in the next measurement.
+        fixture = fixture.reopen();
+        for (index, (name, ..)) in steps.iter().enumerate() {
+            let hex = key(name).digest().hex();
+            let path = fixture.root().join("index").join(&hex[..2]).join(hex);
+            assert_eq!(path.exists(), index >= gone, "{name} after {gone}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_listing_adds_up_to_what_du_says() -> Done {
+    let fixture = Fixture::new();
+    let base = step(&fixture.store, None, "base");
+    step(&fixture.store, Some(&base), "top");
+    fixture.store.images().put(&image(&fixture.store, Some("app:1"), "top"))?;
+    ingest(&fixture.store, &vec![7; 300_000]);
+    let mount = fixture.store.cache_mount("npm", Sharing::Shared)?.ok_or("nobody has it")?;
+    fs::write(mount.path().join("file"), vec![1; 200_000])?;
+    drop(mount);
+    fixture
+        .store
+        .builds()
+        .begin(&cache::BuildHeader::default())?
+        .append("x".repeat(50_000).as_bytes())?;
+    fixture.store.trails().put(&Digest::of(b"scope"), &cache::Trail::default())?;
+    let fixture = fixture.reopen();
+    // The first measurement is itself written down.
+    fixture.store.usage()?;
+    let usage = fixture.store.usage()?;
+    let items = fixture.store.items()?;
+    assert_eq!(items.iter().map(|item| item.bytes).sum::<u64>(), usage.bytes);
+    let du = std::process::Command::new("du").args(["-s", "-B1"]).arg(fixture.root()).output()?;
+    let said = String::from_utf8(du.stdout)?;
+    let said: u64 = said.split_whitespace().next().ok_or("du says a number")?.parse()?;
+    assert!(usage.bytes.abs_diff(said) * 50 <= said, "{} of {said}", usage.bytes);
+    let of = |kind| items.iter().filter(|item| item.kind == kind).count();
+    let kinds = [ItemKind::Step, ItemKind::Mount, ItemKind::Build, ItemKind::Note, ItemKind::Blob];
+    assert_eq!(kinds.map(of), [2, 1, 1, 1, 4]);
+    Ok(())
+}
+
+#[test]
+fn kinds_are_pruned_alone() -> Done {
+    let fixture = Fixture::new();
+    step(&fixture.store, None, "base");
+    drop(fixture.store.cache_mount("npm", Sharing::Shared)?);
+    drop(fixture.store.builds().begin(&cache::BuildHeader::default())?);
+    let running = fixture.store.builds().begin(&cache::BuildHeader::default())?;
+    let fixture = Fixture { store: fixture.other(), dir: fixture.dir };
+    let only = |kind| PruneOptions { only: Some(kind), ..PruneOptions::default() };
+    assert_eq!(fixture.store.prune(&only(ItemKind::Mount))?.items, 1);
+    assert_eq!(fixture.store.prune(&only(ItemKind::Build))?.items, 1, "one is running");
+    assert_eq!(fixture.store.builds().list()?[0].id, running.id());
+    assert_eq!(records(&fixture), 1);
+    Ok(())
+}
+
+#[test]
+fn room_is_made_before_it_is_needed() -> Done {
+    let fixture = Fixture::new();
+    for name in ["one", "two", "three"] {
+        let active = fixture.store.snapshots().prepare(None)?;
+        fs::write(active.upper().join("file"), vec![1; 1 << 20])?;
+        let snapshot = active.commit(None)?;
+        fixture.store.index().put(&record(name, &snapshot))?;
+    }
+    let fixture = fixture.reopen();
+    let bytes = fixture.store.usage()?.bytes;
+    fixture.store.govern(cache::GcPolicy {
+        max_used: Some(cache::Amount::Bytes(bytes + (1 << 20))),
+        reserved: Some(cache::Amount::Bytes(0)),
+        min_free: Some(cache::Amount::Bytes(0)),
+        keep_duration: Duration::ZERO,
+    });
+    fixture.store.make_room(1 << 19)?;
+    assert_eq!(records(&fixture), 3, "there was room");
+    fixture.store.make_room(2 << 20)?;
+    assert_eq!(records(&fixture), 2, "one had to go, and its bytes are gone");
+    let tree = fixture.root().join("tmp");
+    assert!(!files(&tree).iter().any(|path| path.ends_with("file")), "{:?}", files(&tree));
+    // What was added since is counted without being measured.
+    for byte in [1, 2, 3] {
+        ingest(&fixture.store, &vec![byte; 1 << 20]);
+    }
+    fixture.store.settle()?;
+    assert!(records(&fixture) < 2);
+    let error = fixture.store.make_room(u64::MAX / 4).expect_err("no disk has that");
+    assert!(error.to_string().contains("there is no room in the store"), "{error}");
     Ok(())
 }
 

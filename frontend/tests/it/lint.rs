@@ -74,8 +74,9 @@ fn buildkit_rules() {
         let mut lines: Vec<(usize, String)> = checked
             .findings
             .iter()
-            .filter_map(|finding| {
-                let (line, said) = (finding.line, &finding.diagnostic);
+            .map(|finding| &finding.diagnostic)
+            .filter_map(|said| {
+                let line = frontend::reported_line(source, &checked.dockerfile, said);
                 Some((line, format!("{line} {}: {}", said.rule?, said.message)))
             })
             .collect();
