@@ -41,7 +41,7 @@ pub use ast::{
 };
 pub use check::{
     CheckOptions, CheckRequest, Checked, Edit, Finding, Mended, Origin, Rule, RuleSet, Target,
-    UnknownRule, check, fix, lint, reported_line, rule, rules, targets,
+    UnknownRule, check, fix, lint, rule, rules, targets,
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;

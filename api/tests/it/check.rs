@@ -59,7 +59,8 @@ warning[NoSudo]: sudo has no use in a build, which is root unless USER says othe
 2 | RUN sudo true
   |     ^^^^
   |
-  = why: RUN is root unless USER says otherwise, so sudo changes nothing, or hides a USER that stands in the wrong place.
+  = why: RUN is root unless USER says otherwise, so sudo changes nothing, or hides a USER
+         that stands in the wrong place. In the image it is one more way to become root.
 
 warning[NoSudo]: sudo has no use in a build, which is root unless USER says otherwise
  --> Dockerfile:3:9

@@ -4,12 +4,15 @@
 //! the result is parsed again and held against the file before ([`super::prove`]): what would
 //! change more than its rule speaks of is not done.
 
+use std::collections::BTreeMap;
+
 use crate::ast::{Command, Dockerfile, Instruction, Stage, Statement, Word};
 use crate::lines::Lines;
 use crate::ports::Ports;
 use crate::{Diagnostic, Span};
 
-use super::lint::{CheckRequest, Checked, Finding, check, statement_at};
+use super::index::FileIndex;
+use super::lint::{CheckRequest, Checked, Finding, check};
 use super::{
     CONSISTENT_INSTRUCTION_CASING, EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING, FROM_AS_CASING,
     JSON_ARGS_RECOMMENDED, LEGACY_KEY_VALUE_FORMAT, MAINTAINER_DEPRECATED, NO_EMPTY_CONTINUATION,
@@ -40,6 +43,9 @@ pub struct Mended {
 /// Mending one thing can lay another open (`apt` becomes `apt-get`, which then needs `-y`).
 const MAX_ROUNDS: usize = 8;
 
+/// Findings that are tried one by one when all together fail: each try reads the file again.
+const MAX_ALONE: usize = 32;
+
 /// Mends all that can be mended of what `request` makes rules say.
 #[must_use]
 pub fn fix(source: &str, request: &CheckRequest<'_>) -> Mended {
@@ -66,13 +72,15 @@ fn round(
     request: &CheckRequest<'_>,
 ) -> Option<(String, Vec<&'static str>, Checked)> {
     let mut chosen: Vec<&Finding> = Vec::new();
-    let mut taken: Vec<Span> = Vec::new();
+    // Spans that are taken, none of which touches another: from start to end.
+    let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
     for finding in checked.findings.iter().filter(|finding| !finding.edits.is_empty()) {
         let touches = |edit: &Edit| {
-            taken.iter().any(|span| edit.span.start <= span.end && span.start <= edit.span.end)
+            let before = taken.range(..=edit.span.end).next_back();
+            before.is_some_and(|(_, &end)| edit.span.start <= end)
         };
         if !finding.edits.iter().any(touches) {
-            taken.extend(finding.edits.iter().map(|edit| edit.span));
+            taken.extend(finding.edits.iter().map(|edit| (edit.span.start, edit.span.end)));
             chosen.push(finding);
         }
     }
@@ -88,7 +96,8 @@ fn round(
     if chosen.is_empty() {
         return None;
     }
-    attempt(&chosen).or_else(|| chosen.iter().find_map(|finding| attempt(&[finding])))
+    let alone = || chosen.iter().take(MAX_ALONE).find_map(|finding| attempt(&[finding]));
+    attempt(&chosen).or_else(alone)
 }
 
 /// Applies edits that do not overlap.
@@ -105,48 +114,87 @@ fn apply(text: &str, edits: &[&Edit]) -> String {
     result + &text[at..]
 }
 
-/// Returns what mends a rule of BuildKit's, nothing where a person must decide.
-pub(super) fn mend(source: &str, dockerfile: &Dockerfile, diagnostic: &Diagnostic) -> Vec<Edit> {
-    let span = diagnostic.span;
-    let Some(text) = source.get(span.start..span.end) else { return Vec::new() };
-    let replace = |new: String| vec![Edit { span, text: new }];
-    let edits = match diagnostic.rule {
-        Some(CONSISTENT_INSTRUCTION_CASING) if wants_lower_case(keywords(dockerfile)) => {
-            Some(replace(text.to_ascii_lowercase()))
+/// Finds what mends BuildKit's rules.
+#[derive(Debug)]
+pub(super) struct Mender<'a> {
+    index: &'a FileIndex<'a>,
+    escape: char,
+    wants_lower: bool,
+}
+
+impl<'a> Mender<'a> {
+    pub(super) fn new(index: &'a FileIndex<'a>, dockerfile: &Dockerfile) -> Self {
+        let wants_lower = wants_lower_case(keywords(dockerfile));
+        Self { index, escape: dockerfile.directives.escape, wants_lower }
+    }
+
+    /// Returns what mends a diagnostic, nothing where a person must decide.
+    pub(super) fn mend(&self, diagnostic: &Diagnostic) -> Vec<Edit> {
+        let (Some(rule), span) = (diagnostic.rule, diagnostic.span) else { return Vec::new() };
+        let source = self.index.source();
+        let Some(text) = source.get(span.start..span.end) else { return Vec::new() };
+        let replace = |new: String| vec![Edit { span, text: new }];
+        let place = self.index.instruction(span.start);
+        let edits = match rule {
+            CONSISTENT_INSTRUCTION_CASING if self.wants_lower => {
+                Some(replace(text.to_ascii_lowercase()))
+            }
+            CONSISTENT_INSTRUCTION_CASING => Some(replace(text.to_ascii_uppercase())),
+            STAGE_NAME_CASING => Some(replace(text.to_lowercase())),
+            FROM_AS_CASING => place.and_then(|place| place.stage).map(|stage| {
+                let is_lower = starts_lower(&stage.from.keyword.text);
+                replace(if is_lower {
+                    text.to_ascii_lowercase()
+                } else {
+                    text.to_ascii_uppercase()
+                })
+            }),
+            EXPOSE_PROTO_CASING => {
+                let (ports, protocol) = text.rsplit_once('/').unwrap_or((text, ""));
+                let is_plain = !text.contains('$');
+                is_plain.then(|| replace(format!("{ports}/{}", protocol.to_ascii_lowercase())))
+            }
+            EXPOSE_INVALID_FORMAT => {
+                let is_plain = !text.contains('$') && Ports::parse(text).is_ok();
+                let port = text.rsplit(':').next().unwrap_or(text);
+                is_plain.then(|| replace(port.to_owned()))
+            }
+            REDUNDANT_TARGET_PLATFORM => without_platform(source, span),
+            NO_EMPTY_CONTINUATION => place.map(|place| self.empty_lines(place.span, span)),
+            rule => place.and_then(|place| {
+                of_statement(rule, self.escape, place.stage?, place.statement?, span)
+            }),
+        };
+        edits.unwrap_or_default()
+    }
+
+    /// Removes the empty lines of a continued instruction, from `first` on.
+    fn empty_lines(&self, instruction: Span, first: Span) -> Vec<Edit> {
+        let end = self.index.end_of_lines(instruction);
+        let mut lines = Lines::at(self.index.source(), first.start);
+        let mut edits = Vec::new();
+        while lines.position() < end {
+            let Some(line) = lines.next_line() else { break };
+            if line.text.trim().is_empty() {
+                let span = Span::new(line.start, lines.position());
+                edits.push(Edit { span, text: String::new() });
+            }
         }
-        Some(CONSISTENT_INSTRUCTION_CASING) => Some(replace(text.to_ascii_uppercase())),
-        Some(STAGE_NAME_CASING) => Some(replace(text.to_lowercase())),
-        Some(FROM_AS_CASING) => head_at(dockerfile, span).map(|stage| {
-            let is_lower = stage.from.keyword.text.starts_with(|c: char| c.is_ascii_lowercase());
-            replace(if is_lower { text.to_ascii_lowercase() } else { text.to_ascii_uppercase() })
-        }),
-        Some(EXPOSE_PROTO_CASING) => {
-            let (ports, protocol) = text.rsplit_once('/').unwrap_or((text, ""));
-            let is_plain = !text.contains('$');
-            is_plain.then(|| replace(format!("{ports}/{}", protocol.to_ascii_lowercase())))
-        }
-        Some(EXPOSE_INVALID_FORMAT) => {
-            let is_plain = !text.contains('$') && Ports::parse(text).is_ok();
-            let port = text.rsplit(':').next().unwrap_or(text);
-            is_plain.then(|| replace(port.to_owned()))
-        }
-        Some(REDUNDANT_TARGET_PLATFORM) => without_platform(source, span),
-        Some(NO_EMPTY_CONTINUATION) => Some(empty_lines(source, dockerfile, span)),
-        Some(rule) => statement_at(dockerfile, span.start)
-            .and_then(|(stage, statement)| of_statement(rule, dockerfile, stage, statement, span)),
-        None => None,
-    };
-    edits.unwrap_or_default()
+        edits
+    }
+}
+
+fn starts_lower(keyword: &str) -> bool {
+    keyword.starts_with(|c: char| c.is_ascii_lowercase())
 }
 
 fn of_statement(
     rule: &str,
-    dockerfile: &Dockerfile,
+    escape: char,
     stage: &Stage,
     statement: &Statement,
     span: Span,
 ) -> Option<Vec<Edit>> {
-    let escape = dockerfile.directives.escape;
     match (&statement.instruction, rule) {
         (Instruction::Env(pairs) | Instruction::Label(pairs), LEGACY_KEY_VALUE_FORMAT) => {
             let pair = pairs.iter().find(|pair| pair.key.span.start == span.start)?;
@@ -170,13 +218,6 @@ fn keywords(dockerfile: &Dockerfile) -> impl Iterator<Item = &str> {
     })
 }
 
-fn head_at(dockerfile: &Dockerfile, span: Span) -> Option<&Stage> {
-    dockerfile
-        .stages
-        .iter()
-        .find(|stage| stage.from.span.start <= span.start && span.end <= stage.from.span.end)
-}
-
 fn is_exact(word: &Word) -> bool {
     word.span.end - word.span.start == word.text.len()
 }
@@ -188,26 +229,6 @@ fn without_platform(source: &str, value: Span) -> Option<Vec<Edit>> {
     let blanks = rest.len() - rest.trim_start_matches([' ', '\t']).len();
     let span = Span::new(start, value.end + blanks);
     (blanks > 0).then(|| vec![Edit { span, text: String::new() }])
-}
-
-/// Removes the empty lines of a continued instruction, from `first` on.
-fn empty_lines(source: &str, dockerfile: &Dockerfile, first: Span) -> Vec<Edit> {
-    let Some(span) = super::lint::instruction_at(dockerfile, first.start) else {
-        return Vec::new();
-    };
-    let mut whole = Lines::at(source, span.start);
-    let Some(line) = whole.next_line() else { return Vec::new() };
-    whole.join(line, dockerfile.directives.escape);
-    let mut lines = Lines::at(source, first.start);
-    let mut edits = Vec::new();
-    while lines.position() < whole.position() {
-        let Some(line) = lines.next_line() else { break };
-        if line.text.trim().is_empty() {
-            let span = Span::new(line.start, lines.position());
-            edits.push(Edit { span, text: String::new() });
-        }
-    }
-    edits
 }
 
 /// Writes `name value` as `name=value`, quoted where the value needs it and that is exact.
@@ -236,8 +257,7 @@ fn maintainer(statement: &Statement, author: &Word, escape: char) -> Option<Vec<
     if !is_exact(author) {
         return None;
     }
-    let is_lower = statement.keyword.text.starts_with(|c: char| c.is_ascii_lowercase());
-    let keyword = if is_lower { "label" } else { "LABEL" };
+    let keyword = if starts_lower(&statement.keyword.text) { "label" } else { "LABEL" };
     let mut value = String::new();
     for char in prove::author(&author.text).chars() {
         if char == '"' || char == '$' || char == escape {

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ast::{Dockerfile, Stage, Statement};
-use crate::lines::Lines;
+use crate::ast::Dockerfile;
 use crate::{
-    BaseImage, Diagnostic, IgnoreRules, LowerOptions, Platform, ResolvedBase, Severity, Span,
-    lower, parse_with,
+    BaseImage, Diagnostic, IgnoreRules, LowerOptions, Platform, ResolvedBase, Severity, lower,
+    parse_with,
 };
 
 use super::fix::{self, Edit};
+use super::index::FileIndex;
 use super::{NO_EMPTY_CONTINUATION, RuleSet, practice};
 
 /// What a check is made with.
@@ -40,6 +40,8 @@ pub struct Finding {
     pub diagnostic: Diagnostic,
     /// Replacements that mend it; empty where a person must decide.
     pub edits: Vec<Edit>,
+    /// The 1-based line that BuildKit reports: its instruction's.
+    pub line: usize,
 }
 
 impl Checked {
@@ -60,16 +62,25 @@ pub fn check(source: &str, request: &CheckRequest<'_>) -> Checked {
     if is_whole {
         said.extend(lower::diagnose(&dockerfile, request.options, request.bases));
     }
-    let mut findings: Vec<Finding> = said
+    let index = FileIndex::new(source, &dockerfile);
+    let mender = fix::Mender::new(&index, &dockerfile);
+    let mut remarks: Vec<(Diagnostic, Vec<Edit>)> = said
         .into_iter()
         .map(|diagnostic| {
-            let edits = fix::mend(source, &dockerfile, &diagnostic);
-            Finding { diagnostic, edits }
+            let edits = mender.mend(&diagnostic);
+            (diagnostic, edits)
         })
         .collect();
     if is_whole && *request.rules != RuleSet::BuildKit {
-        findings.extend(practice::check(source, &dockerfile, request.options));
+        remarks.extend(practice::check(source, &dockerfile, request.options));
     }
+    let mut findings: Vec<Finding> = remarks
+        .into_iter()
+        .map(|(diagnostic, edits)| {
+            let line = reported_line(&index, &diagnostic);
+            Finding { diagnostic, edits, line }
+        })
+        .collect();
     let mut seen = BTreeSet::new();
     findings.retain(|Finding { diagnostic, .. }| {
         let speaks = diagnostic.rule.is_none_or(|rule| request.rules.has(rule));
@@ -103,15 +114,13 @@ pub fn lint(
     };
     let bases = BTreeMap::new();
     let request = CheckRequest { options: &options, bases: &bases, rules: &RuleSet::BuildKit };
-    let Checked { dockerfile, findings } = check(source, &request);
-    let said = || findings.iter().map(|finding| &finding.diagnostic);
-    let mut found: Vec<(&'static str, usize)> = said()
-        .filter_map(|diagnostic| {
-            Some((diagnostic.rule?, reported_line(source, &dockerfile, diagnostic)))
-        })
+    let findings = check(source, &request).findings;
+    let mut found: Vec<(&'static str, usize)> = findings
+        .iter()
+        .filter_map(|finding| Some((finding.diagnostic.rule?, finding.line)))
         .collect();
     found.sort_unstable();
-    let fault = said().find(|diagnostic| diagnostic.is_fault());
+    let fault = findings.iter().map(|finding| &finding.diagnostic).find(|said| said.is_fault());
     match fault {
         Some(fault) if found.is_empty() => Err(fault.message.clone()),
         _ => Ok(found),
@@ -120,37 +129,15 @@ pub fn lint(
 
 /// The line that BuildKit reports: the first of the instruction, but its last for an empty line
 /// within it.
-#[must_use]
-pub fn reported_line(source: &str, dockerfile: &Dockerfile, diagnostic: &Diagnostic) -> usize {
-    let at = diagnostic.span.start;
-    let own = diagnostic.span.line_column(source).0;
-    let Some(span) = instruction_at(dockerfile, at) else { return own };
+fn reported_line(index: &FileIndex<'_>, diagnostic: &Diagnostic) -> usize {
+    let Some(place) = index.instruction(diagnostic.span.start) else {
+        return index.line(diagnostic.span.start);
+    };
     if diagnostic.rule != Some(NO_EMPTY_CONTINUATION) {
-        return span.line_column(source).0;
+        return index.line(place.span.start);
     }
-    let mut lines = Lines::at(source, span.start);
-    let Some(first) = lines.next_line() else { return own };
-    lines.join(first, dockerfile.directives.escape);
-    let end = source[..lines.position()].trim_end_matches(['\r', '\n']).len();
-    Span::new(end, end).line_column(source).0
-}
-
-/// The span of the instruction that covers the offset `at`.
-pub(super) fn instruction_at(dockerfile: &Dockerfile, at: usize) -> Option<Span> {
-    let heads = dockerfile.stages.iter().map(|stage| stage.from.span);
-    let statements = dockerfile.stages.iter().flat_map(|stage| &stage.statements);
-    let statements = statements.chain(&dockerfile.globals).map(|statement| statement.span);
-    heads.chain(statements).find(|span| span.start <= at && at <= span.end)
-}
-
-/// The statement of a stage that covers the offset `at`.
-pub(super) fn statement_at(dockerfile: &Dockerfile, at: usize) -> Option<(&Stage, &Statement)> {
-    let statements = dockerfile
-        .stages
-        .iter()
-        .flat_map(|stage| stage.statements.iter().map(move |statement| (stage, statement)));
-    let mut statements = statements;
-    statements.find(|(_, statement)| statement.span.start <= at && at <= statement.span.end)
+    let end = index.end_of_lines(place.span);
+    index.line(index.source()[..end].trim_end_matches(['\r', '\n']).len())
 }
 
 impl Diagnostic {

@@ -7,6 +7,7 @@
 mod buildkit;
 mod command;
 mod fix;
+mod index;
 mod lint;
 mod practice;
 mod pragma;
@@ -16,14 +17,14 @@ mod script;
 mod suggest;
 mod targets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::{Diagnostic, Severity, Span};
 
 pub use fix::{Edit, Mended, fix};
-pub use lint::{CheckRequest, Checked, Finding, check, lint, reported_line};
+pub use lint::{CheckRequest, Checked, Finding, check, lint};
 pub(crate) use pragma::global_skips;
 pub use rule::{Origin, Rule, RuleSet, UnknownRule, rule, rules};
 pub(crate) use suggest::did_you_mean;
@@ -112,17 +113,6 @@ impl CheckOptions {
             |list: &[String]| list.iter().any(|name| name == "all" || pragma::means(name, rule));
         if EXPERIMENTAL.contains(&rule) { names(&self.experimental) } else { !names(&self.skip) }
     }
-
-    /// These options and what comments above an instruction add to them.
-    fn with_comments(&self, comments: &[String]) -> Self {
-        let mut options = self.clone();
-        for comment in comments {
-            let Some(more) = pragma::parse(comment) else { continue };
-            options.skip.extend(more.skip);
-            options.experimental.extend(more.experimental);
-        }
-        options
-    }
 }
 
 /// Whether most keywords are in lower case; those of mixed case do not count.
@@ -154,13 +144,16 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 #[derive(Debug)]
 pub(crate) struct Checks<'o> {
     options: &'o CheckOptions,
+    /// The rules that the file's options let speak.
+    awake: BTreeSet<&'static str>,
     /// What was said so far.
     pub(crate) out: Vec<Diagnostic>,
 }
 
 impl<'o> Checks<'o> {
     pub(crate) fn new(options: &'o CheckOptions, out: Vec<Diagnostic>) -> Self {
-        Self { options, out }
+        let awake = rules().map(|rule| rule.name).filter(|rule| options.speaks(rule)).collect();
+        Self { options, awake, out }
     }
 
     /// Adds a warning of `rule`, unless it is skipped.
@@ -171,12 +164,7 @@ impl<'o> Checks<'o> {
         span: Span,
         message: impl Into<String>,
     ) -> Option<&mut Diagnostic> {
-        let speaks = if comments.is_empty() {
-            self.options.speaks(rule)
-        } else {
-            self.options.with_comments(comments).speaks(rule)
-        };
-        if !speaks {
+        if !self.may_speak(comments, rule) {
             return None;
         }
         let mut diagnostic = Diagnostic::warning(rule, span, message);
@@ -185,6 +173,17 @@ impl<'o> Checks<'o> {
         }
         self.out.push(diagnostic);
         self.out.last_mut()
+    }
+
+    /// Whether the file's options and the comments above an instruction let `rule` speak.
+    fn may_speak(&self, comments: &[String], rule: &str) -> bool {
+        let is_awake = self.awake.contains(rule);
+        let mut above = comments.iter().filter_map(|comment| pragma::parse(comment));
+        if EXPERIMENTAL.contains(&rule) {
+            is_awake || above.any(|options| options.speaks(rule))
+        } else {
+            is_awake && above.all(|options| options.speaks(rule))
+        }
     }
 }
 

@@ -23,32 +23,46 @@ pub(super) fn is_same_but_for(
     after: &Dockerfile,
     findings: &[&Finding],
 ) -> bool {
+    let edits = Edits::of(findings);
     before.stages.len() == after.stages.len()
         && before.directives.escape == after.directives.escape
-        && same_statements(&before.globals, &after.globals, before, findings)
+        && same_statements(&before.globals, &after.globals, before, &edits)
         && before.stages.iter().zip(&after.stages).all(|(old, new)| {
-            same_head(old, new, findings)
-                && same_statements(&old.statements, &new.statements, before, findings)
+            same_head(old, new, &edits)
+                && same_statements(&old.statements, &new.statements, before, &edits)
         })
 }
 
-/// The rules that edited something within `span`, with the texts that came in.
-fn edits_within<'f>(span: Span, findings: &[&'f Finding]) -> Vec<(&'static str, Vec<&'f str>)> {
-    let within = |at: Span| span.start <= at.start && at.end <= span.end;
-    let of_span = findings.iter().filter_map(|finding| {
-        let texts: Vec<&str> = finding
-            .edits
-            .iter()
-            .filter(|edit| within(edit.span))
-            .map(|edit| edit.text.as_str())
-            .collect();
-        Some((finding.diagnostic.rule?, texts)).filter(|(_, texts)| !texts.is_empty())
-    });
-    of_span.collect()
+/// All edits in the order of the file, each with its rule.
+struct Edits<'f>(Vec<(Span, &'static str, &'f str)>);
+
+impl<'f> Edits<'f> {
+    fn of(findings: &[&'f Finding]) -> Self {
+        let of_finding = |finding: &&'f Finding| {
+            let rule = finding.diagnostic.rule.unwrap_or_default();
+            finding.edits.iter().map(move |edit| (edit.span, rule, edit.text.as_str()))
+        };
+        let mut edits: Vec<_> = findings.iter().flat_map(of_finding).collect();
+        edits.sort_unstable();
+        Self(edits)
+    }
+
+    /// The rules that edited something within `span`, with the texts that came in.
+    fn within(&self, span: Span) -> Vec<(&'static str, Vec<&'f str>)> {
+        let first = self.0.partition_point(|(at, ..)| at.start < span.start);
+        let mut rules: Vec<(&'static str, Vec<&'f str>)> = Vec::new();
+        for &(_, rule, text) in self.0[first..].iter().take_while(|(at, ..)| at.end <= span.end) {
+            match rules.iter_mut().find(|(known, _)| *known == rule) {
+                Some((_, texts)) => texts.push(text),
+                None => rules.push((rule, vec![text])),
+            }
+        }
+        rules
+    }
 }
 
-fn same_head(old: &Stage, new: &Stage, findings: &[&Finding]) -> bool {
-    let edits = edits_within(old.from.span, findings);
+fn same_head(old: &Stage, new: &Stage, edits: &Edits<'_>) -> bool {
+    let edits = edits.within(old.from.span);
     let has = |name: &str| edits.iter().any(|(rule, _)| *rule == name);
     let (mut left, mut right) = (json(&old.from), json(&new.from));
     if has(CONSISTENT_INSTRUCTION_CASING) {
@@ -73,12 +87,12 @@ fn same_statements(
     old: &[Statement],
     new: &[Statement],
     before: &Dockerfile,
-    findings: &[&Finding],
+    edits: &Edits<'_>,
 ) -> bool {
     let escape = before.directives.escape;
     old.len() == new.len()
         && old.iter().zip(new).all(|(old, new)| {
-            let edits = edits_within(old.span, findings);
+            let edits = edits.within(old.span);
             same_statement(old, new, &edits, escape)
         })
 }

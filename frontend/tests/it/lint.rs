@@ -74,9 +74,8 @@ fn buildkit_rules() {
         let mut lines: Vec<(usize, String)> = checked
             .findings
             .iter()
-            .map(|finding| &finding.diagnostic)
-            .filter_map(|said| {
-                let line = frontend::reported_line(source, &checked.dockerfile, said);
+            .filter_map(|finding| {
+                let (line, said) = (finding.line, &finding.diagnostic);
                 Some((line, format!("{line} {}: {}", said.rule?, said.message)))
             })
             .collect();

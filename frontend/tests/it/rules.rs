@@ -106,3 +106,69 @@ fn codes_of_hadolint() {
         assert!(frontend::rule(code).is_ok(), "{code}");
     }
 }
+
+/// Texts that look like Dockerfiles, with whatever between.
+fn dockerfiles() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+
+    let line = prop_oneof![
+        "(FROM|from|From) [a-z$:{}]{1,8}( (as|AS) [a-zA-Z]{1,4})?",
+        "(RUN|run) (apt|apt-get|apk|pip|dnf|yarn|cd|a)( (install|add|-y|update|&&|;|'|\"|\\$\\(|<<E|x|\\\\)){0,7}",
+        "(ENV|LABEL|env) [a-zA-Z$]{1,5}[ =][a-z \"'$\\\\]{0,8}",
+        "(CMD|ENTRYPOINT) [a-z \\[\\]\",$]{0,12}",
+        "(EXPOSE|MAINTAINER|WORKDIR|USER|COPY|ADD) [a-zA-Z0-9:/$ .\"]{0,12}",
+        "# (check=skip=all|hadolint ignore=DL3008|escape=`|.{0,8})",
+        "[ \\t]{0,3}",
+        "E",
+        "\\PC{0,12}",
+    ];
+    let end = prop_oneof![Just("\n"), Just("\r\n"), Just(" \\\n"), Just("\\\n\n")];
+    prop::collection::vec((line, end), 0..14).prop_map(|lines| {
+        lines.into_iter().fold(String::new(), |text, (line, end)| text + &line + end)
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    /// Checking never panics and spans lie in the text; mending keeps a good file good, comes to
+    /// an end, and leaves what is mended alone.
+    #[test]
+    fn any_text_is_checked_and_mended(source in dockerfiles()) {
+        let (options, bases) = presumed();
+        let request = CheckRequest { options: &options, bases: &bases, rules: &RuleSet::All };
+        let checked = frontend::check(&source, &request);
+        for finding in &checked.findings {
+            let spans = finding.edits.iter().map(|edit| edit.span).chain([finding.diagnostic.span]);
+            for span in spans {
+                proptest::prop_assert!(source.get(span.start..span.end).is_some(), "{span:?}");
+            }
+        }
+        let mended = frontend::fix(&source, &request);
+        proptest::prop_assert_eq!(mended.left.has_faults(), checked.has_faults());
+        if mended.mended.is_empty() {
+            proptest::prop_assert_eq!(&mended.text, &source);
+        }
+        let again = frontend::fix(&mended.text, &request);
+        proptest::prop_assert_eq!(again.text, mended.text);
+    }
+}
+
+/// A file can have as many findings as lines; none of them may cost a look at all the others.
+#[test]
+fn large_files_are_checked_in_proportion() {
+    let time = |lines: usize| {
+        let mut source = "FROM a:1 AS s0\n".to_owned();
+        for line in 0..lines {
+            let _ = writeln!(source, "ENV A b\nFROM a:1 as s{}\nCMD x", line + 1);
+        }
+        let (options, bases) = presumed();
+        let request = CheckRequest { options: &options, bases: &bases, rules: &RuleSet::All };
+        let since = std::time::Instant::now();
+        let mended = frontend::fix(&source, &request);
+        assert_eq!(mended.mended.len(), 3 * lines);
+        since.elapsed()
+    };
+    let (small, large) = (time(250), time(2500));
+    assert!(large < 60 * small, "{small:?} for 250 lines, {large:?} for 2500");
+}

@@ -116,7 +116,8 @@ fn indent(text: &str) -> String {
     text.lines().flat_map(|line| ["    ", line, "\n"]).collect()
 }
 
-fn wrap(text: &str) -> String {
+/// Breaks a text into lines.
+pub(super) fn wrap(text: &str) -> String {
     let mut lines = String::new();
     let mut width = 0;
     for word in text.split_whitespace() {

@@ -1,7 +1,7 @@
 //! Findings as a document: the form of BuildKit's lint result, with our own fields beside its.
 
 use builder::SourceText;
-use frontend::{Checked, Diagnostic, Span};
+use frontend::{Checked, Finding, Span};
 use serde_json::{Value, json};
 
 use super::call;
@@ -12,8 +12,8 @@ pub(super) fn write(source: &SourceText, checked: &Checked) -> String {
     let said = || checked.findings.iter().map(|finding| (&finding.diagnostic, finding));
     let warnings: Vec<Value> = said()
         .filter(|(diagnostic, _)| !diagnostic.is_fault())
-        .map(|(diagnostic, finding)| {
-            let mut document = remark(source, checked, diagnostic);
+        .map(|(_, finding)| {
+            let mut document = remark(source, finding);
             document["fixable"] = (!finding.edits.is_empty()).into();
             document
         })
@@ -35,10 +35,10 @@ pub(super) fn write(source: &SourceText, checked: &Checked) -> String {
     format!("{document:#}\n")
 }
 
-fn remark(source: &SourceText, checked: &Checked, diagnostic: &Diagnostic) -> Value {
+fn remark(source: &SourceText, finding: &Finding) -> Value {
+    let (diagnostic, reported) = (&finding.diagnostic, finding.line);
     let rule = diagnostic.rule.and_then(|name| frontend::rule(name).ok());
     let (line, column) = diagnostic.span.line_column(&source.text);
-    let reported = frontend::reported_line(&source.text, &checked.dockerfile, diagnostic);
     let last = Span::new(diagnostic.span.end, diagnostic.span.end).line_column(&source.text).0;
     let position = |line: usize| json!({ "line": line, "character": 0 });
     let mut document = json!({

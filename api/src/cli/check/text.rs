@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _};
 use builder::{SourceDiagnostic, SourceText};
 use frontend::{Checked, Severity};
 
+use super::explain;
 use crate::report::{self, Quotable};
 
 /// Whether standard output takes colours.
@@ -23,9 +24,8 @@ pub(super) fn write(source: &SourceText, checked: &Checked, color: bool) -> Stri
     for finding in &checked.findings {
         let remark = SourceDiagnostic::new(&finding.diagnostic, &source.text);
         let rule = finding.diagnostic.rule.and_then(|name| frontend::rule(name).ok());
-        let reason =
-            rule.filter(|rule| told.insert(rule.name)).map(|rule| first_sentence(rule.why));
-        text += &report::finding(&remark, reason, quotable, color);
+        let reason = rule.filter(|rule| told.insert(rule.name)).map(|rule| explain::wrap(rule.why));
+        text += &report::finding(&remark, reason.as_deref().map(str::trim_end), quotable, color);
         text.push('\n');
     }
     text + &summary(checked)
@@ -70,8 +70,4 @@ pub(super) fn mended(name: &str, rules: &[&str]) -> String {
         )
         .collect();
     format!("mended {name}: {}\n", told.join(", "))
-}
-
-fn first_sentence(text: &str) -> &str {
-    text.find(". ").map_or(text, |at| &text[..=at])
 }

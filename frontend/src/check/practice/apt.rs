@@ -168,17 +168,17 @@ impl Practice<'_> {
     ) {
         let comments = &view.statement.comments;
         let span = view.span(subcommand);
-        // Settings can also stand in a file that an earlier step wrote, or in an option's value.
+        // Settings can also stand in an option's value, or in a file that an earlier step wrote.
         let is_set = |name: &str| {
-            let in_options = arguments.options.iter().any(|(option, value)| {
+            arguments.options.iter().any(|(option, value)| {
                 option.contains(name) || value.is_some_and(|value| value.contains(name))
-            });
-            in_options || state.script.contains(name)
+            })
         };
         let says_yes = arguments.has(&["-y", "--yes", "--assume-yes", "-qq", "--force-yes"])
             || arguments.options.iter().any(|(option, _)| option.starts_with("-q=2"))
             || is_answered
-            || is_set("Assume-Yes");
+            || is_set("Assume-Yes")
+            || state.settings.apt_says_yes;
         if !says_yes {
             let message = "apt-get asks a question that nobody answers";
             let remark = Remark::new(APT_ASSUME_YES, span, message)
@@ -187,6 +187,7 @@ impl Practice<'_> {
         }
         let declines = arguments.has(&["--no-install-recommends"])
             || is_set("Install-Recommends")
+            || state.settings.apt_recommends
             || arguments.has(&["--install-recommends"]);
         if !declines {
             let message = "apt-get installs what the packages recommend, too";

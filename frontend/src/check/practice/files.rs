@@ -4,7 +4,7 @@ use crate::ast::{Statement, Transfer, TransferSource, Word};
 use crate::check::rule::{Origin, Rule};
 use crate::git_url::parse_git_source;
 
-use super::{Practice, Remark, StageState, stage_named};
+use super::{Practice, Remark, StageState};
 
 const COPY_FROM_UNKNOWN: &str = "CopyFromUnknown";
 const RELATIVE_COPY_DESTINATION: &str = "RelativeCopyDestination";
@@ -64,6 +64,9 @@ const ARCHIVES: [&str; 13] = [
     ".gz", ".bz2", ".xz",
 ];
 
+/// Archives of a stage that are watched for being unpacked.
+const MAX_ARCHIVES: usize = 256;
+
 impl Practice<'_> {
     pub(super) fn add(&mut self, statement: &Statement, transfer: &Transfer) {
         let for_add = transfer.checksum.is_some()
@@ -107,7 +110,10 @@ impl Practice<'_> {
         if transfer.from.is_none() {
             for source in &transfer.sources {
                 let TransferSource::Path(word) = source else { continue };
-                if is_archive(&word.text) && !word.text.contains(['$', '*', '?', '[']) {
+                if state.archives.len() < MAX_ARCHIVES
+                    && is_archive(&word.text)
+                    && !word.text.contains(['$', '*', '?', '['])
+                {
                     let name = word.text.rsplit('/').next().unwrap_or_default().to_owned();
                     state.archives.push((name, word.span, statement.comments.clone()));
                 }
@@ -117,7 +123,7 @@ impl Practice<'_> {
 
     fn copy_from(&mut self, state: &StageState, statement: &Statement, transfer: &Transfer) {
         let Some(from) = &transfer.from else { return };
-        let known = stage_named(&self.dockerfile.stages[..state.index], &from.text).is_some()
+        let known = self.names.get(&from.text).is_some()
             || from.text.parse::<usize>().is_ok()
             || self.options.named_contexts.contains_key(&from.text)
             || from.text.contains([':', '@', '$'])

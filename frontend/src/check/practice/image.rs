@@ -120,13 +120,13 @@ impl Practice<'_> {
         self.say(&stage.from.comments, remark);
     }
 
-    pub(super) fn env(&mut self, state: &StageState, statement: &Statement, pairs: &[Pair]) {
+    pub(super) fn env(&mut self, statement: &Statement, pairs: &[Pair]) {
         let set: BTreeSet<&str> = pairs.iter().map(|pair| pair.key.text.as_str()).collect();
         let lexer = Lexer::new(self.dockerfile.directives.escape);
         for pair in pairs {
             let Ok(expansion) = lexer.process(&pair.value.text, &()) else { continue };
             let own = expansion.unmatched.iter().find(|name| {
-                set.contains(name.as_str()) && **name != pair.key.text && !state.env.contains(*name)
+                set.contains(name.as_str()) && **name != pair.key.text && !self.set.contains(*name)
             });
             if let Some(name) = own {
                 let message = format!("`${name}` is set by this ENV, and not yet here");

@@ -156,9 +156,7 @@ impl Practice<'_> {
         let Some(install) = arguments.subcommand().filter(|word| word.text == "install") else {
             return;
         };
-        let is_set = state.env.contains("PIP_NO_CACHE_DIR")
-            || state.script.contains("no-cache-dir = ")
-            || view.mounts_like(&["pip", ".cache"]);
+        let is_set = state.settings.pip_no_cache || view.mounts_like(&["pip", ".cache"]);
         if !arguments.has(&["--no-cache-dir", "--cache-dir"]) && !is_set && state.is_kept {
             let message = "pip's cache stays in the layer";
             let remark = Remark::new(PIP_NO_CACHE, view.span(install), message)

@@ -11,14 +11,13 @@ mod run;
 mod shell;
 mod system;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::ast::{Dockerfile, Instruction, Stage, Statement};
-use crate::{LowerOptions, Span};
+use crate::{Diagnostic, LowerOptions, Span};
 
 use super::Checks;
 use super::fix::Edit;
-use super::lint::Finding;
 use super::rule::Rule;
 
 /// The rules of all families.
@@ -29,18 +28,24 @@ pub(super) fn rules() -> impl Iterator<Item = &'static Rule> {
 }
 
 /// Holds a file without faults against every practice.
-pub(super) fn check(source: &str, dockerfile: &Dockerfile, options: &LowerOptions) -> Vec<Finding> {
+pub(super) fn check(
+    source: &str,
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+) -> Vec<(Diagnostic, Vec<Edit>)> {
     let mut practice = Practice {
         source,
         dockerfile,
         options,
         checks: Checks::new(&dockerfile.directives.check, Vec::new()),
         edits: BTreeMap::new(),
+        names: StageNames::default(),
+        set: HashSet::new(),
     };
     let kept = kept_stages(dockerfile, options);
     let mut states: Vec<StageState> = Vec::new();
     for (index, stage) in dockerfile.stages.iter().enumerate() {
-        let base = stage_named(&dockerfile.stages[..index], &stage.from.base.text);
+        let base = practice.names.get(&stage.from.base.text);
         let inherited = base.and_then(|base| states.get(base)).cloned();
         let mut state = StageState {
             index,
@@ -50,11 +55,10 @@ pub(super) fn check(source: &str, dockerfile: &Dockerfile, options: &LowerOption
         };
         if let Some(inherited) = inherited {
             state.image = inherited.image;
-            state.env = inherited.env;
             state.has_workdir = inherited.has_workdir;
             state.shell = inherited.shell;
             state.user = inherited.user;
-            state.script = inherited.script;
+            state.settings = inherited.settings;
         } else {
             practice.base_image(stage);
         }
@@ -62,16 +66,14 @@ pub(super) fn check(source: &str, dockerfile: &Dockerfile, options: &LowerOption
             practice.statement(&mut state, statement);
         }
         states.push(state);
+        practice.names.add(stage, index);
     }
     if let Some(state) = states.get(target(dockerfile, options)) {
         practice.end_of_image(state, &dockerfile.stages[state.index].from);
     }
     let Practice { checks, mut edits, .. } = practice;
-    let findings = checks.out.into_iter().enumerate().map(|(index, diagnostic)| Finding {
-        diagnostic,
-        edits: edits.remove(&index).unwrap_or_default(),
-    });
-    findings.collect()
+    let remarks = checks.out.into_iter().enumerate();
+    remarks.map(|(at, diagnostic)| (diagnostic, edits.remove(&at).unwrap_or_default())).collect()
 }
 
 /// The state of a check.
@@ -82,6 +84,37 @@ struct Practice<'a> {
     checks: Checks<'a>,
     /// What mends a diagnostic, by its index in `checks.out`.
     edits: BTreeMap<usize, Vec<Edit>>,
+    /// The stages above the one that is looked at.
+    names: StageNames,
+    /// Every variable that an ARG or ENV above sets, in whatever stage.
+    set: HashSet<String>,
+}
+
+/// Stages by name; of several the last counts.
+#[derive(Clone, Debug, Default)]
+struct StageNames(HashMap<String, usize>);
+
+impl StageNames {
+    fn add(&mut self, stage: &Stage, index: usize) {
+        if let Some(name) = stage.name() {
+            self.0.insert(name.to_owned(), index);
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<usize> {
+        self.0.get(&name.to_lowercase()).copied()
+    }
+}
+
+/// Settings of package managers that a stage made for the commands below.
+#[derive(Clone, Copy, Debug, Default)]
+struct Settings {
+    /// apt answers its questions itself.
+    apt_says_yes: bool,
+    /// apt leaves recommended packages out, or was told to bring them.
+    apt_recommends: bool,
+    /// pip keeps no cache.
+    pip_no_cache: bool,
 }
 
 /// What is known of a stage after some of its instructions.
@@ -92,15 +125,12 @@ struct StageState {
     is_kept: bool,
     /// The image below all stages it stands on, as written.
     image: String,
-    /// Names that ENV or ARG set.
-    env: BTreeSet<String>,
     has_workdir: bool,
     /// SHELL, as far as one was given.
     shell: Option<Vec<String>>,
     /// The last USER, and the comments above it.
     user: Option<(String, Span, Vec<String>)>,
-    /// All that RUN instructions say, for settings that they may write.
-    script: String,
+    settings: Settings,
     /// Archives that COPY took from the context: name, place, comments.
     archives: Vec<(String, Span, Vec<String>)>,
     /// The first use of curl and of wget.
@@ -144,6 +174,17 @@ impl Practice<'_> {
         }
     }
 
+    fn set_variables<'w>(
+        &mut self,
+        state: &mut StageState,
+        names: impl Iterator<Item = &'w String>,
+    ) {
+        for name in names {
+            state.settings.pip_no_cache |= name == "PIP_NO_CACHE_DIR";
+            self.set.insert(name.clone());
+        }
+    }
+
     fn statement(&mut self, state: &mut StageState, statement: &Statement) {
         let last_run = state.last_run.take();
         match &statement.instruction {
@@ -151,11 +192,12 @@ impl Practice<'_> {
             Instruction::Add(transfer) => self.add(statement, transfer),
             Instruction::Copy(transfer) => self.copy(state, statement, transfer),
             Instruction::Env(pairs) => {
-                self.env(state, statement, pairs);
-                state.env.extend(pairs.iter().map(|pair| pair.key.text.clone()));
+                self.env(statement, pairs);
+                let names = pairs.iter().map(|pair| &pair.key.text);
+                self.set_variables(state, names);
             }
             Instruction::Arg(declarations) => {
-                state.env.extend(declarations.iter().map(|arg| arg.name.text.clone()));
+                self.set_variables(state, declarations.iter().map(|arg| &arg.name.text));
             }
             Instruction::Label(pairs) => self.labels(statement, pairs),
             Instruction::Shell(words) => {
@@ -188,31 +230,26 @@ impl StageState {
     }
 }
 
-/// The last stage named `name` among `stages`.
-fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
-    let name = name.to_lowercase();
-    stages.iter().rposition(|stage| stage.name() == Some(name.as_str()))
-}
-
 /// The stage that is built.
 fn target(dockerfile: &Dockerfile, options: &LowerOptions) -> usize {
     let last = dockerfile.stages.len().saturating_sub(1);
     let Some(target) = &options.target else { return last };
     let number = target.parse().ok().filter(|&number: &usize| number <= last);
-    stage_named(&dockerfile.stages, target).or(number).unwrap_or(last)
+    let name = target.to_lowercase();
+    let named = dockerfile.stages.iter().rposition(|stage| stage.name() == Some(name.as_str()));
+    named.or(number).unwrap_or(last)
 }
 
 /// The stage that is built and those it stands on: what others leave behind is in no image.
 fn kept_stages(dockerfile: &Dockerfile, options: &LowerOptions) -> BTreeSet<usize> {
-    let mut kept = BTreeSet::new();
-    let mut next = Some(target(dockerfile, options));
-    while let Some(index) = next {
-        kept.insert(index);
-        let stage = dockerfile.stages.get(index);
-        next =
-            stage.and_then(|stage| stage_named(&dockerfile.stages[..index], &stage.from.base.text));
+    let mut names = StageNames::default();
+    let mut bases: Vec<Option<usize>> = Vec::new();
+    for (index, stage) in dockerfile.stages.iter().enumerate() {
+        bases.push(names.get(&stage.from.base.text));
+        names.add(stage, index);
     }
-    kept
+    let first = Some(target(dockerfile, options));
+    std::iter::successors(first, |&index| bases.get(index).copied().flatten()).collect()
 }
 
 /// Used by the tests of the families.
@@ -221,11 +258,6 @@ fn said(source: &str, rule: &str) -> Vec<String> {
     let parsed = crate::parse(source);
     assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
     let findings = check(source, &parsed.dockerfile, &LowerOptions::default());
-    let of_rule = findings.into_iter().filter(|f| f.diagnostic.rule == Some(rule));
-    of_rule
-        .map(|finding| {
-            let span = finding.diagnostic.span;
-            source[span.start..span.end].to_owned()
-        })
-        .collect()
+    let of_rule = findings.into_iter().filter(|(said, _)| said.rule == Some(rule));
+    of_rule.map(|(said, _)| source[said.span.start..said.span.end].to_owned()).collect()
 }

@@ -7,7 +7,7 @@ use crate::check::fix::Edit;
 use crate::check::script::{self, Joint, ScriptCommand, ScriptWord};
 use crate::lines::{Lines, Logical};
 
-use super::{Practice, StageState};
+use super::{Practice, Settings, StageState};
 
 /// A RUN in shell form, split into its commands.
 pub(super) struct RunView<'a> {
@@ -128,6 +128,15 @@ impl<'a> RunView<'a> {
     }
 }
 
+impl Settings {
+    /// Looks for settings that a script writes into the files of apt and pip.
+    fn read(&mut self, script: &str) {
+        self.apt_says_yes |= script.contains("Assume-Yes");
+        self.apt_recommends |= script.contains("Install-Recommends");
+        self.pip_no_cache |= script.contains("no-cache-dir = ");
+    }
+}
+
 impl Practice<'_> {
     pub(super) fn run(
         &mut self,
@@ -137,11 +146,10 @@ impl Practice<'_> {
         last_run: Option<&str>,
     ) {
         if let Command::Shell(text) = &run.command {
-            state.script.push_str(&text.text);
-            state.script.push('\n');
+            state.settings.read(&text.text);
         }
         for heredoc in &run.heredocs {
-            state.script.push_str(&heredoc.content);
+            state.settings.read(&heredoc.content);
         }
         if !state.has_posix_shell() {
             return;
