@@ -54,11 +54,13 @@ impl Lowering<'_, '_> {
         declarations: &[ArgDeclaration],
     ) -> Result<(), Fault> {
         let mut entry = "ARG".to_owned();
+        // All defaults are read before any argument is set, as for ENV.
+        let mut values = Vec::with_capacity(declarations.len());
         for declaration in declarations {
             let name = &declaration.name.text;
             self.check_secret(statement, "ARG", &declaration.name, name);
             let given = self.plan.options.build_args.get(name).cloned();
-            let (value, shown) = match (given, &declaration.default) {
+            values.push(match (given, &declaration.default) {
                 (Some(given), _) => (Some(given), None),
                 (None, Some(default)) => {
                     let value = self.expand(stage, statement, default)?;
@@ -67,7 +69,10 @@ impl Lowering<'_, '_> {
                     (Some(value), shown)
                 }
                 (None, None) => (self.plan.globals.get(name).cloned(), None),
-            };
+            });
+        }
+        for (declaration, (value, shown)) in declarations.iter().zip(values) {
+            let name = &declaration.name.text;
             entry.push(' ');
             entry.push_str(name);
             if let Some(shown) = shown {
