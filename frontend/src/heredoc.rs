@@ -20,6 +20,11 @@ pub(crate) struct Mark {
     pub(crate) chomps: bool,
 }
 
+/// Open heredocs of one file behind which the file is read on.
+const MAX_OPEN: usize = 16;
+
+const NEVER_CLOSED: &str = "the heredoc `";
+
 /// Reads `text` as one mark: digits, `<<`, an optional dash, and one word.
 pub(crate) fn parse_mark(text: &str) -> Option<Mark> {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
@@ -81,9 +86,13 @@ pub(crate) fn read(
             end = lines.position();
         };
         if !closed {
-            // The lines behind are read as instructions again, so that their faults show too.
-            *lines = before;
-            let message = format!("the heredoc `{}` is never closed", mark.name);
+            // The lines behind are read as instructions again, so that their faults show too; but
+            // not for ever, since each heredoc is looked for up to the file's end.
+            let open = out.iter().filter(|found| found.message.starts_with(NEVER_CLOSED)).count();
+            if open < MAX_OPEN {
+                *lines = before;
+            }
+            let message = format!("{NEVER_CLOSED}{}` is never closed", mark.name);
             out.push(
                 Diagnostic::error(mark_span, message)
                     .with_help(format!("expected a line that is only `{}`", mark.name)),

@@ -298,6 +298,7 @@ fn large_files_parse_fast() {
         "FROM a AS b\n".repeat((1 << 20) / 12),
         format!("FROM a\n{}", "ONBUILD ".repeat(1 << 17)),
         format!("FROM a\nRUN {}", "<<E ".repeat(1 << 18)),
+        format!("FROM a\n{}", "RUN <<E\n".repeat(1 << 17)),
         format!("FROM a\nCOPY [{}", "\"a\",".repeat(1 << 18)),
         "(".repeat(1 << 20),
         format!("FROM a\nCOPY {}a b", "--exclude=a ".repeat(1 << 16)),
