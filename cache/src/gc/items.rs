@@ -46,7 +46,7 @@ pub struct Item {
     pub last_used: Option<u64>,
     /// For people: an instruction, a mount's id.
     pub title: String,
-    /// Whether a prune of all would remove it now.
+    /// Whether a prune of its kind would remove it now.
     pub is_reclaimable: bool,
 }
 

@@ -33,7 +33,7 @@ pub(crate) use self::policy::{Budget, make_room, settle};
 /// What [`Store::prune`] may remove besides garbage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PruneOptions {
-    /// Also cache mounts, past builds and notes and, without `keep_bytes`, records of tagged images.
+    /// Also cache mounts, past builds, old notes and, without `keep_bytes`, records of tagged images.
     pub all: bool,
     /// Stop once the store takes no more than this, in bytes.
     pub keep_bytes: Option<u64>,
@@ -88,6 +88,9 @@ pub struct Usage {
     /// Bytes that a prune of all would free now.
     pub reclaimable: u64,
 }
+
+/// Age from which notes go with the rest: nobody asks any more why that build differs.
+const NOTE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is to go.
 #[derive(Debug, Default)]
@@ -197,7 +200,9 @@ fn may_go(candidate: &Candidate, options: &PruneOptions, now: SystemTime) -> boo
     }
     let is_meant = match candidate.kind {
         CandidateKind::Record | CandidateKind::Untagged | CandidateKind::DeadRecord => true,
-        CandidateKind::CacheMount | CandidateKind::Build | CandidateKind::Note => options.all,
+        CandidateKind::CacheMount | CandidateKind::Build => options.all,
+        // They say why what goes now will be missed, and are small.
+        CandidateKind::Note => options.all && age >= NOTE_AGE,
         // Its files stay in any case: with a budget in mind, removing it would help nobody.
         CandidateKind::RecordOfImage => options.all && options.keep_bytes.is_none(),
     };
