@@ -1,6 +1,7 @@
 //! Ctrl-C and its like: the first asks the work to end in good order, the second ends it at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Listens for SIGINT and SIGTERM from now on. The first cancels `token`; the second kills this
@@ -20,6 +21,59 @@ pub(crate) fn cancel_on_signal(token: &CancellationToken) -> std::io::Result<Sig
         kill_self();
     });
     Ok(SignalWatch(watch))
+}
+
+/// Signals that a command in the foreground gets from those who started it.
+const PASSED_ON: [SignalKind; 6] = [
+    SignalKind::interrupt(),
+    SignalKind::terminate(),
+    SignalKind::hangup(),
+    SignalKind::quit(),
+    SignalKind::user_defined1(),
+    SignalKind::user_defined2(),
+];
+
+/// Interrupts and terminations that the command may take as it likes; one more ends it. The first
+/// process of a sandbox is not ended by a signal that it does not handle.
+const PATIENCE: usize = 2;
+
+/// Signals that wait to be passed on; more at once say nothing new.
+const PASSED_BUFFER: usize = 16;
+
+/// Passes signals on by number from now on. One interrupt or termination too many cancels `token`.
+///
+/// # Errors
+///
+/// The runtime could not install its handlers.
+pub(crate) fn pass_on(
+    token: &CancellationToken,
+) -> std::io::Result<(SignalWatch, mpsc::Receiver<i32>)> {
+    let (seen, mut all) = mpsc::channel(PASSED_BUFFER);
+    let mut listeners = tokio::task::JoinSet::new();
+    for kind in PASSED_ON {
+        let (mut listener, seen) = (signal(kind)?, seen.clone());
+        listeners.spawn(async move {
+            while listener.recv().await.is_some() {
+                // A full buffer holds signals enough.
+                let _ = seen.try_send(kind.as_raw_value());
+            }
+        });
+    }
+    let (passed, received) = mpsc::channel(PASSED_BUFFER);
+    let token = token.clone();
+    let watch = tokio::spawn(async move {
+        let _listeners = listeners;
+        let mut ending = 0;
+        while let Some(number) = all.recv().await {
+            let ends = [SignalKind::interrupt(), SignalKind::terminate()];
+            ending += usize::from(ends.iter().any(|kind| kind.as_raw_value() == number));
+            if ending > PATIENCE {
+                token.cancel();
+            }
+            let _ = passed.try_send(number);
+        }
+    });
+    Ok((SignalWatch(watch), received))
 }
 
 /// Ends the listening when dropped.

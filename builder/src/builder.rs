@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cache::{Builds, CheckReport, Item, PruneOptions, Pruned, Store, StoreError, Usage};
 use frontend::Platform;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking;
@@ -440,7 +440,7 @@ impl Builder {
     }
 
     /// Runs an image's command in a sandbox with this process's standard streams; returns its exit
-    /// code, 128 and the number for a signal.
+    /// code, 128 and the number for a signal. Signals whose numbers come by `signals` are passed on.
     ///
     /// # Errors
     ///
@@ -449,10 +449,11 @@ impl Builder {
         &self,
         request: RunRequest,
         events: &Events,
+        signals: mpsc::Receiver<i32>,
         cancel: CancellationToken,
     ) -> Result<i32, ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
-        run_image::run(&inner, request, events, cancel).await
+        run_image::run(&inner, request, events, signals, cancel).await
     }
 
     /// Measures the store. Blocking.

@@ -76,7 +76,7 @@ pub use rootfs::{
     Resolved, RootError, Time, UpperError, UserError, export_dir, export_tar, resolve_owner,
     resolve_user,
 };
-pub use run_image::RunRequest;
+pub use run_image::{RunRequest, Volume};
 pub use sandbox::{
     Control, Dns, Ended, Exit, HELPER_ARG, MountSource, Network, OverlayDirs, PortForward, Sandbox,
     SandboxError, SandboxMount, SandboxSpec, SecretVariable, StdioMode, helper_main,

@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use builder::{Entitlement, OutputKind, OutputSpec};
+use builder::{Entitlement, OutputKind, OutputSpec, Volume};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use frontend::Platform;
 
@@ -419,6 +419,7 @@ pub(crate) struct LoadArgs {
 
 /// Run an image's command in a sandbox, to try the image out
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct RunArgs {
     /// Name or ID
     #[arg(value_name = "NAME")]
@@ -432,9 +433,39 @@ pub(crate) struct RunArgs {
     /// Lead a port of this machine's loopback to one of the command's (repeatable)
     #[arg(short, long, value_name = "HOST:CONTAINER", value_parser = ports)]
     pub(crate) publish: Vec<(u16, u16)>,
+    /// Hand standard input over to the command
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
     /// Environment variable; without a value, this environment's (repeatable)
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = named_value)]
     pub(crate) env: Vec<(String, Option<String>)>,
+    /// File of such variables, one a line (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Show a file or directory of this machine to the command; absolute paths (repeatable)
+    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]", value_parser = super::run::parse_volume)]
+    pub(crate) volume: Vec<Volume>,
+    /// Memory in place of a directory (repeatable)
+    #[arg(long, value_name = "PATH[:size=SIZE]", value_parser = super::run::parse_tmpfs)]
+    pub(crate) tmpfs: Vec<(String, Option<u64>)>,
+    /// Working directory [default: the image's]
+    #[arg(short, long, value_name = "DIR", value_parser = absolute)]
+    pub(crate) workdir: Option<String>,
+    /// User, and perhaps group [default: the image's]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Program in place of the image's ENTRYPOINT and CMD
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Name of the machine inside
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Let the command write to mounts alone
+    #[arg(long)]
+    pub(crate) read_only: bool,
     /// Network of the command
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) network: Option<NetworkMode>,
@@ -522,6 +553,10 @@ fn split_value(text: &str) -> Result<(String, Option<String>), String> {
 pub(super) fn named_value(text: &str) -> Result<(String, Option<String>), String> {
     let (name, value) = split_value(text)?;
     if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name, value)) }
+}
+
+fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("it is not absolute".to_owned()) }
 }
 
 fn ports(text: &str) -> Result<(u16, u16), String> {

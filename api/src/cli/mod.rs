@@ -147,7 +147,7 @@ async fn execute(
         Command::Check(args) => return check::check(*args, settings, &environment).await,
         Command::Doctor(args) => return doctor::doctor(args, settings, mapping).await,
         Command::Serve(args) => serve::serve(args, settings, &environment).await,
-        Command::Run(args) => return run::run(args, settings).await,
+        Command::Run(args) => return run::run(args, settings, &environment).await,
         Command::Images(args) => image::images(args, &Engine::open(&settings).await?).await,
         Command::History(args) => image::history(args, &Engine::open(&settings).await?).await,
         Command::Inspect(args) => image::inspect(args, &Engine::open(&settings).await?).await,

@@ -12,6 +12,7 @@ mod failures;
 mod output;
 mod registry;
 mod rootless;
+mod run;
 mod secrets;
 mod served;
 mod solve;

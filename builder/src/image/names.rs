@@ -9,6 +9,12 @@ use crate::source::{ResolvedImage, read_image};
 /// Why something could not be done with an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
+    /// What is asked for takes away a part of the sandbox, and is not allowed.
+    #[error("{what}")]
+    NotAllowed {
+        /// What is missing, and what to do.
+        what: String,
+    },
     /// Neither a name nor an ID in the store.
     #[error("no such image: {name}")]
     NotFound {
@@ -82,7 +88,8 @@ impl ImageError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. }
+            Self::NotAllowed { .. }
+            | Self::NotFound { .. }
             | Self::Ambiguous { .. }
             | Self::Name(_)
             | Self::Tagged { .. }

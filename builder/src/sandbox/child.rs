@@ -14,14 +14,14 @@ use super::root::{Layers, Places};
 use super::source::Prepared;
 use super::spec::SandboxSpec;
 use super::wire;
-use super::{dev, etc, exec, identity, kernel_fs, namespace, root};
+use super::{dev, etc, exec, identity, kernel_fs, namespace, root, terminal};
 
 /// One thing done on the way to the command.
 type Step = fn(&mut Child) -> Result<(), Fault>;
 
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
-const STEPS: [(&str, Step); 26] = [
+const STEPS: [(&str, Step); 28] = [
     ("join the cgroups", namespace::join_more_cgroups),
     ("new namespaces", namespace::enter_namespaces),
     ("private mounts", root::make_mounts_private),
@@ -41,7 +41,9 @@ const STEPS: [(&str, Step); 26] = [
     ("loopback", namespace::bring_loopback_up),
     ("session", identity::start_session),
     ("resource limits", identity::limit_resources),
+    ("terminal", terminal::open_terminal),
     ("working directory", identity::enter_directory),
+    ("read-only root", root::protect),
     ("capability bounding set", identity::drop_bounding_set),
     ("seccomp filter", identity::filter_system_calls),
     ("user and groups", identity::become_user),
@@ -64,6 +66,8 @@ pub(super) struct Child {
     pub gateway: Option<Ipv4Addr>,
     /// Receives what must be cleaned from the layer afterwards.
     pub notes: OwnedFd,
+    /// Leads to the builder.
+    pub control: Option<OwnedFd>,
     pub layers: Option<Layers>,
     pub scratch: Option<OwnedFd>,
     pub prepared: Vec<Prepared>,
@@ -85,6 +89,7 @@ impl Child {
             resolver: None,
             gateway: None,
             notes,
+            control: None,
             layers: None,
             scratch: None,
             prepared: Vec::new(),

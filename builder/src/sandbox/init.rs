@@ -98,6 +98,7 @@ fn become_command(
         }
         let mut child = Child::new(spec, notes);
         (child.cgroups, child.netns) = (launch.cgroups, fds.netns);
+        child.control = Some(control.try_clone()?);
         (child.resolver, child.gateway) = (launch.resolver, launch.gateway);
         Ok(Some(child))
     };

@@ -7,7 +7,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use super::ca_bundle;
 use super::child::Child;
 use super::error::{At as _, Fault};
-use super::mount::{DATA, attach, make_dir, open_dir, overlay, tmpfs};
+use super::mount::{DATA, READ_ONLY, attach, make_dir, open_dir, overlay, tmpfs};
 use super::source::{Prepared, open_roots, prepare};
 use super::stub::StubLayer;
 use super::target::{Targets, attach_at};
@@ -175,6 +175,14 @@ pub(super) fn mount_root(child: &mut Child) -> Result<(), Fault> {
     };
     attach(&root, make_dir(scratch, "root", 0o755)?)?;
     child.root = Some(root);
+    Ok(())
+}
+
+/// Makes the root read-only where the spec asks for it, after the working directory was made.
+pub(super) fn protect(child: &mut Child) -> Result<(), Fault> {
+    if child.spec.is_read_only {
+        super::sys::set_mount_attributes(child.root().as_fd(), READ_ONLY, false)?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{self, Place};
+use super::console::Console;
 use super::error::SandboxError;
 use super::mount::clone_of;
 use super::network::{self, Networks};
@@ -211,6 +212,9 @@ struct RunningStep {
     helper: Helper,
     stdout: Option<PipeReader>,
     stderr: Option<PipeReader>,
+    /// The command's terminal, if it has one.
+    console: Option<Console>,
+    takes_input: bool,
     buffer: Box<[u8]>,
     /// When its time is over.
     deadline: Option<(Instant, Duration)>,
@@ -233,7 +237,10 @@ impl RunningStep {
             let (first, second) = (io::pipe()?, io::pipe()?);
             match spec.stdio {
                 StdioMode::Capture => fds.extend([first.1.as_fd(), second.1.as_fd()]),
-                StdioMode::Inherit => fds.extend([stdout.as_fd(), stderr.as_fd()]),
+                // A terminal takes their place.
+                StdioMode::Inherit | StdioMode::InheritOutput | StdioMode::Terminal { .. } => {
+                    fds.extend([stdout.as_fd(), stderr.as_fd()]);
+                }
             }
             fds.extend(netns);
             if spec.stdio == StdioMode::Inherit {
@@ -247,7 +254,19 @@ impl RunningStep {
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
         let deadline = spec.limits.timeout.map(|limit| (Instant::now() + limit, limit));
         let (is_late, killed_at) = (false, None);
-        Ok(Self { helper, stdout, stderr, buffer, deadline, is_late, killed_at })
+        let (console, takes_input) =
+            (None, matches!(spec.stdio, StdioMode::Terminal { takes_input: true, .. }));
+        Ok(Self {
+            helper,
+            stdout,
+            stderr,
+            console,
+            takes_input,
+            buffer,
+            deadline,
+            is_late,
+            killed_at,
+        })
     }
 
     /// Reads output and passes orders on until the helper reports the end.
@@ -278,19 +297,23 @@ impl RunningStep {
             }
             if has_report {
                 let received = wire::receive::<Report>(&self.helper.socket);
-                break received.map_err(|errno| broken(errno.into()))?.map(|(report, _)| report);
+                match received.map_err(|errno| broken(errno.into()))? {
+                    Some((Report::Terminal, fds)) => self.join_terminal(fds).map_err(broken)?,
+                    received => break received.map(|(report, _)| report),
+                }
             }
         };
         // All writers are gone, so what is left is in the pipes. Waiting for their end would trust
         // a step not to have handed its end to somebody outside.
         drain(&mut self.stdout, &mut self.buffer, OutputStream::Stdout, output).map_err(broken)?;
         drain(&mut self.stderr, &mut self.buffer, OutputStream::Stderr, output).map_err(broken)?;
+        drop(self.console.take());
         match report {
             _ if self.killed_at.is_some() => Err(match self.deadline {
                 Some((_, limit)) if self.is_late => SandboxError::TimedOut { limit },
                 _ => SandboxError::Cancelled,
             }),
-            None => Err(SandboxError::Killed),
+            None | Some(Report::Terminal) => Err(SandboxError::Killed),
             Some(Report::Failed { step, fault }) => Err(SandboxError::reported(step, fault)),
             Some(Report::Ended { exit, usage }) => Ok(Ended { exit, usage }),
         }
@@ -314,6 +337,14 @@ impl RunningStep {
             .collect::<Vec<_>>()
             .into_iter();
         Ok(sources.map(|source| source.is_some() && ready.next().unwrap_or(false)))
+    }
+
+    /// Joins the command's terminal, whose other end is among `fds`, to our standard streams.
+    fn join_terminal(&mut self, fds: Vec<OwnedFd>) -> io::Result<()> {
+        if let Some(command) = fds.into_iter().next() {
+            self.console = Some(Console::start(command, self.takes_input)?);
+        }
+        Ok(())
     }
 
     fn order(&self, order: Order) {

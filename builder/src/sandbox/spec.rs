@@ -46,6 +46,8 @@ pub struct SandboxSpec {
     /// PEM certificates trusted by the command beside the image's own, and kept out of the layer.
     #[serde(with = "base64_bytes")]
     pub ca_certs: Vec<u8>,
+    /// Whether the root can only be read; mounts are as they say.
+    pub is_read_only: bool,
     /// Takes the sandbox's walls away but for the namespaces: all capabilities, no filter of system
     /// calls, nothing masked, `/sys` writable. Needs an entitlement, which the caller has checked.
     pub is_insecure: bool,
@@ -80,6 +82,7 @@ impl SandboxSpec {
             extra_hosts: Vec::new(),
             dns: Dns::default(),
             ca_certs: Vec::new(),
+            is_read_only: false,
             is_insecure: false,
             devices: Vec::new(),
             stdio: StdioMode::Capture,
@@ -233,6 +236,17 @@ pub enum StdioMode {
     Capture,
     /// The caller's own.
     Inherit,
+    /// The caller's own, but for input, which is empty.
+    InheritOutput,
+    /// A terminal of its own, joined to the caller's standard streams.
+    Terminal {
+        /// Lines of its window at first; it follows the caller's.
+        rows: u16,
+        /// Characters in a line at first.
+        columns: u16,
+        /// Whether it reads the caller's input.
+        takes_input: bool,
+    },
 }
 
 /// How names are resolved; what is empty is as this machine has it.

@@ -84,6 +84,8 @@ pub(super) enum Report {
         /// Why.
         fault: Fault,
     },
+    /// The command has a terminal; its other end comes along.
+    Terminal,
     /// The command ended, and all its processes with it.
     Ended {
         /// How.
