@@ -27,7 +27,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     scaled(number, 1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
-/// As [`bytes`]; `-1` and `unlimited` lift the limit.
+/// As [`bytes()`]; `-1` and `unlimited` lift the limit.
 pub(crate) fn bytes_or_unlimited(text: &str) -> Result<Bound, String> {
     if matches!(text, "-1" | "unlimited") {
         Ok(Bound::Unlimited)
@@ -333,7 +333,7 @@ mod tests {
             [seconds("90"), seconds("10m"), seconds("1h30m")],
             [Some(90), Some(600), Some(5400)]
         );
-        assert_eq!([seconds("0"), seconds("5d"), seconds("m"), seconds("")], [None; 4]);
+        assert_eq!([seconds("0"), seconds("5y"), seconds("m"), seconds("")], [None; 4]);
         assert!(set("0-2,7").is_ok() && set("0").is_ok());
         assert!(set("0,").is_err() && set("a").is_err() && set("-1").is_err());
     }

@@ -417,7 +417,6 @@ mod tests {
             ("ulimits",       "ulimits=%5B%7B%22Name%22%3A%22x%22%2C%22Soft%22%3A1%2C%22Hard%22%3A1%7D%5D",
                               "invalid parameter `ulimits`: there is no ulimit `x`; there are as, core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, stack"),
             ("cache",         "cachefrom=%5B%22a%22%5D", "parameter `cachefrom` is not supported by rbuild: the store's own cache is always used"),
-            ("remote",        "remote=https://x/y.git", "parameter `remote` is not supported by rbuild: send the context as a tar"),
             ("buildkit",      "version=2",              "parameter `version` is not supported by rbuild: only the classic builder's 1 is spoken"),
             ("squash",        "squash=1",               "parameter `squash` is not supported by rbuild"),
             ("container net", "networkmode=container:x", "invalid parameter `networkmode`: `container:x` is not default, none or host"),

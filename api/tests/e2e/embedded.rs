@@ -160,3 +160,10 @@ pub(crate) fn image_id(store: &std::path::Path, name: &str) -> String {
     let value: serde_json::Value = serde_json::from_str(&inspect).expect("inspect prints JSON");
     value[0]["Id"].as_str().expect("an image has an Id").to_owned()
 }
+
+#[test]
+fn a_context_named_by_a_relative_path_is_what_a_step_sees_of_it() {
+    let text = "FROM busybox\nRUN --mount=target=/src test \"$(ls /src)\" = \"$(printf 'Dockerfile\\nours')\"\n";
+    let dir = crate::support::context(&[("Dockerfile", text), ("ours", "x")]);
+    run(rbuild(bases(), &["--no-cache", "-t", "relative:1", "."]).current_dir(dir.path())).ok();
+}

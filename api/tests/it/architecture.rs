@@ -6,7 +6,7 @@ use std::path::Path;
 /// What each crate may depend on of the others, and what it must not depend on at all.
 const CRATES: [(&str, &[&str], &[&str]); 4] = [
     ("frontend", &[], &["tokio", "axum", "reqwest", "rustix", "nix", "libc"]),
-    ("cache", &[], &["tokio", "axum", "reqwest", "nix", "libc"]),
+    ("cache", &[], &["tokio", "axum", "reqwest", "libc"]),
     ("builder", &["cache", "frontend"], &["axum", "clap"]),
     ("api", &["builder", "cache", "frontend"], &["nix", "libc"]),
 ];

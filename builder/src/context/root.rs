@@ -50,6 +50,7 @@ impl FileRootError {
 /// A directory from outside with the rules of its ignore file.
 #[derive(Debug)]
 pub(crate) struct FileRoot {
+    /// Absolute: the sandbox's helpers have another working directory than this process.
     pub(crate) dir: PathBuf,
     pub(crate) root: LayeredRoot,
     /// `None` keeps everything.
@@ -75,8 +76,9 @@ impl FileRoot {
             Err(source) => return Err(FileRootError::Io { path: path(), source }),
         }
         let root = LayeredRoot::open_plain(dir)?;
+        let absolute = std::path::absolute(dir);
         Ok(Self {
-            dir: path(),
+            dir: absolute.map_err(|source| FileRootError::Io { path: path(), source })?,
             root,
             rules: None,
             keep_all: Rules::keep_all(),

@@ -29,6 +29,10 @@ pub(super) const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY;
 
 /// Opens a directory of this machine as a place, for neither reading nor writing.
 pub(super) fn open_dir(path: &Path) -> Result<OwnedFd, Fault> {
+    // A helper's working directory is not its builder's: a relative path would lead elsewhere.
+    if !path.is_absolute() {
+        return Err(rustix::io::Errno::INVAL).at(path.display());
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).at(path.display())
 }
