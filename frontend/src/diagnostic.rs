@@ -57,7 +57,7 @@ impl Diagnostic {
 /// Errors of one file that are told, and warnings; what comes after them helps nobody, and each is
 /// shown with an excerpt of the file.
 const MAX_ERRORS: usize = 100;
-const MAX_WARNINGS: usize = 1000;
+pub(crate) const MAX_WARNINGS: usize = 1000;
 
 /// Drops what is too much: warnings beside too many remarks, and then what stands last.
 pub(crate) fn bounded(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {

@@ -13,6 +13,7 @@ mod transfer;
 
 use crate::ast::{Instruction, StageHead, Statement, Word};
 use crate::check::{self, Checks};
+use crate::diagnostic::MAX_WARNINGS;
 use crate::flags::{Flags, Known};
 use crate::nearest::did_you_mean;
 use crate::syntax::{Arguments, Keyword, Raw};
@@ -64,7 +65,9 @@ impl Typing<'_, '_> {
     pub(crate) fn instruction(&mut self, raw: Raw) -> Option<Typed> {
         let Some(keyword) = raw.known else {
             let message = format!("unknown instruction `{}`", raw.keyword.text);
-            let help = did_you_mean(&raw.keyword.text, Keyword::names());
+            // Nobody sees more remarks than these, and the search is what costs.
+            let is_seen = self.checks.out.len() <= MAX_WARNINGS;
+            let help = is_seen.then(|| did_you_mean(&raw.keyword.text, Keyword::names())).flatten();
             let keyword = raw.keyword.span;
             self.error(keyword, message).help = help;
             return None;
