@@ -1,9 +1,9 @@
 //! Laying out a Dockerfile: `rbuild fmt`.
 //!
 //! Instructions stand at the margin with their keywords in upper case, one blank parts words that
-//! the language parts, continued words are indented by four blanks, an empty line parts stages, and no line has blanks at its end. Invariants: what is built does not change, not even
-//! in a blank of a command's text, so that cache keys stay; comments stay; laying out twice changes
-//! nothing more.
+//! the language parts, continued words are indented by four blanks, an empty line parts stages, and
+//! no line has blanks at its end. Invariants: what is built does not change, not even in a blank of
+//! a command's text, so that cache keys stay; comments stay; laying out twice changes nothing more.
 
 mod instruction;
 mod meaning;
@@ -26,7 +26,8 @@ pub fn format(source: &str) -> Result<String, Vec<Diagnostic>> {
     }
     let formatted = lay_out(source);
     let after = crate::parse(&formatted);
-    if meaning::is_same(&parsed.dockerfile, &after.dockerfile) {
+    // A comment that comes to stand at the head can become a directive, and a wrong one.
+    if !after.has_errors() && meaning::is_same(&parsed.dockerfile, &after.dockerfile) {
         Ok(formatted)
     } else {
         Ok(source.to_owned())

@@ -56,4 +56,7 @@ fn what_cannot_be_laid_out_stays() {
     let source = "FROM a\n\\\n# a comment\n  RUN   x\n";
     let formatted = format(source).expect("a good file");
     assert_eq!(format(&formatted).as_deref(), Ok(formatted.as_str()));
+    // Without the mark above them the comments would be directives, and wrong ones.
+    let source = "\\\n# escape=#`\n# escape=\\\nFROM busybox\n";
+    assert_eq!(format(source).as_deref(), Ok(source));
 }
