@@ -14,6 +14,7 @@ mod filters;
 mod guard;
 mod image;
 mod import;
+mod leftover;
 mod listen;
 mod login;
 mod metrics;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::http::header::EXPECT;
 use axum::response::{IntoResponse as _, Response};
 use builder::Builder;
 use tokio::sync::Semaphore;
@@ -152,10 +154,20 @@ impl Call {
 }
 
 async fn dispatch(State(service): State<Service>, request: Request) -> Response {
-    let response = answer(service.clone(), request).await.unwrap_or_else(|error| {
-        tracing::debug!(%error, "request refused");
-        error.into_response()
-    });
+    let (head, body) = request.into_parts();
+    // Who waits to be told to go on sends nothing after a refusal.
+    let waits = head.headers.contains_key(EXPECT);
+    let (body, leftover) = leftover::lend(body);
+    let response = match answer(service.clone(), Request::from_parts(head, body)).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(%error, "request refused");
+            if !waits {
+                leftover.drain().await;
+            }
+            error.into_response()
+        }
+    };
     service.0.metrics.answered(response.status());
     response
 }

@@ -228,3 +228,23 @@ fn a_service_fetches_what_remote_names() {
     let images = text(&rbuild(dir.path(), &["--host", &service.address, "images"]).stdout);
     assert!(images.contains("curl"), "{images}");
 }
+
+#[test]
+fn a_refusal_reaches_a_client_that_still_sends() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("rbuild.sock");
+    let _service = Service::start(dir.path(), &format!("unix://{}", socket.display()));
+    for _ in 0..20 {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        let head =
+            "POST /v1.50/containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(5));
+            stream.write_all(&[b'x'; 1000]).expect("the service reads the rest");
+        }
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 501"), "{line}");
+    }
+}
