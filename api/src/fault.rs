@@ -15,12 +15,13 @@ Exit codes:
   70   a bug in rbuild
   130  cancelled
   `rbuild check` exits 1 when it has anything to say.
-  `rbuild run` passes on the exit code of the command, and exits 125 if rbuild itself fails.";
+  `rbuild run` and `rbuild shell` pass on the exit code of the command, and exit 125 if rbuild
+  itself fails.";
 
 /// Exit code of a wrong command line.
 pub(crate) const USAGE: u8 = 2;
 
-/// Exit code of `rbuild run` when the command never ran, as in Docker.
+/// Exit code of `rbuild run` and `rbuild shell` when the command never ran, as in Docker.
 pub(crate) const RUN_FAILED: u8 = 125;
 
 /// Returns the exit code of a class of failure; see [`EXIT_CODES`].

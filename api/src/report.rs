@@ -78,6 +78,10 @@ pub(crate) fn failure(failure: &Failure, quotable: Quotable<'_>, color: bool) ->
     if let Some(help) = &failure.help {
         group = group.element(Level::HELP.message(printable(help)));
     }
+    if let Some(build) = &failure.kept_by {
+        let shell = format!("`rbuild shell {}` shows what the step left", printable(build));
+        group = group.element(Level::HELP.message(shell));
+    }
     text + &renderer(color).render(&[group]) + "\n"
 }
 
@@ -188,6 +192,7 @@ error: unknown instruction `CPOY`
             step: Some(1),
             exit_code: Some(7),
             log_tail: vec!["npm ERR! \x1b[31mcode\x1b[0m".into(), "npm ERR! E404".into()],
+            kept_by: Some("0a1b2c3d".into()),
         };
         let quotable = Quotable { source: Some(&source), steps: &steps };
         let want = "\
@@ -205,6 +210,7 @@ error: RUN npm ñ install failed
   = caused by: the command exited
   = exit code: 7
   = help: look at the output above
+  = help: `rbuild shell 0a1b2c3d` shows what the step left
 ";
         assert_eq!(failure(&given, quotable, false), want);
     }

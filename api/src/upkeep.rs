@@ -17,15 +17,18 @@ pub(crate) struct HistoryTable {
     builds: Option<usize>,
     /// Age at which a build is forgotten: `720h`, `30d`.
     age: Option<Age>,
+    /// Builds whose failed step's files are kept.
+    failed_steps: Option<usize>,
 }
 
 impl HistoryTable {
     /// Fills in what the file leaves out.
     pub(crate) fn limits(&self) -> HistoryLimits {
-        let HistoryLimits { builds, age } = HistoryLimits::default();
+        let HistoryLimits { builds, age, failed_steps } = HistoryLimits::default();
         HistoryLimits {
             builds: self.builds.unwrap_or(builds),
             age: self.age.map_or(age, |Age(age)| age),
+            failed_steps: self.failed_steps.unwrap_or(failed_steps),
         }
     }
 }
@@ -170,7 +173,8 @@ mod tests {
         let cases = [
             ("",                             Some(default)),
             ("builds = 0",                   Some(HistoryLimits { builds: 0, ..default })),
-            ("age = \"7d\"\nbuilds = 3",     Some(HistoryLimits { builds: 3, age: 7 * day })),
+            ("age = \"7d\"\nbuilds = 3",     Some(HistoryLimits { builds: 3, age: 7 * day, ..default })),
+            ("failed_steps = 0",             Some(HistoryLimits { failed_steps: 0, ..default })),
             ("age = \"soon\"",               None),
             ("count = 3",                    None),
         ];

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cache::{Builds, CheckReport, Item, PruneOptions, Pruned, Store, StoreError, Usage};
+use cache::{Builds, CheckReport, Item, PruneOptions, Pruned, StepLog, Store, StoreError, Usage};
 use frontend::Platform;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::registry::{Registry, RegistryError};
 use crate::request::{BuildRequest, Credentials};
 use crate::run_image::{self, RunRequest};
 use crate::sandbox::{Sandbox, SandboxError};
+use crate::shell::{self, ShellError, ShellRequest};
 use crate::solver::Flights;
 use crate::source::{Distribution, Sources};
 use crate::spool::{self, Spool};
@@ -160,14 +161,16 @@ impl Builder {
     ) -> Result<Finished, Box<Failure>> {
         let (header, limits) = (history::header(&request), self.inner.config.history);
         let store = self.inner.store.clone();
-        let (spool, end) = blocking::run(move || {
+        let (spool, end, log) = blocking::run(move || {
             let recorder = Recorder::begin(store.builds(), &header, limits);
-            Spool::new(store, spool::OUTPUT_LIMIT, recorder)
+            let log = recorder.as_ref().and_then(Recorder::steps);
+            let (spool, end) = Spool::new(store, spool::OUTPUT_LIMIT, recorder);
+            (spool, end, log)
         })
         .await;
         let spooled = Events::spooled(Arc::clone(&spool));
         let build = async {
-            let result = Box::pin(self.build_spooled(request, spooled, &cancel)).await;
+            let result = Box::pin(self.build_spooled(request, spooled, &cancel, log)).await;
             blocking::run(move || drop(end)).await;
             result
         };
@@ -203,10 +206,11 @@ impl Builder {
         request: BuildRequest,
         events: Events,
         cancel: &CancellationToken,
+        log: Option<StepLog>,
     ) -> Result<Finished, Box<Failure>> {
         let mut source = None;
         let result = match self.leased() {
-            Ok(inner) => build::build(&inner, request, &events, cancel, &mut source).await,
+            Ok(inner) => build::build(&inner, request, &events, cancel, &mut source, log).await,
             Err(error) => Err(BuildError::store(error)),
         };
         match result {
@@ -454,6 +458,23 @@ impl Builder {
     ) -> Result<i32, ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
         run_image::run(&inner, request, events, signals, cancel).await
+    }
+
+    /// Enters a step of a past build: runs a command in its sandbox, on its files, with this
+    /// process's standard streams; returns its exit code, as [`Builder::run`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`ShellError`] when the step is unknown, its files are gone or the command cannot be started.
+    pub async fn shell(
+        &self,
+        request: ShellRequest,
+        events: &Events,
+        signals: mpsc::Receiver<i32>,
+        cancel: CancellationToken,
+    ) -> Result<i32, ShellError> {
+        let inner = self.leased().map_err(ShellError::Store)?;
+        shell::enter(&inner, request, events, signals, cancel).await
     }
 
     /// Measures the store. Blocking.

@@ -35,11 +35,13 @@ pub struct HistoryLimits {
     pub builds: usize,
     /// Age at which a build is forgotten.
     pub age: Duration,
+    /// Builds, the last ones that failed, whose failed step's files are kept.
+    pub failed_steps: usize,
 }
 
 impl Default for HistoryLimits {
     fn default() -> Self {
-        Self { builds: 200, age: Duration::from_secs(30 * 24 * 3600) }
+        Self { builds: 200, age: Duration::from_secs(30 * 24 * 3600), failed_steps: 5 }
     }
 }
 

@@ -5,13 +5,17 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use cache::{BuildHeader, BuildLog, BuildResult, BuildSummary, Builds, Digest, StoreError};
+use cache::{
+    BuildHeader, BuildLog, BuildResult, BuildSummary, Builds, Digest, SnapshotId, StepLog,
+    StoreError,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::config::HistoryLimits;
 use crate::error::ErrorKind;
 use crate::progress::{Event, StepOutcome, TransferPhase};
 use crate::request::{BuildRequest, ContextInput};
+use crate::shell::RecordedSteps;
 
 /// One line of a build's record after its header.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +90,11 @@ impl Recorder {
         Some(Self { log: Some(log), since, summary, builds, limits })
     }
 
+    /// Returns what notes the build's steps.
+    pub(crate) fn steps(&self) -> Option<StepLog> {
+        self.log.as_ref().map(BuildLog::steps)
+    }
+
     /// Writes down one event.
     pub(crate) fn note(&mut self, event: &Event) {
         self.sum_up(event);
@@ -144,6 +153,18 @@ impl Recorder {
     }
 }
 
+/// Notes a build's steps, and keeps what the one that failed had left, as those of `kept_builds`
+/// builds in all; returns the id of the build if it is kept. Blocking.
+pub(crate) fn note_steps(
+    log: &StepLog,
+    (steps, failed): &(RecordedSteps, Option<SnapshotId>),
+    kept_builds: usize,
+) -> Option<String> {
+    told(log.note(steps))?;
+    told(log.keep_failed(failed.as_ref()?, kept_builds))?;
+    Some(log.id().to_owned())
+}
+
 /// Speaks once of what failed.
 fn told<T>(result: Result<T, StoreError>) -> Option<T> {
     result
@@ -163,7 +184,7 @@ mod tests {
     use crate::spool::{OUTPUT_LIMIT, Spool};
 
     const LIMITS: HistoryLimits =
-        HistoryLimits { builds: 10, age: std::time::Duration::from_secs(3600) };
+        HistoryLimits { builds: 10, age: std::time::Duration::from_secs(3600), failed_steps: 0 };
 
     fn recorded(events: &[Event]) -> (tempfile::TempDir, cache::Store) {
         let dir = tempfile::tempdir().unwrap();
@@ -223,6 +244,7 @@ mod tests {
                 step: None,
                 exit_code: None,
                 log_tail: Vec::new(),
+                kept_by: None,
             })
         };
         #[rustfmt::skip]

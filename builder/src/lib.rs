@@ -30,6 +30,7 @@ mod rootfs;
 mod run_image;
 mod sandbox;
 mod secret;
+mod shell;
 mod solver;
 mod source;
 mod spool;
@@ -58,8 +59,8 @@ pub use layer::{
 };
 pub use limits::{Bound, CpuTime, LimitError, Limits, StepUsage, ULIMIT_NAMES, Ulimit};
 pub use op::{
-    CopyError, CopyInput, CopyStats, MakeDirError, SelectError, Selection, copy, make_dir, select,
-    selection_digest,
+    CopyError, CopyInput, CopyStats, MakeDirError, PROXY_NAMES, SelectError, Selection, copy,
+    make_dir, select, selection_digest,
 };
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
@@ -82,6 +83,7 @@ pub use sandbox::{
     SandboxError, SandboxMount, SandboxSpec, SecretVariable, StdioMode, helper_main,
 };
 pub use secret::{SECRET_LIMIT, Secret, Secrets};
+pub use shell::{ShellCommand, ShellError, ShellRequest};
 pub use source::{
     Distribution, GitError, HttpError, Layer, LayerSource, PullPolicy, RemoteError, ResolvedImage,
     SourceError, Sources, built_layer, read_image, write_image,

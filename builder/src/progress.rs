@@ -278,6 +278,9 @@ pub struct Failure {
     pub exit_code: Option<i32>,
     /// Last lines of the step's output, lossily decoded.
     pub log_tail: Vec<String>,
+    /// The build whose record keeps what the failed step had left: `rbuild shell` shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_by: Option<String>,
 }
 
 /// The sending end, for async and blocking code alike. A reader that left is not an error.

@@ -5,6 +5,7 @@
 //!   events                   the header, then all that happened: one JSON object a line, appended
 //!                            as it happens; locked as long as the build runs
 //!   summary                  how it ended; absent until then
+//!   steps failed             see `build_steps`
 //! ```
 //!
 //! Invariant: a build that was killed is told from one that runs by the lock alone, which the kernel
@@ -20,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::build_steps::StepLog;
 use crate::digest::Digest;
 use crate::document::{self, Durability, Kind, Loaded};
 use crate::error::{AtPath, Result, found};
@@ -142,6 +144,13 @@ impl BuildLog {
         &self.id
     }
 
+    /// Returns what notes the steps of this build.
+    #[must_use]
+    pub fn steps(&self) -> StepLog {
+        let builds = Builds { handle: Arc::clone(&self.handle) };
+        StepLog::new(self.id.clone(), self.dir.clone(), builds)
+    }
+
     /// Appends whole lines.
     ///
     /// # Errors
@@ -228,9 +237,7 @@ impl Builds {
     ///
     /// [`StoreError::Io`](crate::StoreError::Io).
     pub fn events(&self, id: &str) -> Result<Option<impl BufRead + use<>>> {
-        let Some(dir) = self.dirs()?.into_iter().find(|dir| id_of(dir) == Some(id)) else {
-            return Ok(None);
-        };
+        let Some(dir) = self.dir(id)? else { return Ok(None) };
         let path = dir.join("events");
         let Some(file) = found(File::open(&path)).at("open", &path)? else { return Ok(None) };
         let mut reader = BufReader::new(file);
@@ -244,10 +251,24 @@ impl Builds {
     ///
     /// [`StoreError::Io`](crate::StoreError::Io).
     pub fn remove(&self, id: &str) -> Result<bool> {
-        match self.dirs()?.into_iter().find(|dir| id_of(dir) == Some(id)) {
-            Some(dir) if !is_running(&dir)? => self.handle.session.remove_later(&dir),
+        match self.dir(id)? {
+            Some(dir) if !is_running(&dir)? => self.forget(&dir),
             _ => Ok(false),
         }
+    }
+
+    fn forget(&self, dir: &Path) -> Result<bool> {
+        self.let_go(dir)?;
+        self.handle.session.remove_later(dir)
+    }
+
+    /// Returns the directory of the build `id`.
+    pub(crate) fn dir(&self, id: &str) -> Result<Option<PathBuf>> {
+        Ok(self.dirs()?.into_iter().find(|dir| id_of(dir) == Some(id)))
+    }
+
+    pub(crate) const fn handle(&self) -> &Arc<Handle> {
+        &self.handle
     }
 
     /// Forgets the oldest builds beyond `count`, and those that began longer than `age` ago.
@@ -267,7 +288,7 @@ impl Builds {
             if !is_old && index >= beyond {
                 break;
             }
-            if !is_running(dir)? && self.handle.session.remove_later(dir)? {
+            if !is_running(dir)? && self.forget(dir)? {
                 removed += 1;
             }
         }

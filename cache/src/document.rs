@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Trail,
     Files,
     Build,
+    Steps,
+    Failed,
     Cutoff,
 }
 
@@ -45,6 +47,8 @@ impl Kind {
             Self::Trail => "rbuild trail 1 ",
             Self::Files => "rbuild files 1 ",
             Self::Build => "rbuild build 1 ",
+            Self::Steps => "rbuild steps 1 ",
+            Self::Failed => "rbuild failed 1 ",
             Self::Cutoff => "rbuild cutoff 1 ",
         }
     }

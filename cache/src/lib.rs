@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod build_record;
+mod build_steps;
 mod cache_mount;
 mod check;
 mod content;
@@ -36,6 +37,7 @@ mod store;
 mod trail;
 
 pub use build_record::{BuildHeader, BuildLog, BuildRecord, BuildResult, BuildSummary, Builds};
+pub use build_steps::StepLog;
 pub use cache_mount::{CacheMount, Sharing};
 pub use check::{CheckReport, Fault};
 pub use content::{Blob, BlobReader, BlobWriter, Content, IngestError};

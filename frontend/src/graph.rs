@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Diagnostic, ImageConfig, Platform, Span, UrlCredentials};
 
@@ -70,6 +70,9 @@ pub struct Step {
     pub span: Span,
     /// The vertex that does its work; `None` for instructions that only change the config.
     pub vertex: Option<VertexId>,
+    /// What runs commands in shell form at that point, if not `/bin/sh -c`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
 }
 
 /// The image that comes out.
@@ -260,7 +263,7 @@ pub struct MakeDirOp {
 }
 
 /// See [`Op::Run`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RunOp {
     /// The whole argument vector, shell included.
     pub args: Vec<String>,
@@ -283,7 +286,7 @@ pub struct RunOp {
     pub devices: Vec<String>,
     /// The name of the machine that the command sees (`BUILDKIT_SANDBOX_HOSTNAME`); `None` is the
     /// sandbox's choice.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
 }
 
@@ -291,7 +294,7 @@ pub struct RunOp {
 pub const HEREDOC_DIR: &str = "/dev/pipes";
 
 /// A heredoc handed to a command as a file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RunFile {
     /// Name in [`HEREDOC_DIR`].
     pub name: String,
@@ -300,7 +303,7 @@ pub struct RunFile {
 }
 
 /// `--network`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunNetwork {
     /// The build's choice: a private network with a way out unless told otherwise.
@@ -313,7 +316,7 @@ pub enum RunNetwork {
 }
 
 /// `--mount`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RunMount {
     /// Absolute path in the root. Empty for a secret handed over by `env` alone.
     pub target: String,
@@ -322,7 +325,7 @@ pub struct RunMount {
 }
 
 /// The `type=` of a mount with its options.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum MountKind {
     /// Part of another root; writes are dropped after the command.
@@ -387,7 +390,7 @@ pub enum MountKind {
 }
 
 /// What several commands do with one cache mount at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheSharing {
     /// All write at once.

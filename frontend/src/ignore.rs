@@ -98,6 +98,12 @@ impl IgnoreRules {
         Ok(Self { rules })
     }
 
+    /// Returns the patterns, cleaned, with their `!`: [`Self::from_patterns`] makes the same rules
+    /// of them.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.text.as_str())
+    }
+
     /// Whether there is no rule.
     #[must_use]
     pub fn is_empty(&self) -> bool {

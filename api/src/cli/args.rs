@@ -81,6 +81,7 @@ pub(crate) enum Command {
     Save(SaveArgs),
     Load(LoadArgs),
     Run(Box<RunArgs>),
+    Shell(Box<super::shell::ShellArgs>),
     Explain(super::explain::ExplainArgs),
     /// Look at past builds
     Builds {

@@ -19,6 +19,7 @@ mod pages;
 mod run;
 mod secrets;
 mod serve;
+mod shell;
 mod shorthand;
 mod source;
 mod ssh;
@@ -50,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     start_log();
-    let is_run = matches!(cli.command, Command::Run(_));
+    let is_run = matches!(cli.command, Command::Run(_) | Command::Shell(_));
     match start(cli) {
         Ok(code) => code,
         Err(fault) => {
@@ -148,6 +149,7 @@ async fn execute(
         Command::Doctor(args) => return doctor::doctor(args, settings, mapping).await,
         Command::Serve(args) => serve::serve(args, settings, &environment).await,
         Command::Run(args) => return run::run(args, settings, &environment).await,
+        Command::Shell(args) => return shell::shell(*args, settings, &environment).await,
         Command::Images(args) => image::images(args, &Engine::open(&settings).await?).await,
         Command::History(args) => image::history(args, &Engine::open(&settings).await?).await,
         Command::Inspect(args) => image::inspect(args, &Engine::open(&settings).await?).await,

@@ -104,7 +104,11 @@ impl Client {
     ) -> Result<Ended, Fault> {
         let mut answer = self.send(Method::POST, path, Payload::Tar(chunks)).await?;
         let mut rest = Vec::new();
-        while let Some(event) = answer.line::<Event>(&mut rest).await? {
+        while let Some(mut event) = answer.line::<Event>(&mut rest).await? {
+            if let Event::Failed(failure) = &mut event {
+                // It can be looked at there and not from here.
+                failure.kept_by = None;
+            }
             let ended = match &event {
                 Event::Finished(finished) => Some(Ok(finished.clone())),
                 Event::Failed(failure) => Some(Err(Box::new(failure.clone()))),

@@ -251,6 +251,7 @@ pub(crate) mod samples {
                 step: Some(2),
                 exit_code: Some(1),
                 log_tail: vec!["npm ERR! code E404".into()],
+                kept_by: None,
             }),
         ]);
         events

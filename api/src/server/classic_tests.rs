@@ -52,6 +52,7 @@ fn failure() -> Failure {
         step: Some(1),
         exit_code: Some(7),
         log_tail: vec!["npm ERR!".to_owned()],
+        kept_by: None,
     }
 }
 

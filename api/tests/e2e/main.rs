@@ -15,6 +15,7 @@ mod rootless;
 mod run;
 mod secrets;
 mod served;
+mod shell;
 mod solve;
 mod ssh;
 mod store;

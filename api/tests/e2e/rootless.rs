@@ -71,6 +71,17 @@ impl Home {
         run(self.rbuild(&["save", "app-node:1", "-o"]).arg(&archive)).ok();
         let target = format!("oci-archive:{}", archive.display());
         run(&mut command("skopeo", &["inspect", "--config", &target])).ok().says("npm start");
+        self.enters_a_failed_step();
+    }
+
+    #[track_caller]
+    fn enters_a_failed_step(&self) {
+        let dockerfile = "FROM node:14\nRUN echo half > /half; id -u; exit 7\n";
+        std::fs::write(self.dir.join("Failing"), dockerfile).expect("the home is writable");
+        let ran = run(&mut self.rbuild(&["--network", "none", "-f", "Failing", "app-node"]));
+        ran.fails_with(1).says("rbuild shell ");
+        let ran = run(&mut self.rbuild(&["shell", "-c", "cat /half; id -u"])).ok();
+        assert_eq!(ran.stdout, "half\n0\n");
     }
 }
 

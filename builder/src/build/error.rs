@@ -33,9 +33,15 @@ pub(crate) enum BuildError {
     /// A context named by a URL cannot be had.
     #[error("could not load the build context")]
     Remote(#[from] crate::source::RemoteError),
-    /// A step failed; `index` is its place in the plan.
+    /// A step failed; `index` is its place in the plan, and `kept_by` the build whose record keeps
+    /// what it had left.
     #[error("{step}")]
-    Step { step: String, index: Option<usize>, source: Box<crate::op::OpError> },
+    Step {
+        step: String,
+        index: Option<usize>,
+        source: Box<crate::op::OpError>,
+        kept_by: Option<String>,
+    },
     /// The store cannot be read or written.
     #[error("the store failed")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),

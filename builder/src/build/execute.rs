@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use cache::{CacheKey, Record, SnapshotId};
@@ -22,6 +22,7 @@ use crate::context::FileRoot;
 use crate::key;
 use crate::op::{self, OpError, Root, RunSettings, Step};
 use crate::progress::Events;
+use crate::shell::{Known, RecordedSteps};
 use crate::solver::{InFlight, Resolved, Work};
 use crate::source::{RemoteFiles, ResolvedImage, Sources};
 use crate::tree::Trees;
@@ -63,6 +64,10 @@ pub(crate) struct Execution {
     running: Arc<Semaphore>,
     /// Results found when their inputs were there.
     found_late: AtomicUsize,
+    /// Results that the cache did not have from the beginning.
+    made: Mutex<BTreeMap<VertexId, SnapshotId>>,
+    /// What commands left that failed; `None` where nobody will ask.
+    failed: Option<Mutex<BTreeMap<VertexId, SnapshotId>>>,
 }
 
 impl Execution {
@@ -74,6 +79,7 @@ impl Execution {
         settings: RunSettings,
         steps: &Arc<Steps>,
         events: &Events,
+        keeps_failed: bool,
     ) -> Result<Self, BuildError> {
         let graph = Arc::clone(&plan.graph);
         let ids = || (0..graph.vertices.len()).map(VertexId);
@@ -119,7 +125,22 @@ impl Execution {
             unrecorded: Mutex::default(),
             running: Arc::new(Semaphore::new(inner.config.parallel_steps.get())),
             found_late: AtomicUsize::new(0),
+            made: Mutex::default(),
+            failed: keeps_failed.then(Mutex::default),
         })
+    }
+
+    /// Tells the RUN steps, and what the one that failed had left.
+    pub(super) fn remember(&self, failed: Option<VertexId>) -> (RecordedSteps, Option<SnapshotId>) {
+        let of_cache = self.keyed.iter().enumerate().filter_map(|(index, keyed)| {
+            Some((VertexId(index), keyed.record.as_ref()?.snapshot.clone()))
+        });
+        let mut results: BTreeMap<VertexId, SnapshotId> = of_cache.collect();
+        results.extend(lock(&self.made).clone());
+        let (graph, images, files) = (&self.graph, &self.images, &self.files);
+        let known = Known { graph, images, files, results: &results, settings: &self.settings };
+        let left = || lock(self.failed.as_ref()?).remove(&failed?);
+        (known.record(failed), left())
     }
 
     /// Reports every step that needs no work and returns (cached steps, steps with work).
@@ -169,10 +190,15 @@ impl Execution {
     }
 
     /// Wraps the failure of a vertex with the name of its step.
-    pub(super) fn step_error(&self, vertex: VertexId, error: OpError) -> BuildError {
+    pub(super) fn step_error(
+        &self,
+        vertex: VertexId,
+        error: OpError,
+        kept_by: Option<String>,
+    ) -> BuildError {
         let index = remotes::step_of(&self.graph, vertex);
         let step = index.map_or_else(String::new, |index| self.graph.steps[index].text.clone());
-        BuildError::Step { step, index, source: Box::new(error) }
+        BuildError::Step { step, index, source: Box::new(error), kept_by }
     }
 
     fn vertex(&self, id: VertexId) -> &Vertex {
@@ -234,14 +260,21 @@ impl Execution {
             Op::Run(op) => {
                 let (op, settings) = (op.clone(), Arc::clone(&self.settings));
                 let sandbox = self.inner.sandbox()?;
-                let step =
-                    Step { index: self.steps.index_of(id), events: self.events.clone(), cancel };
+                let (index, events) = (self.steps.index_of(id), self.events.clone());
+                let left = self.failed.as_ref().map(|_| Arc::new(OnceLock::new()));
+                let step = Step { index, events, cancel, failed: left.clone() };
                 let ran = blocking::run(move || {
                     op::run(&store, &sandbox, &op, &inputs, &settings, &step)
                 })
-                .await?;
+                .await;
+                if let (Some(failed), Some(left)) =
+                    (&self.failed, left.as_ref().and_then(|left| left.get()))
+                {
+                    lock(failed).insert(id, left.clone());
+                }
+                let ran = ran?;
                 if ran.has_secret {
-                    self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+                    lock(&self.unrecorded).insert(id);
                 }
                 Ok(ran.root)
             }
@@ -376,7 +409,7 @@ impl Execution {
             components: self.keyed[id.0].components.clone(),
             step: self.step_text(id),
         };
-        if self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+        if lock(&self.unrecorded).contains(&id) {
             return Ok(record);
         }
         let op = key::of_op(self.vertex(id), self.settings.network);
@@ -389,6 +422,10 @@ impl Execution {
         store.index().put_by_content(&op, &content, &record).map_err(OpError::store)?;
         Ok(record)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a look-up gave.
@@ -447,10 +484,14 @@ impl Work for Execution {
             Search::Hit(record) => {
                 self.found_late.fetch_add(1, Ordering::Relaxed);
                 self.steps.cached(id, &self.short_id(id)).await;
+                lock(&self.made).insert(id, record.snapshot.clone());
                 Ok(Resolved::Found(Root::Snapshot(record.snapshot.clone()), Some(*record)))
             }
             Search::Missed { content, flight } => {
                 let (root, duration_ms) = self.execute(id, inputs.clone(), cancel).await?;
+                if let Some(snapshot) = root.snapshot() {
+                    lock(&self.made).insert(id, snapshot.clone());
+                }
                 let created = unix_now();
                 let draft = Draft { created, duration_ms, content, inputs, _flight: flight };
                 Ok(Resolved::Made(root, draft))

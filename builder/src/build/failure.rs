@@ -17,6 +17,7 @@ pub(crate) fn failure_of(error: &BuildError, source: Option<&SourceText>) -> Fai
         step: None,
         exit_code: None,
         log_tail: Vec::new(),
+        kept_by: None,
     };
     match error {
         BuildError::Request { help, .. } => failure.help.clone_from(help),
@@ -33,8 +34,9 @@ pub(crate) fn failure_of(error: &BuildError, source: Option<&SourceText>) -> Fai
             failure.diagnostics =
                 vec![SourceDiagnostic::new(&Diagnostic::error(*span, message), text)];
         }
-        BuildError::Step { index, source, .. } => {
+        BuildError::Step { index, source, kept_by, .. } => {
             failure.step = *index;
+            failure.kept_by.clone_from(kept_by);
             describe_op(source, &mut failure);
         }
         BuildError::Remote(error) => failure.help = error.help(),

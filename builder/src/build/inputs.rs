@@ -131,6 +131,7 @@ impl Inputs {
             step: "SOURCE_DATE_EPOCH=context".to_owned(),
             index: None,
             source: Box::new(source),
+            kept_by: None,
         })
     }
 }

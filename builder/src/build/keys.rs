@@ -104,6 +104,7 @@ impl Lookup<'_> {
                 step: step.map_or_else(String::new, |step| steps[step].text.clone()),
                 index: step,
                 source: Box::new(source),
+                kept_by: None,
             }
         })
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cache::{ImageRecord, Record};
+use cache::{ImageRecord, Record, StepLog};
 use frontend::{Reference, VertexId};
 use tokio_util::sync::CancellationToken;
 
@@ -33,34 +33,43 @@ use crate::op::RunSettings;
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
 use crate::source::{ResolvedImage, SourceSecrets, Sources, write_image};
-use crate::{blocking, output, secret, solver};
+use crate::{blocking, history, output, secret, solver};
 
 /// Where a failure's spans point into; filled as soon as the Dockerfile is read.
 pub(crate) type SourceSlot = Option<SourceText>;
 
-/// Builds `request` and returns what came of it.
+/// Builds `request` and returns what came of it; its steps are noted in `log`.
 pub(crate) async fn build(
     inner: &Arc<Inner>,
     request: BuildRequest,
     events: &Events,
     cancel: &CancellationToken,
     source: &mut SourceSlot,
+    log: Option<StepLog>,
 ) -> Result<Finished, BuildError> {
     let since = Instant::now();
     let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
     let outputs = request.outputs.clone();
     let sources = inner.sources_with(&request.credentials);
+    let kept_builds = inner.config.history.failed_steps;
+    let keeps_failed = log.is_some() && kept_builds > 0;
     let Prepared { plan, explainer, execution } =
-        prepare(inner, &sources, request, events, cancel, source).await?;
+        prepare(inner, &sources, request, events, cancel, source, keeps_failed).await?;
     let (hits, total) = execution.report_hits().await;
 
     let solved = solver::solve(&plan.graph, Arc::clone(&execution), cancel).await;
-    blocking::run(move || explainer.save()).await;
+    let failed = solved.as_ref().err().map(|failed| failed.vertex);
+    let known = Arc::clone(&execution);
+    let build = blocking::run(move || {
+        explainer.save();
+        log.and_then(|log| history::note_steps(&log, &known.remember(failed), kept_builds))
+    })
+    .await;
     let sealed = solved.map_err(|failed| {
         if cancel.is_cancelled() {
             BuildError::Cancelled
         } else {
-            execution.step_error(failed.vertex, failed.error)
+            execution.step_error(failed.vertex, failed.error, build)
         }
     })?;
     let mut records = execution.records();
@@ -93,6 +102,7 @@ async fn prepare(
     events: &Events,
     cancel: &CancellationToken,
     source: &mut SourceSlot,
+    keeps_failed: bool,
 ) -> Result<Prepared, BuildError> {
     let settings = RunSettings::of(&request, &inner.config)
         .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
@@ -120,7 +130,8 @@ async fn prepare(
         () = cancel.cancelled() => return Err(BuildError::Cancelled),
         remotes = remotes::settle(&plan.graph, sources, &source_secrets, events) => remotes?,
     };
-    let execution = Execution::prepare(inner, sources, &plan, settings, &steps, events).await?;
+    let execution =
+        Execution::prepare(inner, sources, &plan, settings, &steps, events, keeps_failed).await?;
     Ok(Prepared { plan, explainer, execution: Arc::new(execution) })
 }
 
@@ -133,7 +144,7 @@ pub(crate) async fn preview(
     source: &mut SourceSlot,
 ) -> Result<(), BuildError> {
     let sources = inner.sources_with(&request.credentials);
-    let prepared = prepare(inner, &sources, request, events, cancel, source).await?;
+    let prepared = prepare(inner, &sources, request, events, cancel, source, false).await?;
     prepared.execution.report_hits().await;
     Ok(())
 }

@@ -46,5 +46,5 @@ pub(super) fn step_of(graph: &BuildGraph, id: VertexId) -> Option<usize> {
 fn step_error(graph: &BuildGraph, id: VertexId, source: OpError) -> BuildError {
     let index = step_of(graph, id);
     let step = index.map_or_else(String::new, |index| graph.steps[index].text.clone());
-    BuildError::Step { step, index, source: Box::new(source) }
+    BuildError::Step { step, index, source: Box::new(source), kept_by: None }
 }

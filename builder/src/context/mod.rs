@@ -32,12 +32,16 @@ type Decide = dyn Fn(&[u8], bool) -> Verdict + Send + Sync;
 /// Ignore rules: what a path, relative to the context and without leading slash, is to it. The
 /// flag says whether it is a directory. Rules know their own way with parents: a path is asked
 /// about after all directories above it were not pruned.
-pub struct Rules(Box<Decide>);
+pub struct Rules {
+    decide: Box<Decide>,
+    /// The patterns behind it, where there are some.
+    patterns: Option<Vec<String>>,
+}
 
 impl Rules {
     /// Takes any function for rules.
     pub fn new(decide: impl Fn(&[u8], bool) -> Verdict + Send + Sync + 'static) -> Self {
-        Self(Box::new(decide))
+        Self { decide: Box::new(decide), patterns: None }
     }
 
     /// Everything counts.
@@ -46,16 +50,23 @@ impl Rules {
         Self::new(|_, _| Verdict::Keep)
     }
 
+    /// Returns the patterns of an ignore file that the rules were made of.
+    #[must_use]
+    pub fn patterns(&self) -> Option<&[String]> {
+        self.patterns.as_deref()
+    }
+
     /// Asks about one path; the context's root always counts.
     #[must_use]
     pub fn verdict(&self, path: &[u8], is_dir: bool) -> Verdict {
-        if path.is_empty() { Verdict::Keep } else { (self.0)(path, is_dir) }
+        if path.is_empty() { Verdict::Keep } else { (self.decide)(path, is_dir) }
     }
 }
 
 impl From<IgnoreRules> for Rules {
     fn from(rules: IgnoreRules) -> Self {
-        Self::new(move |path, is_dir| {
+        let patterns = rules.patterns().map(str::to_owned).collect();
+        let decide = Self::new(move |path, is_dir| {
             if !rules.is_excluded(path, is_dir) {
                 Verdict::Keep
             } else if is_dir && rules.may_descend(path) {
@@ -63,7 +74,8 @@ impl From<IgnoreRules> for Rules {
             } else {
                 Verdict::Prune
             }
-        })
+        });
+        Self { patterns: Some(patterns), ..decide }
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct FileRoot {
     /// What is known of its files from earlier builds; `None` where times cannot be relied on.
     known: Option<KnownFiles>,
     /// What the directory lies in, if it is to go with this.
-    _held: Option<Arc<TempDir>>,
+    held: Option<Arc<TempDir>>,
 }
 
 impl FileRoot {
@@ -83,7 +83,7 @@ impl FileRoot {
             rules: None,
             keep_all: Rules::keep_all(),
             known: None,
-            _held: None,
+            held: None,
         })
     }
 
@@ -94,7 +94,7 @@ impl FileRoot {
 
     /// Keeps `held`, which the directory lies in, for as long as this is used.
     pub(crate) fn holding(self, held: impl Into<Arc<TempDir>>) -> Self {
-        Self { _held: Some(held.into()), ..self }
+        Self { held: Some(held.into()), ..self }
     }
 
     /// Takes what earlier builds learnt of its files from `store`.
@@ -111,6 +111,11 @@ impl FileRoot {
     /// Returns the rules that are in force.
     pub(crate) fn rules(&self) -> &Rules {
         self.rules.as_ref().unwrap_or(&self.keep_all)
+    }
+
+    /// Whether the directory lies there for this build only.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Opens a regular file as [`Self::read_file`] does.

@@ -24,10 +24,11 @@ pub use copy::{CopyError, CopyStats, copy};
 pub use digest::selection_digest;
 pub use mkdir::{MakeDirError, make_dir};
 pub use select::{CopyInput, SelectError, Selection, select};
+pub use settings::PROXY_NAMES;
 
 pub(crate) use error::OpError;
 pub(crate) use nearest::nearest;
 pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, newest_file, seal};
-pub(crate) use run::{Step, run};
-pub(crate) use settings::RunSettings;
+pub(crate) use run::{Step, enter, run};
+pub(crate) use settings::{Given, RecordedSettings, RunSettings};
 pub(crate) use taken::{Taken, taken_from_all, taken_from_outside};

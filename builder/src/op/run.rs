@@ -2,22 +2,23 @@
 
 use std::cell::OnceCell;
 use std::os::fd::AsFd as _;
+use std::sync::{Arc, OnceLock};
 
-use cache::Store;
+use cache::{ActiveSnapshot, SnapshotId, Store};
 use frontend::{HEREDOC_DIR, RunNetwork, RunOp};
 use tokio_util::sync::CancellationToken;
 
 use super::error::OpError;
 use super::mounts::{self, Kept, World};
 use super::output::Output;
-use super::perform::{Root, commit, prepare};
+use super::perform::{Root, commit, lowers_of, prepare};
 use super::settings::RunSettings;
 use crate::entitlement::Entitlement;
 use crate::progress::{Event, Events, OutputStream};
 use crate::rootfs::{LayeredRoot, resolve_user};
 use crate::sandbox::{
-    Control, Exit, MountSource, Network, OverlayDirs, Sandbox, SandboxError, SandboxMount,
-    SandboxSpec,
+    Control, Ended, Exit, MountSource, Network, OverlayDirs, Sandbox, SandboxError, SandboxMount,
+    SandboxSpec, StdioMode,
 };
 use crate::ssh;
 
@@ -30,6 +31,8 @@ pub(crate) struct Step {
     pub(crate) events: Events,
     /// Ends the command.
     pub(crate) cancel: CancellationToken,
+    /// Takes what the command had left if it failed; `None` drops it.
+    pub(crate) failed: Option<Arc<OnceLock<SnapshotId>>>,
 }
 
 /// What a command left.
@@ -74,23 +77,80 @@ pub(crate) fn run(
         return Err(OpError::Output(error));
     }
     let ended = match ended {
-        Err(SandboxError::TimedOut { limit }) => return Err(OpError::TimedOut { limit, tail }),
+        Err(SandboxError::TimedOut { limit }) => {
+            // A helper that had to be killed took no certificate out of the layer.
+            if settings.ca_certs.is_empty() {
+                keep_failed(op, active, settings, step);
+            }
+            return Err(OpError::TimedOut { limit, tail });
+        }
         ended => ended?,
     };
     if let Some(index) = step.index {
         step.events.send_blocking(Event::StepUsage { step: index, usage: ended.usage });
     }
+    if ended.exit.is_success() {
+        let has_secret = find_leak(op, active.upper(), settings, step)?;
+        return Ok(Ran { root: commit(active)?, has_secret });
+    }
+    keep_failed(op, active, settings, step);
     match ended.exit {
-        Exit::Code(0) => {
-            let has_secret = find_leak(op, active.upper(), settings, step)?;
-            Ok(Ran { root: commit(active)?, has_secret })
-        }
         exit if ended.is_out_of_memory() => {
             let (code, usage) = (exit.code(), Box::new(ended.usage));
             Err(OpError::OutOfMemory { code, usage, tail })
         }
         Exit::Code(code) => Err(OpError::Exit { code, tail }),
         Exit::Signal(signal) => Err(OpError::Signal { signal, tail }),
+    }
+}
+
+/// Runs the command of `op`, which ended long ago in its build, with this process's standard
+/// streams, on files as they were; what it writes is dropped.
+#[expect(clippy::too_many_arguments, reason = "all that a command is run with")]
+pub(crate) fn enter(
+    store: &Store,
+    sandbox: &Sandbox,
+    op: &RunOp,
+    inputs: &[Root],
+    settings: &RunSettings,
+    stdio: StdioMode,
+    cancel: &CancellationToken,
+    control: &mut dyn FnMut() -> Control,
+) -> Result<Ended, OpError> {
+    settings.grants.check_run(op, settings.network)?;
+    let root = inputs.first().unwrap_or(&Root::Empty);
+    let mut kept = Kept::default();
+    let world = World { store, inputs, settings, cancel };
+    let mut spec = describe(&world, op, lowers_of(store, root)?, &mut kept)?;
+    if matches!(stdio, StdioMode::Terminal { .. }) && !op.env.contains_key("TERM") {
+        spec.env.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
+    spec.stdio = stdio;
+    Ok(with_agents(&kept, || sandbox.run(&spec, &mut |_, _| {}, control))??)
+}
+
+/// Keeps what a failed command left, so that one can look at it: unless it holds a secret, or
+/// cannot be searched for one. That it is lost fails nothing.
+fn keep_failed(op: &RunOp, active: ActiveSnapshot, settings: &RunSettings, step: &Step) {
+    let Some(slot) = &step.failed else { return };
+    let kept = match settings.search_for(op).layer(active.upper()) {
+        Ok(None) => commit(active),
+        Ok(Some(leak)) => {
+            let text = format!("{leak}; what the step left was thrown away");
+            return step.events.send_blocking(Event::Note { text });
+        }
+        Err(error) => Err(error.into()),
+    };
+    match kept {
+        Ok(root) => {
+            if let Some(id) = root.snapshot() {
+                let _only_one_command = slot.set(id.clone());
+            }
+        }
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "what the failed step left could not be kept");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use frontend::{MountKind, RunNetwork, RunOp};
+use serde::{Deserialize, Serialize};
 
 use crate::config::BuilderConfig;
 use crate::entitlement::Grants;
@@ -13,7 +14,7 @@ use crate::secret::{Masker, Search, Secrets};
 use crate::ssh::SshAgents;
 
 /// Build arguments that reach every RUN without an ARG (Dockerfile reference, "Predefined ARGs").
-const PROXY_NAMES: [&str; 10] = [
+pub const PROXY_NAMES: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",
@@ -44,7 +45,78 @@ pub(crate) struct RunSettings {
     pub(super) masker: Option<Masker>,
 }
 
+/// What can be written down of the settings: no secret is in it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RecordedSettings {
+    network: RunNetwork,
+    extra_hosts: Vec<(String, String)>,
+    /// PEM.
+    ca_certs: String,
+    dns: Dns,
+    limits: Limits,
+}
+
+/// What is not written down, and given anew.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// Values by id.
+    pub(crate) secrets: Secrets,
+    /// Agents by id.
+    pub(crate) ssh: SshAgents,
+    /// Variables by name.
+    pub(crate) proxies: BTreeMap<String, String>,
+}
+
 impl RunSettings {
+    /// Returns what a past build's steps can be run with again.
+    pub(crate) fn record(&self) -> RecordedSettings {
+        RecordedSettings {
+            network: self.network,
+            extra_hosts: self.extra_hosts.clone(),
+            ca_certs: String::from_utf8_lossy(&self.ca_certs).into_owned(),
+            dns: self.dns.clone(),
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// Takes them from a past build, under the caps of the builder as it is now. Nobody waits for
+    /// the command, so its time is not limited.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] when that build had more than the builder allows now.
+    pub(crate) fn recorded(
+        recorded: RecordedSettings,
+        given: Given,
+        grants: Grants,
+        config: &BuilderConfig,
+    ) -> Result<Self, LimitError> {
+        let mut limits = recorded.limits.within(&config.limits)?;
+        limits.timeout = None;
+        Ok(Self {
+            network: recorded.network,
+            grants,
+            extra_hosts: recorded.extra_hosts,
+            ca_certs: recorded.ca_certs.into_bytes(),
+            proxies: given.proxies,
+            dns: recorded.dns,
+            limits,
+            secrets: given.secrets,
+            ssh: given.ssh,
+            masker: None,
+        })
+    }
+
+    /// Whether a secret was given.
+    pub(crate) fn has_secret(&self, id: &str) -> bool {
+        self.secrets.contains_key(id)
+    }
+
+    /// Whether an ssh agent was given.
+    pub(crate) fn has_agent(&self, id: &str) -> bool {
+        self.ssh.contains_key(id)
+    }
+
     /// Takes them from a request, under the caps of the builder.
     ///
     /// # Errors

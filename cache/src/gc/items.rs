@@ -15,7 +15,7 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemKind {
-    /// A cached step: its record and its files.
+    /// A cached step: its record and its files; or what a failed one left.
     Step,
     /// An image without a tag.
     Image,
@@ -53,7 +53,9 @@ pub struct Item {
 impl CandidateKind {
     pub(super) const fn item(self) -> ItemKind {
         match self {
-            Self::Record | Self::RecordOfImage | Self::DeadRecord => ItemKind::Step,
+            Self::Record | Self::RecordOfImage | Self::DeadRecord | Self::FailedStep => {
+                ItemKind::Step
+            }
             Self::Untagged => ItemKind::Image,
             Self::CacheMount => ItemKind::Mount,
             Self::Build => ItemKind::Build,
@@ -73,6 +75,7 @@ pub(crate) fn items(store: &Store) -> Result<Vec<Item>> {
         let of_nodes: u64 = freed.iter().map(|node| graph.bytes(node)).sum();
         let id = match candidate.kind {
             CandidateKind::Build => candidate.title.clone(),
+            CandidateKind::FailedStep => candidate.path.parent().map(name_of).unwrap_or_default(),
             _ => name_of(&candidate.path),
         };
         items.push(Item {

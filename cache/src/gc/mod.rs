@@ -199,7 +199,10 @@ fn may_go(candidate: &Candidate, options: &PruneOptions, now: SystemTime) -> boo
         return is_old && !candidate.is_held && candidate.kind.item() == only;
     }
     let is_meant = match candidate.kind {
-        CandidateKind::Record | CandidateKind::Untagged | CandidateKind::DeadRecord => true,
+        CandidateKind::Record
+        | CandidateKind::Untagged
+        | CandidateKind::DeadRecord
+        | CandidateKind::FailedStep => true,
         CandidateKind::CacheMount | CandidateKind::Build => options.all,
         // They say why what goes now will be missed, and are small.
         CandidateKind::Note => options.all && age >= NOTE_AGE,

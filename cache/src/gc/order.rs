@@ -113,10 +113,10 @@ fn last_uses(graph: &Graph, candidates: &[Candidate]) -> HashMap<Node, SystemTim
     used
 }
 
-/// Returns the snapshot of a cache record.
+/// Returns the snapshot of a cache record, or of a failed step.
 fn snapshot(candidate: &Candidate) -> Option<&Node> {
     match candidate.kind {
-        CandidateKind::Record | CandidateKind::RecordOfImage => {
+        CandidateKind::Record | CandidateKind::RecordOfImage | CandidateKind::FailedStep => {
             candidate.names.iter().find(|node| matches!(node, Node::Snapshot(_)))
         }
         CandidateKind::DeadRecord

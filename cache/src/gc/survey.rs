@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::graph::{Graph, Node};
-use crate::build_record;
 use crate::cache_mount;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{AtPath, Result, found};
@@ -20,6 +19,7 @@ use crate::measure::{BLOCK, disk_bytes, disk_bytes_around, own_bytes, snapshot_b
 use crate::reach::Reach;
 use crate::snapshot::SnapshotId;
 use crate::store::Store;
+use crate::{build_record, build_steps};
 
 /// The state of a store at one moment, while nobody can change what is held.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub(super) enum CandidateKind {
     CacheMount,
     /// The record of a past build.
     Build,
+    /// What a step of a past build had left when it failed.
+    FailedStep,
     /// What explains the next miss.
     Note,
 }
@@ -248,15 +250,31 @@ fn cache_mounts(store: &Store) -> Result<Vec<Candidate>> {
 fn past_builds(store: &Store) -> Result<Vec<Candidate>> {
     let mut builds = Vec::new();
     for path in store.builds().dirs()? {
+        let last_used = last_used(&path.join("events"));
+        let is_held = build_record::is_running(&path)?;
+        let title = build_record::id_of(&path).unwrap_or_default().to_owned();
+        if let Some(snapshot) = build_steps::failed(&path)? {
+            builds.push(Candidate {
+                kind: CandidateKind::FailedStep,
+                path: build_steps::failed_file(&path),
+                names: vec![Node::Snapshot(snapshot)],
+                last_used,
+                // Its file is counted with the build's.
+                bytes: 0,
+                cost_ms: 1,
+                is_held,
+                title: format!("the failed step of build {title}"),
+            });
+        }
         builds.push(Candidate {
             kind: CandidateKind::Build,
             names: Vec::new(),
-            last_used: last_used(&path.join("events")),
+            last_used,
             bytes: disk_bytes(&path),
             // They cannot be had again, so they outlast what can.
             cost_ms: FETCH_MS,
-            is_held: build_record::is_running(&path)?,
-            title: build_record::id_of(&path).unwrap_or_default().to_owned(),
+            is_held,
+            title,
             path,
         });
     }

@@ -101,16 +101,12 @@ impl<'a, 'o> Lowering<'a, 'o> {
             Source::Scratch | Source::Stage(_) => None,
         };
         let mut number = 1;
-        let mut step = |steps: &mut Vec<Step>, text: String, span, vertex| {
-            steps.push(Step { stage: label.clone(), number, total, text, span, vertex });
+        let mut step = |steps: &mut Vec<Step>, text: String, span, vertex, shell| {
+            steps.push(Step { stage: label.clone(), number, total, text, span, vertex, shell });
             number += 1;
         };
-        step(
-            &mut self.steps,
-            history::one_line(&planned.head.text),
-            planned.head.span,
-            head_vertex,
-        );
+        let text = history::one_line(&planned.head.text);
+        step(&mut self.steps, text, planned.head.span, head_vertex, None);
         let foreign = planned.triggers.iter().map(|statement| (statement, true, true));
         let inherited = inherited.into_iter().map(|statement| (statement, true, false));
         let own = planned.statements.iter().map(|statement| (statement, false, false));
@@ -120,7 +116,8 @@ impl<'a, 'o> Lowering<'a, 'o> {
             let prefix = if is_trigger { "ONBUILD " } else { "" };
             let text = format!("{prefix}{}", history::step_text(statement));
             let span = if is_foreign { planned.head.span } else { statement.span };
-            step(&mut self.steps, text, span, vertex);
+            let shell = vertex.and_then(|_| stage.config.config.shell.clone());
+            step(&mut self.steps, text, span, vertex, shell);
             if self.budget.is_spent() {
                 break;
             }
