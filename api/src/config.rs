@@ -122,6 +122,8 @@ pub(crate) struct RunTable {
     pub(crate) ca_certs: Vec<PathBuf>,
     /// `default`, `none` or `host`.
     pub(crate) network: Option<NetworkMode>,
+    /// Whether set-user-ID programs give no step a privilege.
+    pub(crate) no_new_privs: bool,
     /// What each step may have.
     pub(crate) limits: LimitsTable,
 }
@@ -271,6 +273,7 @@ impl Settings {
                 parallel_steps: flags.jobs.or(file.build.jobs).unwrap_or(steps),
                 limits: file.run.limits.limits().map_err(Fault::user)?,
                 allow: allowed(flags, &file.server),
+                no_new_privs: file.run.no_new_privs,
                 registries: RegistryConfig {
                     mirrors: mirrors(flags, file.registries.mirrors),
                     insecure: file.registries.insecure,

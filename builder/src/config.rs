@@ -20,6 +20,8 @@ pub struct BuilderConfig {
     pub limits: Limits,
     /// What builds may do beyond the sandbox, if they ask for it.
     pub allow: Entitlements,
+    /// Whether set-user-ID programs give no step a privilege, whatever it asks for.
+    pub no_new_privs: bool,
     /// How registries are reached.
     pub registries: RegistryConfig,
     /// How long past builds are remembered.

@@ -44,6 +44,8 @@ pub struct BuildRequest {
     pub dns: Dns,
     /// What each RUN step may use up.
     pub limits: Limits,
+    /// Whether set-user-ID programs such as sudo give steps no privilege.
+    pub no_new_privs: bool,
     /// Look nothing up in the cache (results are still recorded).
     pub no_cache: bool,
     /// Stages, by name or number, that are built anew.

@@ -26,6 +26,7 @@ const TERMINAL_SIZE: (u16, u16) = (24, 80);
 
 /// One run of an image.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent choice")]
 pub struct RunRequest {
     /// Name or ID; pulled when it is not here.
     pub image: String,
@@ -61,6 +62,8 @@ pub struct RunRequest {
     pub dns: Dns,
     /// What the command may use up.
     pub limits: Limits,
+    /// Whether set-user-ID programs such as sudo give the command no privilege.
+    pub no_new_privs: bool,
 }
 
 /// A file or directory of this machine, shown to a command.
@@ -99,6 +102,7 @@ pub(crate) async fn run(
         Err(error) => return Err(error),
     };
     let limits = request.limits.clone().within(&inner.config.limits)?;
+    let no_new_privs = inner.config.no_new_privs;
     let top = inner.sources.materialize(&image, events).await?;
     let (store, sandbox, events) = (inner.store.clone(), inner.sandbox()?, events.clone());
     blocking::run(move || {
@@ -108,7 +112,8 @@ pub(crate) async fn run(
             }
             None => Vec::new(),
         };
-        let spec = describe(&image.config, lowers, request, limits)?;
+        let mut spec = describe(&image.config, lowers, request, limits)?;
+        spec.no_new_privs |= no_new_privs;
         let mut control = || match signals.try_recv() {
             _ if cancel.is_cancelled() => Control::Cancel,
             Ok(number) => Control::Signal(number),
@@ -154,6 +159,7 @@ fn describe(
     spec.dns = request.dns;
     spec.limits = limits;
     spec.is_read_only = request.is_read_only;
+    spec.no_new_privs = request.no_new_privs;
     if let Some(hostname) = request.hostname {
         spec.hostname = hostname;
     }

@@ -23,6 +23,7 @@ use super::doctor::DoctorArgs;
 use super::fmt::FmtArgs;
 use super::limits::LimitArgs;
 use super::secrets::SecretArg;
+use super::security::SecurityArgs;
 use super::ssh::SshArg;
 use crate::address::Address;
 use crate::config::NetworkMode;
@@ -200,6 +201,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]
     pub(crate) allow: Vec<Entitlement>,
     #[command(flatten)]
+    pub(crate) security: SecurityArgs,
+    #[command(flatten)]
     pub(crate) call: CallArgs,
     /// Look nothing up in the cache
     #[arg(long)]
@@ -328,6 +331,8 @@ pub(crate) struct RunArgs {
     /// Network of the command
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) network: Option<NetworkMode>,
+    #[command(flatten)]
+    pub(crate) security: SecurityArgs,
     #[command(flatten)]
     pub(crate) dns: DnsArgs,
     #[command(flatten)]

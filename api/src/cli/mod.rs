@@ -18,6 +18,7 @@ mod limits;
 mod pages;
 mod run;
 mod secrets;
+mod security;
 mod serve;
 mod shell;
 mod shorthand;
@@ -39,6 +40,8 @@ use crate::fault::{self, Fault};
 use crate::upkeep::GcArgs;
 use args::{Cli, Command, StoreCommand};
 use engine::Engine;
+
+pub(crate) use security::no_new_privileges;
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {

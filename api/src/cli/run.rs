@@ -53,6 +53,7 @@ pub(super) async fn run(
         network: settings.network.into(),
         dns: args.dns.dns(),
         limits: args.limits.limits(),
+        no_new_privs: args.security.no_new_privs(),
         ca_certs: certs::read(settings.ca_certs.clone()).await?,
     };
     let builder = open_local(settings, "run").await?;

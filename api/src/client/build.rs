@@ -45,6 +45,7 @@ impl Client {
             extra_hosts: request.extra_hosts,
             dns: request.dns,
             limits: request.limits,
+            no_new_privs: request.no_new_privs,
             no_cache: request.no_cache,
             no_cache_filter: request.no_cache_filter,
             cache_ttl: request.cache_ttl,

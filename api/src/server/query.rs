@@ -14,6 +14,7 @@ use builder::{
 use frontend::{Platform, RunNetwork};
 
 use super::error::ApiError;
+use crate::cli::no_new_privileges;
 use crate::config::NetworkMode;
 use crate::limits;
 
@@ -27,6 +28,7 @@ pub(crate) fn pairs(query: Option<&str>) -> Pairs {
 
 /// What `POST /build` is asked to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own")]
 pub(crate) struct BuildQuery {
     pub(crate) tags: Vec<String>,
     /// Path inside the context.
@@ -45,6 +47,8 @@ pub(crate) struct BuildQuery {
     pub(crate) dns: Dns,
     /// What each step may use up.
     pub(crate) limits: Limits,
+    /// `securityopt=no-new-privileges`.
+    pub(crate) no_new_privs: bool,
     pub(crate) no_cache: bool,
     /// `nocachefilter`, separated by commas: rbuild's own.
     pub(crate) no_cache_filter: Vec<String>,
@@ -101,6 +105,10 @@ impl BuildQuery {
             "dnssearch" => self.dns.search.extend(parsed(name, value, parse_word)?),
             "dnsoption" => self.dns.options.extend(parsed(name, value, parse_word)?),
             "extrahosts" => self.extra_hosts.extend(extra_host(value)?),
+            "securityopt" if asks_for_something(value) => {
+                let parsed = no_new_privileges(value);
+                self.no_new_privs = parsed.map_err(|reason| ApiError::parameter(name, reason))?;
+            }
             "nocache" => self.no_cache = boolean(value),
             "nocachefilter" => {
                 self.no_cache_filter.extend(value.split(',').filter_map(non_empty));
@@ -175,6 +183,7 @@ impl BuildQuery {
             extra_hosts: self.extra_hosts,
             dns: self.dns,
             limits: self.limits,
+            no_new_privs: self.no_new_privs,
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter,
             cache_ttl: self.cache_ttl,
@@ -234,6 +243,9 @@ impl BuildQuery {
         }
         for (name, value) in limits::parameters(&self.limits) {
             query.append_pair(name, &value);
+        }
+        if self.no_new_privs {
+            query.append_pair("securityopt", "no-new-privileges");
         }
         for (name, is_set) in [("nocache", self.no_cache), ("pull", self.pull), ("q", self.quiet)] {
             if is_set {
@@ -450,6 +462,7 @@ mod tests {
                 options: vec!["ndots:2".into()],
             },
             limits: Limits { memory: Some(builder::Bound::At(5)), ..Limits::default() },
+            no_new_privs: true,
             no_cache: true,
             no_cache_filter: vec!["base".into(), "2".into()],
             cache_ttl: Some(Duration::from_secs(3600)),

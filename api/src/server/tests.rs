@@ -31,6 +31,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         root: root.clone(),
         parallel_steps: std::num::NonZeroUsize::MIN,
         limits: builder::Limits::default(),
+        no_new_privs: false,
         allow: Entitlements::default(),
         registries: RegistryConfig::default(),
         history: builder::HistoryLimits::default(),

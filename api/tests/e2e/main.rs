@@ -13,6 +13,7 @@ mod output;
 mod registry;
 mod rootless;
 mod run;
+mod sandbox;
 mod secrets;
 mod served;
 mod shell;

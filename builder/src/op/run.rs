@@ -213,6 +213,7 @@ fn describe(
     spec.dns.clone_from(&settings.dns);
     spec.limits.clone_from(&settings.limits);
     spec.is_insecure = op.insecure;
+    spec.no_new_privs = settings.no_new_privs;
     spec.devices = devices(op)?;
     for file in &op.files {
         spec.mounts.push(SandboxMount {

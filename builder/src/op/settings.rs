@@ -40,6 +40,7 @@ pub(crate) struct RunSettings {
     pub(super) proxies: BTreeMap<String, String>,
     pub(super) dns: Dns,
     pub(super) limits: Limits,
+    pub(super) no_new_privs: bool,
     pub(super) secrets: Secrets,
     pub(super) ssh: SshAgents,
     pub(super) masker: Option<Masker>,
@@ -54,6 +55,7 @@ pub(crate) struct RecordedSettings {
     ca_certs: String,
     dns: Dns,
     limits: Limits,
+    no_new_privs: bool,
 }
 
 /// What is not written down, and given anew.
@@ -76,6 +78,7 @@ impl RunSettings {
             ca_certs: String::from_utf8_lossy(&self.ca_certs).into_owned(),
             dns: self.dns.clone(),
             limits: self.limits.clone(),
+            no_new_privs: self.no_new_privs,
         }
     }
 
@@ -101,6 +104,7 @@ impl RunSettings {
             proxies: given.proxies,
             dns: recorded.dns,
             limits,
+            no_new_privs: recorded.no_new_privs || config.no_new_privs,
             secrets: given.secrets,
             ssh: given.ssh,
             masker: None,
@@ -135,6 +139,7 @@ impl RunSettings {
             proxies,
             dns: request.dns.clone(),
             limits: request.limits.clone().within(&config.limits)?,
+            no_new_privs: request.no_new_privs || config.no_new_privs,
             masker: Masker::new(&request.secrets),
             secrets: request.secrets.clone(),
             ssh: request.ssh.clone(),

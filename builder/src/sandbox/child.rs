@@ -21,7 +21,7 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
-const STEPS: [(&str, Step); 28] = [
+const STEPS: [(&str, Step); 29] = [
     ("join the cgroups", namespace::join_more_cgroups),
     ("new namespaces", namespace::enter_namespaces),
     ("private mounts", root::make_mounts_private),
@@ -45,6 +45,7 @@ const STEPS: [(&str, Step); 28] = [
     ("working directory", identity::enter_directory),
     ("read-only root", root::protect),
     ("capability bounding set", identity::drop_bounding_set),
+    ("no_new_privs", identity::refuse_new_privileges),
     ("seccomp filter", identity::filter_system_calls),
     ("user and groups", identity::become_user),
     ("capabilities", identity::drop_capabilities),

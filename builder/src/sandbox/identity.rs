@@ -157,12 +157,21 @@ pub(super) fn drop_bounding_set(child: &mut Child) -> Result<(), Fault> {
 }
 
 /// Filters system calls from here on. It comes before the privilege to do so is dropped, since
-/// `no_new_privs`, the other way, would break set-user-ID programs such as `sudo`.
+/// `no_new_privs`, the other way, would break set-user-ID programs such as `sudo` where nobody asked
+/// for that.
 pub(super) fn filter_system_calls(child: &mut Child) -> Result<(), Fault> {
     if child.spec.is_insecure {
         return Ok(());
     }
     Ok(sys::set_filter(&seccomp::compile())?)
+}
+
+/// Keeps programs from giving the command privileges, where that is wanted.
+pub(super) fn refuse_new_privileges(child: &mut Child) -> Result<(), Fault> {
+    if child.spec.no_new_privs {
+        rustix::thread::set_no_new_privs(true)?;
+    }
+    Ok(())
 }
 
 /// Takes on the command's user and groups.

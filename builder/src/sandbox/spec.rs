@@ -51,6 +51,9 @@ pub struct SandboxSpec {
     /// Takes the sandbox's walls away but for the namespaces: all capabilities, no filter of system
     /// calls, nothing masked, `/sys` writable. Needs an entitlement, which the caller has checked.
     pub is_insecure: bool,
+    /// Whether no program gives the command privileges that it lacks: set-user-ID bits and file
+    /// capabilities mean nothing (prctl(2), `PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privs: bool,
     /// Device nodes of this machine, below `/dev`. They need an entitlement too.
     pub devices: Vec<String>,
     /// Where descriptors 0, 1 and 2 lead.
@@ -84,6 +87,7 @@ impl SandboxSpec {
             ca_certs: Vec::new(),
             is_read_only: false,
             is_insecure: false,
+            no_new_privs: false,
             devices: Vec::new(),
             stdio: StdioMode::Capture,
             limits: Limits::default(),
