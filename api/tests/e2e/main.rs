@@ -3,6 +3,7 @@
 //! (they drop to an ordinary user themselves) and fail where something is missing.
 
 mod access;
+mod authorities;
 mod builds;
 mod docker;
 mod embedded;
