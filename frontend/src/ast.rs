@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use crate::Span;
 use crate::directive::Directives;
@@ -13,8 +14,8 @@ use crate::directive::Directives;
 /// A piece of text with its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Word {
-    /// As written, continuations joined.
-    pub text: String,
+    /// As written, continuations joined. Most words are short, and short ones live in place.
+    pub text: SmolStr,
     /// Where it stands.
     pub span: Span,
 }
@@ -76,7 +77,7 @@ pub struct StageHead {
     /// The whole instruction.
     pub span: Span,
     /// The instruction on one line.
-    pub text: String,
+    pub text: SmolStr,
     /// Comment lines directly above, without `#`.
     pub comments: Vec<String>,
 }
@@ -91,7 +92,7 @@ pub struct Statement {
     /// The whole instruction, heredocs included.
     pub span: Span,
     /// The instruction on one line, without heredoc bodies.
-    pub text: String,
+    pub text: SmolStr,
     /// Comment lines directly above, without `#`.
     pub comments: Vec<String>,
 }
@@ -115,7 +116,7 @@ pub enum Instruction {
     /// `EXPOSE`.
     Expose(Vec<Word>),
     /// `HEALTHCHECK`.
-    Healthcheck(HealthcheckSpec),
+    Healthcheck(Box<HealthcheckSpec>),
     /// `LABEL`.
     Label(Vec<Pair>),
     /// `MAINTAINER`.
@@ -123,7 +124,7 @@ pub enum Instruction {
     /// `ONBUILD`.
     Onbuild(Onbuild),
     /// `RUN`.
-    Run(Box<Run>),
+    Run(Run),
     /// `SHELL`.
     Shell(Vec<Word>),
     /// `STOPSIGNAL`.
@@ -173,6 +174,39 @@ pub struct Run {
     pub command: Command,
     /// In the order written.
     pub heredocs: Vec<Heredoc>,
+    /// `None` without flags: most have none, and a file can have very many instructions.
+    pub flags: Option<Box<RunFlags>>,
+}
+
+impl Run {
+    /// `--mount`, in the order written.
+    #[must_use]
+    pub fn mounts(&self) -> &[MountFlag] {
+        self.flags.as_ref().map_or(&[], |flags| &flags.mounts)
+    }
+
+    /// `--network`.
+    #[must_use]
+    pub fn network(&self) -> Option<&Word> {
+        self.flags.as_ref()?.network.as_ref()
+    }
+
+    /// `--security`.
+    #[must_use]
+    pub fn security(&self) -> Option<&Word> {
+        self.flags.as_ref()?.security.as_ref()
+    }
+
+    /// `--device`, in the order written.
+    #[must_use]
+    pub fn devices(&self) -> &[Word] {
+        self.flags.as_ref().map_or(&[], |flags| &flags.devices)
+    }
+}
+
+/// The flags of `RUN`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunFlags {
     /// `--mount`, in the order written.
     pub mounts: Vec<MountFlag>,
     /// `--network`.

@@ -57,27 +57,96 @@ impl Diagnostic {
 /// Errors of one file that are told, and warnings; what comes after them helps nobody, and each is
 /// shown with an excerpt of the file.
 const MAX_ERRORS: usize = 100;
-pub(crate) const MAX_WARNINGS: usize = 1000;
+const MAX_WARNINGS: usize = 1000;
 
-/// Drops what is too much: warnings beside too many remarks, and then what stands last.
-pub(crate) fn bounded(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    if diagnostics.len() <= MAX_ERRORS {
-        return diagnostics;
+/// What is said of one file. Beyond what is told of it, remarks are only counted: a hostile file
+/// must not cost a remark for every other byte.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remarks {
+    kept: Vec<Diagnostic>,
+    /// Those of `kept` that are errors.
+    errors: usize,
+    left_out: usize,
+    /// The last that was left out: whoever said it may still add to it.
+    last_left_out: Option<Diagnostic>,
+}
+
+impl Remarks {
+    /// Adds a remark.
+    pub(crate) fn push(&mut self, remark: Diagnostic) {
+        self.add(remark);
     }
-    let all = diagnostics.len();
-    let any_error = diagnostics.iter().any(|found| found.severity == Severity::Error);
-    if any_error {
-        diagnostics.retain(|found| found.severity == Severity::Error);
+
+    /// Adds a remark and returns it, so that more can be said in it.
+    pub(crate) fn add(&mut self, remark: Diagnostic) -> &mut Diagnostic {
+        let is_error = remark.severity == Severity::Error;
+        let (most, said) = if is_error {
+            (MAX_ERRORS, self.errors)
+        } else {
+            (MAX_WARNINGS, self.kept.len() - self.errors)
+        };
+        if said == most {
+            self.left_out += 1;
+            return self.last_left_out.insert(remark);
+        }
+        self.errors += usize::from(is_error);
+        self.kept.push(remark);
+        let last = self.kept.len() - 1;
+        &mut self.kept[last]
     }
-    let kept = if any_error { MAX_ERRORS } else { MAX_WARNINGS };
-    diagnostics.truncate(kept);
-    let left_out = all - diagnostics.len();
-    if let Some(last) = diagnostics.last().filter(|_| left_out > 0) {
-        let message = format!("{left_out} more remarks are left out");
-        let more = Diagnostic { severity: last.severity, ..Diagnostic::error(last.span, message) };
-        diagnostics.push(more);
+
+    /// Whether further errors are only counted, so that wording them is in vain.
+    pub(crate) fn counts_errors(&self) -> bool {
+        self.errors == MAX_ERRORS
     }
-    diagnostics
+
+    /// Counts a remark that is not worded.
+    pub(crate) fn leave_out(&mut self) {
+        self.left_out += 1;
+    }
+
+    /// How many are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Those that are kept.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.kept.iter()
+    }
+
+    /// Those that are kept, from the one numbered `first` on.
+    pub(crate) fn said_since(&mut self, first: usize) -> &mut [Diagnostic] {
+        &mut self.kept[first..]
+    }
+
+    /// Whether any is an error.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// Returns those that are kept, in the order in which they were said.
+    pub(crate) fn into_kept(self) -> Vec<Diagnostic> {
+        self.kept
+    }
+
+    /// Returns all that is told, in the order of the file: beside many remarks with errors among
+    /// them no warnings, and a last one that counts those left out.
+    pub(crate) fn finish(self) -> Vec<Diagnostic> {
+        let Self { mut kept, errors, mut left_out, .. } = self;
+        kept.sort_by_key(|remark| (remark.span.start, remark.span.end));
+        if errors > 0 && kept.len() + left_out > MAX_ERRORS {
+            left_out += kept.len() - errors;
+            kept.retain(|remark| remark.severity == Severity::Error);
+        }
+        if let Some(last) = kept.last().filter(|_| left_out > 0) {
+            let message = format!("{left_out} more remarks are left out");
+            let more =
+                Diagnostic { severity: last.severity, ..Diagnostic::error(last.span, message) };
+            kept.push(more);
+        }
+        kept
+    }
 }
 
 #[cfg(test)]
@@ -89,8 +158,12 @@ mod tests {
         let remark = |severity| Diagnostic { severity, ..Diagnostic::error(Span::new(0, 0), "x") };
         let (error, warning) = (remark(Severity::Error), remark(Severity::Warning));
         let many = |errors, warnings| {
-            let all = [vec![error.clone(); errors], vec![warning.clone(); warnings]].concat();
-            let kept = bounded(all);
+            let mut remarks = Remarks::default();
+            let all = [vec![warning.clone(); warnings], vec![error.clone(); errors]].concat();
+            for remark in all {
+                remarks.push(remark);
+            }
+            let kept = remarks.finish();
             (kept.len(), kept.last().map(|found| found.message.clone()).unwrap_or_default())
         };
         #[rustfmt::skip]

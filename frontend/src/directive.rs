@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::ast::Word;
 use crate::check::CheckOptions;
+use crate::diagnostic::Remarks;
 use crate::lines::Lines;
 use crate::nearest::did_you_mean;
 use crate::{Diagnostic, Severity, Span};
@@ -29,7 +30,7 @@ impl Default for Directives {
 }
 
 /// Reads the directives and leaves `lines` at the first line that is none.
-pub(crate) fn parse(lines: &mut Lines<'_>, out: &mut Vec<Diagnostic>) -> Directives {
+pub(crate) fn parse(lines: &mut Lines<'_>, out: &mut Remarks) -> Directives {
     let mut directives = Directives::default();
     let mut seen: Vec<String> = Vec::new();
     loop {
@@ -121,7 +122,7 @@ fn split(line: &str, start: usize) -> Option<(Word, Word)> {
     let word = |text: &str| {
         // Both parts are slices of `line`, so the distance of their addresses is their offset.
         let at = start + (text.as_ptr().addr() - line.as_ptr().addr());
-        Word { text: text.to_owned(), span: Span::new(at, at + text.len()) }
+        Word { text: text.into(), span: Span::new(at, at + text.len()) }
     };
     Some((word(name), word(value)))
 }
@@ -148,7 +149,7 @@ mod tests {
             ("byte order mark",     "\u{feff}# escape=`\n",               None,      '`',  0),
         ];
         for (name, source, syntax, escape, faults) in cases {
-            let mut out = Vec::new();
+            let mut out = Remarks::default();
             let directives = parse(&mut Lines::new(source), &mut out);
             assert_eq!(directives.syntax.as_ref().map(|w| w.text.as_str()), syntax, "{name}");
             assert_eq!((directives.escape, out.len()), (escape, faults), "{name}");

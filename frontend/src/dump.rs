@@ -8,6 +8,7 @@
 //! it as text for the shell.
 
 use crate::ast::Pair;
+use crate::diagnostic::Remarks;
 use crate::go_text::{quoted, quoted_list};
 use crate::lines::Lines;
 use crate::syntax::{self, Arguments, Keyword, Raw};
@@ -20,16 +21,19 @@ use crate::{Diagnostic, Severity, Span, directive, json};
 /// Faults of the grammar; faults of meaning are [`crate::parse`]'s to find.
 pub fn dump_ast(source: &str) -> Result<String, Vec<Diagnostic>> {
     let mut lines = Lines::new(source);
-    let mut out = Vec::new();
+    let mut out = Remarks::default();
     let directives = directive::parse(&mut lines, &mut out);
     let instructions = syntax::parse(&mut lines, directives.escape, &mut out);
-    out.retain(|diagnostic| diagnostic.severity == Severity::Error);
-    out.extend(instructions.iter().filter_map(not_strings));
-    if instructions.is_empty() && out.is_empty() {
+    for fault in instructions.iter().filter_map(not_strings) {
+        out.push(fault);
+    }
+    if instructions.is_empty() && !out.has_errors() {
         out.push(Diagnostic::error(Span::default(), "the file has no instructions"));
     }
-    if !out.is_empty() {
-        return Err(out);
+    if out.has_errors() {
+        let mut faults = out.finish();
+        faults.retain(|fault| fault.severity == Severity::Error);
+        return Err(faults);
     }
     Ok(instructions.iter().map(|raw| expression(raw) + "\n").collect())
 }
@@ -38,8 +42,7 @@ pub fn dump_ast(source: &str) -> Result<String, Vec<Diagnostic>> {
 fn not_strings(raw: &Raw) -> Option<Diagnostic> {
     match &raw.arguments {
         Arguments::Trigger(Some(trigger)) => not_strings(trigger),
-        Arguments::Words(words) if raw.known.is_some_and(Keyword::takes_command) => {
-            let word = words.first()?;
+        Arguments::Text(Some(word)) if raw.known.is_some_and(Keyword::takes_command) => {
             let is_array = json::parse(&word.text) == json::Exec::NotStrings;
             is_array.then(|| {
                 Diagnostic::error(word.span, "the exec form holds something else than strings")
@@ -56,7 +59,7 @@ fn expression(raw: &Raw) -> String {
         text.push_str(&part);
     };
     if !raw.flags.is_empty() {
-        let flags: Vec<String> = raw.flags.iter().map(|flag| flag.text.clone()).collect();
+        let flags: Vec<String> = raw.flags.iter().map(|flag| flag.text.to_string()).collect();
         push(quoted_list(&flags));
     }
     match &raw.arguments {
@@ -65,6 +68,7 @@ fn expression(raw: &Raw) -> String {
                 push(quoted(&word.text));
             }
         }
+        Arguments::Text(Some(word)) => push(quoted(&word.text)),
         Arguments::Health { kind, command, .. } => {
             for word in kind.iter().chain(command) {
                 push(quoted(&word.text));
@@ -76,7 +80,7 @@ fn expression(raw: &Raw) -> String {
             }
         }
         Arguments::Trigger(Some(trigger)) => push(expression(trigger)),
-        Arguments::Trigger(None) => {}
+        Arguments::Text(None) | Arguments::Trigger(None) => {}
         Arguments::Ignored => push(quoted("")),
     }
     for heredoc in &raw.heredocs {

@@ -5,8 +5,11 @@
 
 use std::ops::Range;
 
+use smol_str::SmolStr;
+
 use crate::Diagnostic;
 use crate::ast::Word;
+use crate::diagnostic::Remarks;
 use crate::lines::Logical;
 use crate::nearest::did_you_mean;
 
@@ -33,20 +36,26 @@ pub(crate) fn split(line: &Logical<'_>, range: Range<usize>) -> (Vec<Word>, Rang
 }
 
 /// Reads one word from `start`, taking its quotes off; returns it and where it ends.
-fn unquoted(text: &str, start: usize) -> (String, usize) {
+fn unquoted(text: &str, start: usize) -> (SmolStr, usize) {
+    let rest = &text[start..];
+    let is_end = |char: char| char.is_whitespace() || matches!(char, '\'' | '"' | '\\');
+    let length = rest.find(is_end).unwrap_or(rest.len());
+    if rest[length..].chars().next().is_none_or(char::is_whitespace) {
+        return (rest[..length].into(), start + length);
+    }
     let mut word = String::new();
     let mut quote = None;
     let mut chars = text[start..].char_indices();
     while let Some((at, char)) = chars.next() {
         match (char, quote) {
-            (space, None) if space.is_whitespace() => return (word, start + at),
+            (space, None) if space.is_whitespace() => return (word.into(), start + at),
             ('\'' | '"', None) => quote = Some(char),
             (close, Some(open)) if close == open => quote = None,
             ('\\', _) => word.extend(chars.next().map(|(_, next)| next)),
             (other, _) => word.push(other),
         }
     }
-    (word, text.len())
+    (word.into(), text.len())
 }
 
 /// What a flag takes.
@@ -71,14 +80,13 @@ pub(crate) struct Flags {
 
 impl Flags {
     /// Checks `flags` of the instruction `keyword` against what it knows.
-    pub(crate) fn read(
-        keyword: &str,
-        flags: &[Word],
-        known: Known,
-        out: &mut Vec<Diagnostic>,
-    ) -> Self {
+    pub(crate) fn read(keyword: &str, flags: &[Word], known: Known, out: &mut Remarks) -> Self {
         let mut read = Self::default();
         for flag in flags {
+            if out.counts_errors() && !is_known(flag, known) {
+                out.leave_out();
+                continue;
+            }
             match read.one(keyword, flag, known) {
                 Ok((name, value)) => read.values.push((name, value)),
                 Err(diagnostic) => out.push(*diagnostic),
@@ -93,11 +101,7 @@ impl Flags {
         flag: &Word,
         known: Known,
     ) -> Result<(&'static str, Word), Box<Diagnostic>> {
-        let body = flag.text.strip_prefix("--").unwrap_or(&flag.text);
-        let (name, value) = match body.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (body, None),
-        };
+        let (name, value) = parts(flag);
         let at = flag.part(0..2 + name.len());
         let error = |message: String| Box::new(Diagnostic::error(at, message));
         let Some(&(name, takes)) = known.iter().find(|(known, _)| *known == name) else {
@@ -108,7 +112,7 @@ impl Flags {
         }
         let word = |text: &str| {
             let from = flag.text.len() - text.len();
-            Word { text: text.to_owned(), span: flag.part(from..flag.text.len()) }
+            Word { text: text.into(), span: flag.part(from..flag.text.len()) }
         };
         match (takes, value) {
             (Takes::Switch, None) => Ok((name, Word { text: "true".into(), span: flag.span })),
@@ -144,6 +148,20 @@ impl Flags {
     pub(crate) fn switch(&mut self, name: &str) -> Option<bool> {
         self.value(name).map(|word| word.text == "true")
     }
+}
+
+/// Splits a flag into its name and, behind `=`, its value.
+fn parts(flag: &Word) -> (&str, Option<&str>) {
+    let body = flag.text.strip_prefix("--").unwrap_or(&flag.text);
+    match body.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (body, None),
+    }
+}
+
+fn is_known(flag: &Word, known: Known) -> bool {
+    let (name, _) = parts(flag);
+    known.iter().any(|(known, _)| *known == name)
 }
 
 fn unknown(keyword: &str, name: &str, known: Known, at: crate::Span) -> Diagnostic {
@@ -202,9 +220,9 @@ mod tests {
         ];
         for (name, text, want) in cases {
             let (flags, _) = split(&Logical::single(text, 0), 0..text.len());
-            let mut out = Vec::new();
+            let mut out = Remarks::default();
             Flags::read("copy", &flags, KNOWN, &mut out);
-            assert_eq!(out.first().map(|d| d.message.as_str()), want, "{name}");
+            assert_eq!(out.iter().next().map(|d| d.message.as_str()), want, "{name}");
         }
     }
 }

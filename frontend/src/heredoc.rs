@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use crate::ast::Heredoc;
+use crate::diagnostic::Remarks;
 use crate::lines::{Lines, Logical};
 use crate::words::Lexer;
 use crate::{Diagnostic, Span};
@@ -22,8 +23,6 @@ pub(crate) struct Mark {
 
 /// Open heredocs of one file behind which the file is read on.
 const MAX_OPEN: usize = 16;
-
-const NEVER_CLOSED: &str = "the heredoc `";
 
 /// Reads `text` as one mark: digits, `<<`, an optional dash, and one word.
 pub(crate) fn parse_mark(text: &str) -> Option<Mark> {
@@ -64,11 +63,13 @@ pub(crate) fn marks(line: &str) -> Vec<(Mark, Range<usize>)> {
     words.into_iter().filter_map(found).collect()
 }
 
-/// Reads the bodies that `logical` announces from the lines that follow it.
+/// Reads the bodies that `logical` announces from the lines that follow it; `open` counts those
+/// of the file that are never closed.
 pub(crate) fn read(
     logical: &Logical<'_>,
     lines: &mut Lines<'_>,
-    out: &mut Vec<Diagnostic>,
+    open: &mut usize,
+    out: &mut Remarks,
 ) -> Vec<Heredoc> {
     let mut heredocs = Vec::new();
     for (mark, range) in marks(&logical.text) {
@@ -88,11 +89,11 @@ pub(crate) fn read(
         if !closed {
             // The lines behind are read as instructions again, so that their faults show too; but
             // not for ever, since each heredoc is looked for up to the file's end.
-            let open = out.iter().filter(|found| found.message.starts_with(NEVER_CLOSED)).count();
-            if open < MAX_OPEN {
+            if *open < MAX_OPEN {
                 *lines = before;
             }
-            let message = format!("{NEVER_CLOSED}{}` is never closed", mark.name);
+            *open += 1;
+            let message = format!("the heredoc `{}` is never closed", mark.name);
             out.push(
                 Diagnostic::error(mark_span, message)
                     .with_help(format!("expected a line that is only `{}`", mark.name)),

@@ -26,6 +26,9 @@ pub(crate) fn parse(text: &str) -> Exec {
     if let Some(array) = reader.array(text) {
         return Exec::Array(array);
     }
+    if !text.trim_end().ends_with(']') {
+        return Exec::Text;
+    }
     match serde_json::from_str::<Vec<serde_json::Value>>(&text[start..]) {
         Ok(_) => Exec::NotStrings,
         Err(_) => Exec::Text,

@@ -37,7 +37,8 @@ mod words;
 
 pub use ast::{
     ArgDeclaration, Command, Dockerfile, HealthcheckSpec, Heredoc, Instruction, MountField,
-    MountFlag, Onbuild, Pair, Run, Stage, StageHead, Statement, Transfer, TransferSource, Word,
+    MountFlag, Onbuild, Pair, Run, RunFlags, Stage, StageHead, Statement, Transfer, TransferSource,
+    Word,
 };
 pub use check::{
     CheckOptions, CheckRequest, Checked, Edit, Finding, Mended, Origin, Rule, RuleSet, Target,

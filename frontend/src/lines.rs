@@ -14,8 +14,10 @@ use crate::Span;
 pub(crate) struct Logical<'s> {
     /// The joined text; borrowed where the instruction stands on one line.
     pub(crate) text: Cow<'s, str>,
-    /// `(offset in text, offset in source)` of each joined piece, in order; never empty.
-    pieces: Vec<(usize, usize)>,
+    /// `(offset in text, offset in source)` of the first piece.
+    first: (usize, usize),
+    /// The same of each piece joined to it, in order.
+    joined: Vec<(usize, usize)>,
     /// The first empty line within the continuation.
     pub(crate) empty_line: Option<Span>,
 }
@@ -23,16 +25,16 @@ pub(crate) struct Logical<'s> {
 impl<'s> Logical<'s> {
     /// Takes a text that stands in one piece at `start` of the source.
     pub(crate) fn single(text: &'s str, start: usize) -> Self {
-        Self { text: Cow::Borrowed(text), pieces: vec![(0, start)], empty_line: None }
+        Self { text: Cow::Borrowed(text), first: (0, start), joined: Vec::new(), empty_line: None }
     }
 
     fn push(&mut self, text: &'s str, start: usize) {
         if self.text.is_empty() {
-            self.pieces.clear();
-            self.pieces.push((0, start));
+            self.joined.clear();
+            self.first = (0, start);
             self.text = Cow::Borrowed(text);
         } else if !text.is_empty() {
-            self.pieces.push((self.text.len(), start));
+            self.joined.push((self.text.len(), start));
             self.text.to_mut().push_str(text);
         }
     }
@@ -49,8 +51,8 @@ impl<'s> Logical<'s> {
     }
 
     fn place(&self, offset: usize) -> usize {
-        let after = self.pieces.partition_point(|&(at, _)| at <= offset);
-        let (at, source) = self.pieces[after.saturating_sub(1)];
+        let after = self.joined.partition_point(|&(at, _)| at <= offset);
+        let (at, source) = after.checked_sub(1).map_or(self.first, |last| self.joined[last]);
         source + (offset - at)
     }
 

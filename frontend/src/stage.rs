@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::ast::{Dockerfile, Instruction, Stage, Statement};
+use crate::ast::{Dockerfile, Instruction, Stage, Statement, Word};
 use crate::check::{self, CheckOptions, Checks};
+use crate::diagnostic::Remarks;
 use crate::instruction::{Typed, Typing};
 use crate::lines::Lines;
-use crate::syntax::{self, Keyword, Raw};
-use crate::{Diagnostic, Severity, Span, diagnostic, directive};
+use crate::syntax::{Instructions, Keyword, Raw};
+use crate::{Diagnostic, Severity, Span, directive};
 
 /// Names that mean something else than a stage in `--from`.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -42,7 +43,7 @@ pub fn parse(source: &str) -> Parsed {
 #[must_use]
 pub fn parse_with(source: &str, build_args: &BTreeMap<String, String>) -> Parsed {
     let mut lines = Lines::new(source);
-    let mut out = Vec::new();
+    let mut out = Remarks::default();
     let mut directives = directive::parse(&mut lines, &mut out);
     match CheckOptions::of_build_args(build_args) {
         Ok(None) => {}
@@ -53,38 +54,31 @@ pub fn parse_with(source: &str, build_args: &BTreeMap<String, String>) -> Parsed
         }
     }
     directives.check.skip.extend(check::global_skips(source));
-    let instructions = syntax::parse(&mut lines, directives.escape, &mut out);
-    let any_fault = !out.is_empty();
     let mut checks = Checks::new(&directives.check, out);
-    if instructions.is_empty() && !any_fault {
-        checks.out.push(
-            Diagnostic::error(Span::new(0, 0), "the file has no instructions")
-                .with_help("it begins with `FROM IMAGE`"),
-        );
-    }
-    check_casing(&instructions, &mut checks);
-    let (globals, stages) = assemble(instructions, directives.escape, &mut checks);
+    let mut instructions = Instructions::new(&mut lines, directives.escape);
+    let (globals, stages) = assemble(&mut instructions, directives.escape, &mut checks);
     check_stage_names(&stages, &mut checks);
-    let mut diagnostics = checks.out;
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
-    let diagnostics = diagnostic::bounded(diagnostics);
+    let diagnostics = checks.out.finish();
     Parsed { dockerfile: Dockerfile { directives, globals, stages }, diagnostics }
 }
 
 fn assemble(
-    instructions: Vec<Raw>,
+    instructions: &mut Instructions<'_, '_>,
     escape: char,
     checks: &mut Checks<'_>,
 ) -> (Vec<Statement>, Vec<Stage>) {
     let mut globals = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
+    let mut casing = Casing::default();
     // A FROM with a fault still opens a stage: what follows is not to be blamed for it.
     let mut is_open = false;
     let mut any = false;
-    for raw in instructions {
+    while let Some(raw) = instructions.next(&mut checks.out) {
         any = true;
-        let is_from = raw.known == Some(Keyword::From);
-        let (span, keyword) = (raw.keyword.span, raw.keyword.text.to_uppercase());
+        is_open |= raw.known == Some(Keyword::From);
+        if is_open {
+            casing.add(&raw);
+        }
         if let Some(line) = raw.empty_line {
             let message = "Empty continuation line";
             if let Some(warning) =
@@ -93,55 +87,80 @@ fn assemble(
                 warning.help = Some("remove it; later versions will refuse it".to_owned());
             }
         }
-        let typed = Typing { checks, escape }.instruction(raw);
-        is_open |= is_from;
-        match typed {
-            Some(Typed::From(from)) => stages.push(Stage { from: *from, statements: Vec::new() }),
+        match (Typing { checks, escape }).instruction(raw) {
+            Some(Typed::From(from)) => stages.push(Stage { from, statements: Vec::new() }),
             Some(Typed::Statement(statement)) => match stages.last_mut() {
-                Some(stage) => stage.statements.push(*statement),
+                Some(stage) => stage.statements.push(statement),
                 None if matches!(statement.instruction, Instruction::Arg(_)) => {
-                    globals.push(*statement);
+                    globals.push(statement);
                 }
                 None if is_open => {}
-                None => checks.out.push(
-                    Diagnostic::error(span, format!("{keyword} stands before the first FROM"))
+                None => {
+                    let keyword = statement.keyword;
+                    let name = keyword.text.to_uppercase();
+                    checks.out.push(
+                        Diagnostic::error(
+                            keyword.span,
+                            format!("{name} stands before the first FROM"),
+                        )
                         .with_help("only ARG may stand there"),
-                ),
+                    );
+                }
             },
             None => {}
         }
     }
-    if any && !is_open && checks.out.iter().all(|d| d.severity != Severity::Error) {
-        let end = globals.last().map_or(0, |statement: &Statement| statement.span.end);
-        checks.out.push(
+    casing.check(checks);
+    if !is_open && !checks.out.has_errors() {
+        checks.out.push(if any {
+            let end = globals.last().map_or(0, |statement: &Statement| statement.span.end);
             Diagnostic::error(Span::new(end, end), "the file has no stage to build")
-                .with_help("add `FROM IMAGE`"),
-        );
+                .with_help("add `FROM IMAGE`")
+        } else {
+            Diagnostic::error(Span::new(0, 0), "the file has no instructions")
+                .with_help("it begins with `FROM IMAGE`")
+        });
     }
     (globals, stages)
 }
 
-/// Speaks of keywords that are not written as most of the file's are.
-fn check_casing(instructions: &[Raw], checks: &mut Checks<'_>) {
-    // Global ARGs are no part of it, as in BuildKit.
-    let first = instructions.iter().position(|raw| raw.known == Some(Keyword::From));
-    let known = || {
-        let counted = instructions.iter().skip(first.unwrap_or(instructions.len()));
-        counted.filter(|raw| raw.known.is_some())
-    };
-    let is_lower = |text: &str| !text.bytes().any(|byte| byte.is_ascii_uppercase());
-    let is_upper = |text: &str| !text.bytes().any(|byte| byte.is_ascii_lowercase());
-    let wants_lower = check::wants_lower_case(known().map(|raw| raw.keyword.text.as_str()));
-    for raw in known() {
-        let text = &raw.keyword.text;
-        if if wants_lower { is_lower(text) } else { is_upper(text) } {
-            continue;
+/// The letter case of a file's keywords; global ARGs are no part of it, as in BuildKit.
+#[derive(Debug, Default)]
+struct Casing {
+    majority: check::CaseMajority,
+    /// Keywords that would be wrong in a file of lower case, and in one of upper case.
+    wrong: [Vec<OddKeyword>; 2],
+}
+
+/// A keyword, with the comments above its instruction.
+type OddKeyword = (Word, Vec<String>);
+
+impl Casing {
+    fn add(&mut self, raw: &Raw) {
+        if raw.known.is_none() {
+            return;
         }
-        let case = if wants_lower { "lowercase" } else { "uppercase" };
-        let message =
-            format!("Command '{text}' should match the case of the command majority ({case})");
-        let rule = check::CONSISTENT_INSTRUCTION_CASING;
-        checks.warn(&raw.comments, rule, raw.keyword.span, message);
+        self.majority.add(&raw.keyword.text);
+        let text = raw.keyword.text.as_bytes();
+        let has =
+            [text.iter().any(u8::is_ascii_uppercase), text.iter().any(u8::is_ascii_lowercase)];
+        for (wrong, is_wrong) in self.wrong.iter_mut().zip(has) {
+            if is_wrong {
+                wrong.push((raw.keyword.clone(), raw.comments.clone()));
+            }
+        }
+    }
+
+    /// Speaks of keywords that are not written as most of the file's are.
+    fn check(self, checks: &mut Checks<'_>) {
+        let Self { majority, wrong: [in_lower, in_upper] } = self;
+        let (wrong, case) =
+            if majority.is_lower() { (in_lower, "lowercase") } else { (in_upper, "uppercase") };
+        for (Word { text, span }, comments) in wrong {
+            let message =
+                format!("Command '{text}' should match the case of the command majority ({case})");
+            checks.warn(&comments, check::CONSISTENT_INSTRUCTION_CASING, span, message);
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 
 use std::ops::Range;
 
+use smol_str::SmolStr;
+
 use crate::ast::{Heredoc, Pair, Word};
+use crate::diagnostic::Remarks;
 use crate::lines::{Lines, Logical};
 use crate::{Diagnostic, Span, flags, heredoc, json};
 
@@ -77,8 +80,10 @@ impl Keyword {
 /// The arguments of an instruction, split by its grammar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Arguments {
-    /// Words: a whole text is one.
+    /// Words.
     Words(Vec<Word>),
+    /// The rest of the line as one text; `None` where nothing is left.
+    Text(Option<Word>),
     /// A JSON array's elements.
     Json(Vec<Word>),
     /// `HEALTHCHECK`: its kind and the command, which may be JSON.
@@ -100,7 +105,7 @@ pub(crate) struct Raw {
     pub(crate) arguments: Arguments,
     pub(crate) heredocs: Vec<Heredoc>,
     /// The instruction on one line.
-    pub(crate) text: String,
+    pub(crate) text: SmolStr,
     pub(crate) span: Span,
     pub(crate) comments: Vec<String>,
     pub(crate) empty_line: Option<Span>,
@@ -109,51 +114,77 @@ pub(crate) struct Raw {
 /// Comment lines kept for an instruction: the nearest above it.
 const MAX_COMMENTS: usize = 64;
 
-/// Splits the file behind its directives into instructions; those with a fault in their grammar
-/// are left out and spoken of in `out`.
-pub(crate) fn parse(lines: &mut Lines<'_>, escape: char, out: &mut Vec<Diagnostic>) -> Vec<Raw> {
-    let mut instructions = Vec::new();
-    let mut comments: Vec<String> = Vec::new();
-    while let Some(line) = lines.next_line() {
-        let text = line.text.trim_start();
-        if let Some(comment) = text.strip_prefix('#') {
-            match comment.trim() {
-                "" => comments.clear(),
-                comment => {
-                    if comments.len() == MAX_COMMENTS {
-                        comments.remove(0);
-                    }
-                    comments.push(comment.to_owned());
-                }
-            }
-            continue;
-        }
-        if text.is_empty() {
-            comments.clear();
-            continue;
-        }
-        let logical = lines.join(line, escape);
-        let whole = logical.trim(0..logical.text.len());
-        if whole.is_empty() {
-            continue;
-        }
-        let Some(mut raw) = split(&logical, whole, escape, out) else { continue };
-        if takes_heredocs(&raw) {
-            raw.heredocs = heredoc::read(&logical, lines, out);
-        }
-        if let Some(last) = raw.heredocs.last() {
-            let end = last.body.end + lines.slice(last.body.end..lines.position()).trim_end().len();
-            raw.span = raw.span.join(Span::new(raw.span.start, end));
-        }
-        raw.comments = std::mem::take(&mut comments);
-        raw.empty_line = logical.empty_line;
-        instructions.push(raw);
+/// Splits the file behind its directives into instructions, one after the other; those with a fault
+/// in their grammar are left out and spoken of.
+#[derive(Debug)]
+pub(crate) struct Instructions<'l, 's> {
+    lines: &'l mut Lines<'s>,
+    escape: char,
+    /// The comments above the next instruction.
+    comments: Vec<String>,
+    /// Heredocs that are never closed.
+    open_heredocs: usize,
+}
+
+impl<'l, 's> Instructions<'l, 's> {
+    /// Begins at the next of `lines`.
+    pub(crate) fn new(lines: &'l mut Lines<'s>, escape: char) -> Self {
+        Self { lines, escape, comments: Vec::new(), open_heredocs: 0 }
     }
-    instructions
+
+    /// Returns the next instruction.
+    pub(crate) fn next(&mut self, out: &mut Remarks) -> Option<Raw> {
+        while let Some(line) = self.lines.next_line() {
+            let text = line.text.trim_start();
+            if let Some(comment) = text.strip_prefix('#') {
+                self.comment(comment.trim());
+                continue;
+            }
+            if text.is_empty() {
+                self.comments.clear();
+                continue;
+            }
+            let logical = self.lines.join(line, self.escape);
+            let whole = logical.trim(0..logical.text.len());
+            if whole.is_empty() {
+                continue;
+            }
+            let Some(mut raw) = split(&logical, whole, self.escape, out) else { continue };
+            if takes_heredocs(&raw) {
+                raw.heredocs = heredoc::read(&logical, self.lines, &mut self.open_heredocs, out);
+            }
+            if let Some(last) = raw.heredocs.last() {
+                let behind = self.lines.slice(last.body.end..self.lines.position());
+                let end = last.body.end + behind.trim_end().len();
+                raw.span = raw.span.join(Span::new(raw.span.start, end));
+            }
+            raw.comments = std::mem::take(&mut self.comments);
+            raw.empty_line = logical.empty_line;
+            return Some(raw);
+        }
+        None
+    }
+
+    fn comment(&mut self, comment: &str) {
+        if comment.is_empty() {
+            self.comments.clear();
+            return;
+        }
+        if self.comments.len() == MAX_COMMENTS {
+            self.comments.remove(0);
+        }
+        self.comments.push(comment.to_owned());
+    }
+}
+
+/// Splits the whole file behind its directives.
+pub(crate) fn parse(lines: &mut Lines<'_>, escape: char, out: &mut Remarks) -> Vec<Raw> {
+    let mut instructions = Instructions::new(lines, escape);
+    std::iter::from_fn(|| instructions.next(out)).collect()
 }
 
 /// Splits the text of one trigger, heredocs included, as kept by an image's config.
-pub(crate) fn parse_trigger(text: &str, out: &mut Vec<Diagnostic>) -> Vec<Raw> {
+pub(crate) fn parse_trigger(text: &str, out: &mut Remarks) -> Vec<Raw> {
     parse(&mut Lines::new(text), '\\', out)
 }
 
@@ -165,12 +196,7 @@ fn takes_heredocs(raw: &Raw) -> bool {
     }
 }
 
-fn split(
-    line: &Logical<'_>,
-    whole: Range<usize>,
-    escape: char,
-    out: &mut Vec<Diagnostic>,
-) -> Option<Raw> {
+fn split(line: &Logical<'_>, whole: Range<usize>, escape: char, out: &mut Remarks) -> Option<Raw> {
     let text = &line.text[whole.clone()];
     let length = text.find(is_blank).unwrap_or(text.len());
     let keyword = word(line, whole.start..whole.start + length);
@@ -187,7 +213,7 @@ fn split(
         flags,
         arguments,
         heredocs: Vec::new(),
-        text: text.to_owned(),
+        text: text.into(),
         span: line.span(whole),
         comments: Vec::new(),
         empty_line: None,
@@ -199,7 +225,7 @@ fn arguments(
     keyword: Keyword,
     rest: Range<usize>,
     escape: char,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Remarks,
 ) -> Option<Arguments> {
     Some(match keyword {
         Keyword::Cmd | Keyword::Entrypoint | Keyword::Run => {
@@ -210,7 +236,7 @@ fn arguments(
         Keyword::Arg => Arguments::Words(quoted_split(line, rest, escape)),
         Keyword::Expose | Keyword::From => Arguments::Words(blank_split(line, rest)),
         Keyword::Maintainer | Keyword::Stopsignal | Keyword::User | Keyword::Workdir => {
-            Arguments::Words(whole(line, rest))
+            Arguments::Text(whole(line, rest))
         }
         Keyword::Env | Keyword::Label => Arguments::Pairs(pairs(line, keyword, rest, escape, out)?),
         Keyword::Healthcheck => health(line, rest, out)?,
@@ -224,11 +250,11 @@ fn is_blank(char: char) -> bool {
 }
 
 fn word(line: &Logical<'_>, range: Range<usize>) -> Word {
-    Word { text: line.text[range.clone()].to_owned(), span: line.span(range) }
+    Word { text: line.text[range.clone()].into(), span: line.span(range) }
 }
 
-fn whole(line: &Logical<'_>, rest: Range<usize>) -> Vec<Word> {
-    if rest.is_empty() { Vec::new() } else { vec![word(line, rest)] }
+fn whole(line: &Logical<'_>, rest: Range<usize>) -> Option<Word> {
+    (!rest.is_empty()).then(|| word(line, rest))
 }
 
 fn blank_split(line: &Logical<'_>, rest: Range<usize>) -> Vec<Word> {
@@ -278,7 +304,7 @@ fn json_or(
     line: &Logical<'_>,
     rest: Range<usize>,
     form: Form,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Remarks,
 ) -> Option<Arguments> {
     let text = &line.text[rest.clone()];
     match json::parse(text) {
@@ -286,7 +312,7 @@ fn json_or(
             let element = |(text, at): (String, Range<usize>)| {
                 // The quotes are no part of the word: its span is then exact without escapes.
                 let inner = rest.start + at.start + 1..rest.start + at.end - 1;
-                Word { text, span: line.span(inner) }
+                Word { text: text.into(), span: line.span(inner) }
             };
             return Some(Arguments::Json(elements.into_iter().map(element).collect()));
         }
@@ -309,10 +335,10 @@ fn json_or(
         }
         json::Exec::Text => {}
     }
-    Some(Arguments::Words(match form {
-        Form::Command | Form::Whole => whole(line, rest),
-        Form::Paths => blank_split(line, rest),
-    }))
+    Some(match form {
+        Form::Command | Form::Whole => Arguments::Text(whole(line, rest)),
+        Form::Paths => Arguments::Words(blank_split(line, rest)),
+    })
 }
 
 const QUOTE_ELEMENTS: &str = "quote each element: [\"executable\", \"argument\"]";
@@ -332,14 +358,14 @@ fn warning(span: Span, message: &str) -> Diagnostic {
     Diagnostic { severity: crate::Severity::Warning, ..Diagnostic::error(span, message) }
 }
 
-fn health(line: &Logical<'_>, rest: Range<usize>, out: &mut Vec<Diagnostic>) -> Option<Arguments> {
+fn health(line: &Logical<'_>, rest: Range<usize>, out: &mut Remarks) -> Option<Arguments> {
     let text = &line.text[rest.clone()];
     let length = text.find(char::is_whitespace).unwrap_or(text.len());
-    let kind = whole(line, rest.start..rest.start + length).pop();
+    let kind = whole(line, rest.start..rest.start + length);
     let command = line.trim(rest.start + length..rest.end);
     let (command, is_json) = match json_or(line, command, Form::Whole, out)? {
         Arguments::Json(words) => (words, true),
-        Arguments::Words(words) => (words, false),
+        Arguments::Text(text) => (text.into_iter().collect(), false),
         _ => (Vec::new(), false),
     };
     Some(Arguments::Health { kind, command, is_json })
@@ -349,7 +375,7 @@ fn trigger(
     line: &Logical<'_>,
     rest: Range<usize>,
     escape: char,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Remarks,
 ) -> Option<Arguments> {
     if rest.is_empty() {
         return Some(Arguments::Trigger(None));
@@ -372,7 +398,7 @@ fn pairs(
     keyword: Keyword,
     rest: Range<usize>,
     escape: char,
-    out: &mut Vec<Diagnostic>,
+    out: &mut Remarks,
 ) -> Option<Vec<Pair>> {
     let name = if keyword == Keyword::Env { "ENV" } else { "LABEL" };
     let words = quoted_split(line, rest.clone(), escape);
@@ -404,7 +430,7 @@ fn pairs(
             continue;
         };
         let part = |range: Range<usize>| Word {
-            text: found.text[range.clone()].to_owned(),
+            text: found.text[range.clone()].into(),
             span: found.part(range),
         };
         let (key, value) = (part(0..at), part(at + 1..found.text.len()));

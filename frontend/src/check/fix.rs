@@ -18,7 +18,7 @@ use super::{
     JSON_ARGS_RECOMMENDED, LEGACY_KEY_VALUE_FORMAT, MAINTAINER_DEPRECATED, NO_EMPTY_CONTINUATION,
     REDUNDANT_TARGET_PLATFORM, STAGE_NAME_CASING,
 };
-use super::{prove, wants_lower_case};
+use super::{CaseMajority, prove};
 
 /// One replacement of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,9 @@ pub(super) struct Mender<'a> {
 
 impl<'a> Mender<'a> {
     pub(super) fn new(index: &'a FileIndex<'a>, dockerfile: &Dockerfile) -> Self {
-        let wants_lower = wants_lower_case(keywords(dockerfile));
+        let mut majority = CaseMajority::default();
+        keywords(dockerfile).for_each(|keyword| majority.add(keyword));
+        let wants_lower = majority.is_lower();
         Self { index, escape: dockerfile.directives.escape, wants_lower }
     }
 

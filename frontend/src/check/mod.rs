@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::diagnostic::Remarks;
 use crate::{Diagnostic, Severity, Span};
 
 pub use fix::{Edit, Mended, fix};
@@ -115,14 +116,24 @@ impl CheckOptions {
     }
 }
 
-/// Whether most keywords are in lower case; those of mixed case do not count.
-pub(crate) fn wants_lower_case<'k>(keywords: impl Iterator<Item = &'k str>) -> bool {
-    let (mut lower, mut upper) = (0_usize, 0_usize);
-    for keyword in keywords {
-        lower += usize::from(!keyword.bytes().any(|byte| byte.is_ascii_uppercase()));
-        upper += usize::from(!keyword.bytes().any(|byte| byte.is_ascii_lowercase()));
+/// Counts keywords by letter case; those of mixed case do not count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CaseMajority {
+    lower: usize,
+    upper: usize,
+}
+
+impl CaseMajority {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, keyword: &str) {
+        self.lower += usize::from(!keyword.bytes().any(|byte| byte.is_ascii_uppercase()));
+        self.upper += usize::from(!keyword.bytes().any(|byte| byte.is_ascii_lowercase()));
     }
-    lower > upper
+
+    /// Whether most are in lower case.
+    pub(crate) fn is_lower(self) -> bool {
+        self.lower > self.upper
+    }
 }
 
 /// The rule whose name is nearest to one that no rule has.
@@ -147,11 +158,11 @@ pub(crate) struct Checks<'o> {
     /// The rules that the file's options let speak.
     awake: BTreeSet<&'static str>,
     /// What was said so far.
-    pub(crate) out: Vec<Diagnostic>,
+    pub(crate) out: Remarks,
 }
 
 impl<'o> Checks<'o> {
-    pub(crate) fn new(options: &'o CheckOptions, out: Vec<Diagnostic>) -> Self {
+    pub(crate) fn new(options: &'o CheckOptions, out: Remarks) -> Self {
         let awake = rules().map(|rule| rule.name).filter(|rule| options.speaks(rule)).collect();
         Self { options, awake, out }
     }
@@ -171,8 +182,7 @@ impl<'o> Checks<'o> {
         if self.options.error {
             diagnostic.severity = Severity::Error;
         }
-        self.out.push(diagnostic);
-        self.out.last_mut()
+        Some(self.out.add(diagnostic))
     }
 
     /// Whether the file's options and the comments above an instruction let `rule` speak.

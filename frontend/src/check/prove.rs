@@ -263,7 +263,7 @@ fn same_ports(old: &Statement, new: &Statement) -> bool {
 fn script(statement: &Statement) -> String {
     let Instruction::Run(run) = &statement.instruction else { return String::new() };
     let mut text = match &run.command {
-        Command::Shell(text) => text.text.clone(),
+        Command::Shell(text) => text.text.to_string(),
         Command::Exec(_) => String::new(),
     };
     for heredoc in &run.heredocs {

@@ -33,8 +33,8 @@ pub fn targets(dockerfile: &Dockerfile) -> Vec<Target> {
             number,
             description: description.unwrap_or_default(),
             name,
-            base: stage.from.base.text.clone(),
-            platform: stage.from.platform.as_ref().map(|platform| platform.text.clone()),
+            base: stage.from.base.text.to_string(),
+            platform: stage.from.platform.as_ref().map(|platform| platform.text.to_string()),
             is_default: number == last,
             span: stage.from.span,
         }

@@ -45,6 +45,9 @@ impl Writer<'_> {
                     pieces[place].text = keyword.text.to_uppercase();
                 }
             }
+            Arguments::Text(text) => {
+                pieces.extend(text.iter().map(|word| self.piece(word.span)));
+            }
             Arguments::Json(words) => pieces.push(self.array(words, raw)),
             Arguments::Health { kind, command, is_json } => {
                 let kind = kind.as_ref();

@@ -8,6 +8,7 @@
 mod instruction;
 mod meaning;
 
+use crate::diagnostic::Remarks;
 use crate::directive;
 use crate::lines::Lines;
 use crate::syntax::{self, Keyword};
@@ -35,7 +36,7 @@ pub fn format(source: &str) -> Result<String, Vec<Diagnostic>> {
 }
 
 fn lay_out(source: &str) -> String {
-    let mut ignored = Vec::new();
+    let mut ignored = Remarks::default();
     let mut lines = Lines::new(source);
     let directives = directive::parse(&mut lines, &mut ignored);
     let mut end = lines.position();

@@ -1,11 +1,13 @@
 //! RUN, CMD, ENTRYPOINT, SHELL and ONBUILD.
 
+use smol_str::SmolStr;
+
 use crate::Span;
-use crate::ast::{Command, Onbuild, Run, Word};
+use crate::ast::{Command, Onbuild, Run, RunFlags, Word};
 use crate::flags::{Known, Takes};
 use crate::syntax::{Arguments, Keyword, Raw};
 
-use super::{Typed, Typing, mount, words};
+use super::{Typed, Typing, mount, take_text};
 
 const RUN_FLAGS: Known = &[
     ("mount", Takes::Values),
@@ -15,24 +17,32 @@ const RUN_FLAGS: Known = &[
 ];
 
 /// Returns shell or exec form; no text at all is an empty text for the shell.
-pub(super) fn command(arguments: &Arguments, span: Span) -> Command {
+pub(super) fn command(arguments: &mut Arguments, span: Span) -> Command {
     match arguments {
-        Arguments::Json(words) => Command::Exec(words.clone()),
+        Arguments::Json(words) => Command::Exec(std::mem::take(words)),
         other => {
-            let nothing = || Word { text: String::new(), span: Span::new(span.end, span.end) };
-            Command::Shell(words(other).first().cloned().unwrap_or_else(nothing))
+            let nothing = || Word { text: SmolStr::default(), span: Span::new(span.end, span.end) };
+            Command::Shell(take_text(other).unwrap_or_else(nothing))
         }
     }
 }
 
 impl Typing<'_, '_> {
     pub(super) fn run(&mut self, raw: &mut Raw) -> Option<Run> {
-        let mut flags = self.flags(raw, RUN_FLAGS);
-        let command = command(&raw.arguments, raw.span);
+        let flags = self.run_flags(raw);
+        let command = command(&mut raw.arguments, raw.span);
         if command == Command::Exec(Vec::new()) {
             self.error(raw.span, "RUN names no command");
             return None;
         }
+        Some(Run { command, heredocs: std::mem::take(&mut raw.heredocs), flags })
+    }
+
+    fn run_flags(&mut self, raw: &Raw) -> Option<Box<RunFlags>> {
+        if raw.flags.is_empty() {
+            return None;
+        }
+        let mut flags = self.flags(raw, RUN_FLAGS);
         let network = flags.value("network");
         self.one_of(network.as_ref(), "network", &["default", "none", "host"]);
         let security = flags.value("security");
@@ -45,8 +55,7 @@ impl Typing<'_, '_> {
                 self.checks.out.push(*diagnostic);
             }
         }
-        let heredocs = std::mem::take(&mut raw.heredocs);
-        Some(Run { command, heredocs, mounts, network, security, devices })
+        Some(Box::new(RunFlags { mounts, network, security, devices }))
     }
 
     fn one_of(&mut self, value: Option<&Word>, flag: &str, known: &[&str]) {
@@ -57,12 +66,12 @@ impl Typing<'_, '_> {
         self.error(value.span, format!("`--{flag}` cannot be `{}`", value.text)).help = Some(help);
     }
 
-    pub(super) fn shell(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+    pub(super) fn shell(&mut self, raw: &mut Raw) -> Option<Vec<Word>> {
         self.flags(raw, &[]);
-        match &raw.arguments {
-            Arguments::Json(words) if !words.is_empty() => Some(words.clone()),
-            Arguments::Words(words) if !words.is_empty() => {
-                let (span, help) = (words[0].span, r#"write `SHELL ["/bin/bash", "-c"]`"#);
+        match &mut raw.arguments {
+            Arguments::Json(words) if !words.is_empty() => Some(std::mem::take(words)),
+            Arguments::Text(Some(text)) => {
+                let (span, help) = (text.span, r#"write `SHELL ["/bin/bash", "-c"]`"#);
                 self.error(span, "SHELL takes the exec form only").help = Some(help.to_owned());
                 None
             }
@@ -88,14 +97,14 @@ impl Typing<'_, '_> {
             return None;
         }
         trigger.heredocs = std::mem::take(&mut raw.heredocs);
-        let mut expression = trigger.text.clone();
+        let mut expression = trigger.text.to_string();
         for heredoc in &trigger.heredocs {
             expression.push('\n');
             expression.push_str(&heredoc.content);
             expression.push_str(&heredoc.name);
         }
         match self.instruction(trigger)? {
-            Typed::Statement(trigger) => Some(Onbuild { expression, trigger }),
+            Typed::Statement(trigger) => Some(Onbuild { expression, trigger: Box::new(trigger) }),
             Typed::From(_) => None,
         }
     }
@@ -109,7 +118,7 @@ fn empty(keyword: Word) -> Raw {
         flags: Vec::new(),
         arguments: Arguments::Ignored,
         heredocs: Vec::new(),
-        text: String::new(),
+        text: SmolStr::default(),
         comments: Vec::new(),
         empty_line: None,
     }

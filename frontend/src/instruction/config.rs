@@ -8,20 +8,28 @@ use crate::syntax::Raw;
 use super::Typing;
 
 impl Typing<'_, '_> {
-    pub(super) fn expose(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+    pub(super) fn expose(&mut self, raw: &mut Raw) -> Option<Vec<Word>> {
         let words = self.some_words(raw)?;
         for word in &words {
+            if self.is_plain(word) {
+                self.port(word, &word.text);
+                continue;
+            }
             let constant = self.constant(word);
             for (_, text) in constant.into_iter().flat_map(|expansion| expansion.words) {
-                if let Err(message) = Ports::parse(&text) {
-                    self.error(word.span, message);
-                }
+                self.port(word, &text);
             }
         }
         Some(words)
     }
 
-    pub(super) fn stopsignal(&mut self, raw: &Raw) -> Option<Word> {
+    fn port(&mut self, word: &Word, text: &str) {
+        if let Err(message) = Ports::parse(text) {
+            self.error(word.span, message);
+        }
+    }
+
+    pub(super) fn stopsignal(&mut self, raw: &mut Raw) -> Option<Word> {
         let word = self.one_checked_word(raw)?;
         if let Some(constant) = self.constant(&word)
             && let Err(diagnostic) = signal::check(&constant.text, word.span)
@@ -31,7 +39,7 @@ impl Typing<'_, '_> {
         Some(word)
     }
 
-    pub(super) fn volume(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+    pub(super) fn volume(&mut self, raw: &mut Raw) -> Option<Vec<Word>> {
         let words = self.some_words(raw)?;
         let blank: Vec<_> = words.iter().filter(|word| word.text.trim().is_empty()).collect();
         for word in &blank {
@@ -43,7 +51,7 @@ impl Typing<'_, '_> {
         let trimmed = |word: &Word| {
             let start = word.text.len() - word.text.trim_start().len();
             let range = start..start + word.text.trim().len();
-            Word { text: word.text[range.clone()].to_owned(), span: word.part(range) }
+            Word { text: word.text[range.clone()].into(), span: word.part(range) }
         };
         Some(words.iter().map(trimmed).collect())
     }

@@ -1,21 +1,23 @@
 //! FROM.
 
+use smol_str::{SmolStr, StrExt};
+
 use crate::ast::{StageHead, Word};
 use crate::check;
 use crate::flags::{Known, Takes};
 use crate::syntax::Raw;
 
-use super::{Typing, words};
+use super::{Typing, take_words};
 
 /// `after` is buildah's: stages that must be finished first though nothing of them is used.
 const FLAGS: Known = &[("platform", Takes::Value), ("after", Takes::Values)];
 
 impl Typing<'_, '_> {
-    pub(super) fn from(&mut self, raw: Raw) -> Option<StageHead> {
+    pub(super) fn from(&mut self, mut raw: Raw) -> Option<StageHead> {
         let mut flags = self.flags(&raw, FLAGS);
         let platform = flags.value("platform");
         let after = flags.values("after");
-        let (base, name) = match words(&raw.arguments) {
+        let (base, name) = match take_words(&mut raw.arguments).as_slice() {
             [base] => (base.clone(), None),
             [base, keyword, name] if keyword.text.eq_ignore_ascii_case("as") => {
                 let name = self.stage_name(&raw, keyword, name)?;
@@ -40,7 +42,7 @@ impl Typing<'_, '_> {
     }
 
     fn stage_name(&mut self, raw: &Raw, keyword: &Word, name: &Word) -> Option<Word> {
-        let lower = name.text.to_lowercase();
+        let lower: SmolStr = name.text.to_lowercase_smolstr();
         let valid = lower.starts_with(|c: char| c.is_ascii_lowercase())
             && lower
                 .bytes()

@@ -13,7 +13,6 @@ mod transfer;
 
 use crate::ast::{Instruction, StageHead, Statement, Word};
 use crate::check::{self, Checks};
-use crate::diagnostic::MAX_WARNINGS;
 use crate::flags::{Flags, Known};
 use crate::nearest::did_you_mean;
 use crate::syntax::{Arguments, Keyword, Raw};
@@ -24,9 +23,9 @@ use crate::{Diagnostic, Span};
 #[derive(Debug)]
 pub(crate) enum Typed {
     /// The head of a stage.
-    From(Box<StageHead>),
+    From(StageHead),
     /// Everything else.
-    Statement(Box<Statement>),
+    Statement(Statement),
 }
 
 /// What typing an instruction needs beside the instruction.
@@ -38,10 +37,7 @@ pub(crate) struct Typing<'c, 'o> {
 
 impl Typing<'_, '_> {
     fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        let out = &mut self.checks.out;
-        out.push(Diagnostic::error(span, message));
-        let last = out.len() - 1;
-        &mut out[last]
+        self.checks.out.add(Diagnostic::error(span, message))
     }
 
     fn flags(&mut self, raw: &Raw, known: Known) -> Flags {
@@ -50,6 +46,9 @@ impl Typing<'_, '_> {
 
     /// Speaks of quotes and substitutions in `word` that no value can mend.
     fn check_word(&mut self, word: &Word) {
+        if self.is_plain(word) {
+            return;
+        }
         if let Err(error) = Lexer::new(self.escape).process(&word.text, &Anything) {
             self.error(word.part(error.range), error.message);
         }
@@ -64,43 +63,44 @@ impl Typing<'_, '_> {
     /// Types one instruction; `None` where a fault was found.
     pub(crate) fn instruction(&mut self, raw: Raw) -> Option<Typed> {
         let Some(keyword) = raw.known else {
+            if self.checks.out.counts_errors() {
+                self.checks.out.leave_out();
+                return None;
+            }
             let message = format!("unknown instruction `{}`", raw.keyword.text);
-            // Nobody sees more remarks than these, and the search is what costs.
-            let is_seen = self.checks.out.len() <= MAX_WARNINGS;
-            let help = is_seen.then(|| did_you_mean(&raw.keyword.text, Keyword::names())).flatten();
-            let keyword = raw.keyword.span;
-            self.error(keyword, message).help = help;
+            self.error(raw.keyword.span, message).help =
+                did_you_mean(&raw.keyword.text, Keyword::names());
             return None;
         };
         if keyword == Keyword::From {
-            return self.from(raw).map(|from| Typed::From(Box::new(from)));
+            return self.from(raw).map(Typed::From);
         }
-        self.statement(keyword, raw).map(|statement| Typed::Statement(Box::new(statement)))
+        self.statement(keyword, raw).map(Typed::Statement)
     }
 
     fn statement(&mut self, keyword: Keyword, mut raw: Raw) -> Option<Statement> {
         let instruction = match keyword {
             Keyword::Add => Instruction::Add(Box::new(self.transfer(&mut raw, true)?)),
             Keyword::Copy => Instruction::Copy(Box::new(self.transfer(&mut raw, false)?)),
-            Keyword::Run => Instruction::Run(Box::new(self.run(&mut raw)?)),
+            Keyword::Run => Instruction::Run(self.run(&mut raw)?),
             Keyword::Cmd => {
                 self.flags(&raw, &[]);
-                Instruction::Cmd(command::command(&raw.arguments, raw.span))
+                Instruction::Cmd(command::command(&mut raw.arguments, raw.span))
             }
             Keyword::Entrypoint => {
                 self.flags(&raw, &[]);
-                Instruction::Entrypoint(command::command(&raw.arguments, raw.span))
+                Instruction::Entrypoint(command::command(&mut raw.arguments, raw.span))
             }
-            Keyword::Shell => Instruction::Shell(self.shell(&raw)?),
-            Keyword::Healthcheck => Instruction::Healthcheck(self.healthcheck(&raw)?),
+            Keyword::Shell => Instruction::Shell(self.shell(&mut raw)?),
+            Keyword::Healthcheck => Instruction::Healthcheck(Box::new(self.healthcheck(&raw)?)),
             Keyword::Onbuild => Instruction::Onbuild(self.onbuild(&mut raw)?),
-            Keyword::Arg => Instruction::Arg(self.arg(&raw)?),
-            Keyword::Env => Instruction::Env(self.pairs(&raw)?),
-            Keyword::Label => Instruction::Label(self.pairs(&raw)?),
-            Keyword::Expose => Instruction::Expose(self.expose(&raw)?),
-            Keyword::Volume => Instruction::Volume(self.volume(&raw)?),
+            Keyword::Arg => Instruction::Arg(self.arg(&mut raw)?),
+            Keyword::Env => Instruction::Env(self.pairs(&mut raw)?),
+            Keyword::Label => Instruction::Label(self.pairs(&mut raw)?),
+            Keyword::Expose => Instruction::Expose(self.expose(&mut raw)?),
+            Keyword::Volume => Instruction::Volume(self.volume(&mut raw)?),
             Keyword::Maintainer => {
-                let author = self.one_word(&raw)?;
+                let author = self.one_word(&mut raw)?;
                 let (span, comments) = (raw.span, &raw.comments);
                 let message = "Maintainer instruction is deprecated in favor of using label";
                 if let Some(warning) =
@@ -110,13 +110,19 @@ impl Typing<'_, '_> {
                 }
                 Instruction::Maintainer(author)
             }
-            Keyword::Stopsignal => Instruction::Stopsignal(self.stopsignal(&raw)?),
-            Keyword::User => Instruction::User(self.one_checked_word(&raw)?),
-            Keyword::Workdir => Instruction::Workdir(self.one_checked_word(&raw)?),
+            Keyword::Stopsignal => Instruction::Stopsignal(self.stopsignal(&mut raw)?),
+            Keyword::User => Instruction::User(self.one_checked_word(&mut raw)?),
+            Keyword::Workdir => Instruction::Workdir(self.one_checked_word(&mut raw)?),
             Keyword::From => return None,
         };
         let Raw { keyword, span, text, comments, .. } = raw;
         Some(Statement { instruction, keyword, span, text, comments })
+    }
+
+    /// Whether a word means just what is written.
+    fn is_plain(&self, word: &Word) -> bool {
+        let is_special = |char| matches!(char, '$' | '\'' | '"') || char == self.escape;
+        !word.text.contains(is_special)
     }
 
     /// Returns what a word means, where no variable has a say in it.
@@ -128,43 +134,49 @@ impl Typing<'_, '_> {
     }
 
     /// Returns the words of an instruction that needs at least one.
-    fn some_words(&mut self, raw: &Raw) -> Option<Vec<Word>> {
+    fn some_words(&mut self, raw: &mut Raw) -> Option<Vec<Word>> {
         self.flags(raw, &[]);
-        let words = words(&raw.arguments);
+        let words = take_words(&mut raw.arguments);
         if words.is_empty() {
             self.error(raw.span, format!("{} needs an argument", raw.keyword.text.to_uppercase()));
             return None;
         }
-        self.check_words(words);
-        Some(words.to_vec())
+        self.check_words(&words);
+        Some(words)
     }
 
     /// Returns the text of an instruction that takes the rest of its line.
-    fn one_word(&mut self, raw: &Raw) -> Option<Word> {
+    fn one_word(&mut self, raw: &mut Raw) -> Option<Word> {
         self.flags(raw, &[]);
-        if let [word] = words(&raw.arguments) {
-            return Some(word.clone());
+        let text = take_text(&mut raw.arguments);
+        if text.is_none() {
+            self.error(raw.span, format!("{} needs an argument", raw.keyword.text.to_uppercase()));
         }
-        self.error(raw.span, format!("{} needs an argument", raw.keyword.text.to_uppercase()));
-        None
+        text
     }
 
-    fn one_checked_word(&mut self, raw: &Raw) -> Option<Word> {
+    fn one_checked_word(&mut self, raw: &mut Raw) -> Option<Word> {
         let word = self.one_word(raw)?;
         self.check_word(&word);
         Some(word)
     }
 }
 
-/// The words of arguments that are words.
-fn words(arguments: &Arguments) -> &[Word] {
+/// Takes the words of arguments that are words.
+fn take_words(arguments: &mut Arguments) -> Vec<Word> {
     match arguments {
-        Arguments::Words(words) | Arguments::Json(words) => words,
-        Arguments::Health { .. }
+        Arguments::Words(words) | Arguments::Json(words) => std::mem::take(words),
+        Arguments::Text(_)
+        | Arguments::Health { .. }
         | Arguments::Pairs(_)
         | Arguments::Trigger(_)
-        | Arguments::Ignored => &[],
+        | Arguments::Ignored => Vec::new(),
     }
+}
+
+/// Takes the text of arguments that are one.
+fn take_text(arguments: &mut Arguments) -> Option<Word> {
+    if let Arguments::Text(text) = arguments { text.take() } else { None }
 }
 
 /// Variables of which every one is set: finds the faults that no value can mend.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smol_str::StrExt;
+
 use crate::ast::{MountField, MountFlag, Word};
 use crate::check::parse_bool;
 use crate::nearest::did_you_mean;
@@ -109,7 +111,7 @@ impl MountSpec {
         match key.text.as_str() {
             "type" => self.kind = parse_type(word, &value)?,
             "from" => {
-                let from = Word { text: value, span: word.span };
+                let from = Word { text: value.into(), span: word.span };
                 self.from = Some(from).filter(|from| !from.text.is_empty());
             }
             "source" | "src" => self.source = value,
@@ -342,9 +344,9 @@ fn fields(value: &Word) -> Result<Vec<MountField>, Fault> {
             value.part(if exact { within } else { range.clone() })
         };
         let span = place(0..key.len());
-        let key_word = Word { text: key.to_ascii_lowercase(), span };
+        let key_word = Word { text: key.to_ascii_lowercase_smolstr(), span };
         let field_value = field_value.map(|field_value| Word {
-            text: field_value.to_owned(),
+            text: field_value.into(),
             span: place(text.len() - field_value.len()..text.len()),
         });
         fields.push(MountField { key: key_word, value: field_value });
@@ -417,10 +419,10 @@ mod tests {
     use crate::Span;
 
     fn evaluate(text: &str) -> Result<MountSpec, String> {
-        let word = Word { text: text.to_owned(), span: Span::new(0, text.len()) };
+        let word = Word { text: text.into(), span: Span::new(0, text.len()) };
         let fields = fields(&word).map_err(|fault| fault.message)?;
         let flag = MountFlag { fields, span: word.span };
-        flag.evaluate(|word| Ok(word.text.clone())).map_err(|fault| fault.message)
+        flag.evaluate(|word| Ok(word.text.to_string())).map_err(|fault| fault.message)
     }
 
     #[test]

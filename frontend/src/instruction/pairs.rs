@@ -4,50 +4,51 @@ use std::ops::Range;
 
 use crate::ast::{ArgDeclaration, Pair, Word};
 use crate::check;
-use crate::syntax::{Arguments, Raw};
+use crate::syntax::{Arguments, Keyword, Raw};
 
-use super::{Typing, words};
+use super::{Typing, take_words};
 
 impl Typing<'_, '_> {
-    pub(super) fn pairs(&mut self, raw: &Raw) -> Option<Vec<Pair>> {
+    pub(super) fn pairs(&mut self, raw: &mut Raw) -> Option<Vec<Pair>> {
         self.flags(raw, &[]);
-        let keyword = raw.keyword.text.to_uppercase();
-        let pairs = match &raw.arguments {
-            Arguments::Pairs(pairs) if !pairs.is_empty() => pairs,
+        let keyword = if raw.known == Some(Keyword::Env) { "ENV" } else { "LABEL" };
+        let pairs = match &mut raw.arguments {
+            Arguments::Pairs(pairs) if !pairs.is_empty() => std::mem::take(pairs),
             _ => {
                 self.error(raw.span, format!("{keyword} needs an argument"));
                 return None;
             }
         };
-        for pair in pairs {
+        for pair in &pairs {
             if pair.key.text.is_empty() {
-                self.blank_name(&keyword, pair.key.span.join(pair.value.span));
+                self.blank_name(keyword, pair.key.span.join(pair.value.span));
                 return None;
             }
             self.check_words([&pair.key, &pair.value]);
         }
-        Some(pairs.clone())
+        Some(pairs)
     }
 
-    pub(super) fn arg(&mut self, raw: &Raw) -> Option<Vec<ArgDeclaration>> {
+    pub(super) fn arg(&mut self, raw: &mut Raw) -> Option<Vec<ArgDeclaration>> {
         self.flags(raw, &[]);
-        let words = words(&raw.arguments);
+        let words = take_words(&mut raw.arguments);
         if words.is_empty() {
             self.error(raw.span, "ARG needs a name");
             return None;
         }
         let mut declarations = Vec::with_capacity(words.len());
         for word in words {
+            let span = word.span;
             let part = |range: Range<usize>| Word {
-                text: word.text[range.clone()].to_owned(),
+                text: word.text[range.clone()].into(),
                 span: word.part(range),
             };
             let (name, default) = match word.text.find('=') {
                 Some(at) => (part(0..at), Some(part(at + 1..word.text.len()))),
-                None => (word.clone(), None),
+                None => (word, None),
             };
             if name.text.is_empty() {
-                self.blank_name("ARG", word.span);
+                self.blank_name("ARG", span);
                 return None;
             }
             self.check_words(&default);
@@ -69,6 +70,9 @@ impl Typing<'_, '_> {
         declarations: &[ArgDeclaration],
         raw: &Raw,
     ) {
+        if comments.is_empty() {
+            return;
+        }
         let names: Vec<&str> = declarations.iter().map(|d| d.name.text.as_str()).collect();
         self.describe(keyword, comments, &names, raw.span);
     }

@@ -7,7 +7,7 @@ use crate::flags::{Known, Takes};
 use crate::syntax::Raw;
 use crate::{chmod, heredoc};
 
-use super::{Typing, words};
+use super::{Typing, take_words};
 
 const ADD_FLAGS: Known = &[
     ("chown", Takes::Value),
@@ -32,8 +32,8 @@ impl Typing<'_, '_> {
     pub(super) fn transfer(&mut self, raw: &mut Raw, is_add: bool) -> Option<Transfer> {
         let keyword = if is_add { "ADD" } else { "COPY" };
         let mut flags = self.flags(raw, if is_add { ADD_FLAGS } else { COPY_FLAGS });
-        let arguments = words(&raw.arguments);
-        let [sources @ .., destination] = arguments else {
+        let mut sources = take_words(&mut raw.arguments);
+        let Some(destination) = sources.pop() else {
             self.missing(raw, keyword, "a source and a destination");
             return None;
         };
@@ -47,7 +47,7 @@ impl Typing<'_, '_> {
         }
         let sources = sources_of(sources, std::mem::take(&mut raw.heredocs));
         let transfer = Transfer {
-            destination: destination.clone(),
+            destination,
             from: flags.value("from").filter(|from| !from.text.is_empty()),
             owner: flags.value("chown"),
             mode: flags.value("chmod"),
@@ -94,14 +94,14 @@ impl Typing<'_, '_> {
 }
 
 /// Tells paths from heredocs: each mark among the words takes the next body of its name.
-fn sources_of(words: &[Word], heredocs: Vec<Heredoc>) -> Vec<TransferSource> {
+fn sources_of(words: Vec<Word>, heredocs: Vec<Heredoc>) -> Vec<TransferSource> {
     let mut bodies: VecDeque<Heredoc> = heredocs.into();
-    let source = |word: &Word| {
+    let source = |word: Word| {
         let body = heredoc::parse_mark(&word.text).and_then(|mark| {
             let at = bodies.iter().position(|body| body.name == mark.name)?;
             bodies.remove(at)
         });
-        body.map_or_else(|| TransferSource::Path(word.clone()), TransferSource::Heredoc)
+        body.map_or_else(|| TransferSource::Path(word), TransferSource::Heredoc)
     };
-    words.iter().map(source).collect()
+    words.into_iter().map(source).collect()
 }

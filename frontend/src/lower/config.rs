@@ -59,7 +59,7 @@ impl Lowering<'_, '_> {
         for declaration in declarations {
             let name = &declaration.name.text;
             self.check_secret(statement, "ARG", &declaration.name, name);
-            let given = self.plan.options.build_args.get(name).cloned();
+            let given = self.plan.options.build_args.get(name.as_str()).cloned();
             values.push(match (given, &declaration.default) {
                 (Some(given), _) => (Some(given), None),
                 (None, Some(default)) => {
@@ -68,7 +68,7 @@ impl Lowering<'_, '_> {
                     let shown = (!default.text.contains('$')).then(|| value.clone());
                     (Some(value), shown)
                 }
-                (None, None) => (self.plan.globals.get(name).cloned(), None),
+                (None, None) => (self.plan.globals.get(name.as_str()).cloned(), None),
             });
         }
         for (declaration, (value, shown)) in declarations.iter().zip(values) {
@@ -194,9 +194,9 @@ impl Lowering<'_, '_> {
         self.check_once(stage, statement, "HEALTHCHECK");
         let test = match &spec.command {
             None => vec!["NONE".to_owned()],
-            Some(Command::Shell(text)) => vec!["CMD-SHELL".to_owned(), text.text.clone()],
+            Some(Command::Shell(text)) => vec!["CMD-SHELL".to_owned(), text.text.to_string()],
             Some(Command::Exec(words)) => {
-                let words = words.iter().map(|word| word.text.clone());
+                let words = words.iter().map(|word| word.text.to_string());
                 std::iter::once("CMD".to_owned()).chain(words).collect()
             }
         };

@@ -241,7 +241,7 @@ impl Lowering<'_, '_> {
         }
         // Within the body quotes are text and the escape is the backslash, whatever the file says.
         let lexer = Lexer { plain_quotes: true, ..Lexer::new('\\') };
-        let word = Word { text: chomped, span: heredoc.body };
+        let word = Word { text: chomped.into(), span: heredoc.body };
         let content = self.expand_with(lexer, &stage.scope, statement, &word)?.text;
         Ok(CopySource::Inline { name, content })
     }

@@ -22,10 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::Dockerfile;
 use crate::check::Checks;
-use crate::diagnostic::bounded;
+use crate::diagnostic::Remarks;
 use crate::{
-    BuildGraph, Diagnostic, GitOp, IgnoreRules, ImageConfig, Platform, Severity, SourceDateEpoch,
-    Span,
+    BuildGraph, Diagnostic, GitOp, IgnoreRules, ImageConfig, Platform, SourceDateEpoch, Span,
 };
 
 pub use outline::{Outline, OutlineArg, OutlineMount, outline};
@@ -116,7 +115,7 @@ pub fn base_images(
     dockerfile: &Dockerfile,
     options: &LowerOptions,
 ) -> Result<Vec<BaseImage>, Vec<Diagnostic>> {
-    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let mut checks = Checks::new(&dockerfile.directives.check, Remarks::default());
     let plan = Plan::new(dockerfile, options, &mut checks);
     faults_of(&checks)?;
     Ok(plan.images(&plan.reached()).into_iter().collect())
@@ -125,7 +124,7 @@ pub fn base_images(
 /// Returns where `image` is named first, among the stages that the target needs.
 #[must_use]
 pub fn image_span(dockerfile: &Dockerfile, options: &LowerOptions, image: &BaseImage) -> Span {
-    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let mut checks = Checks::new(&dockerfile.directives.check, Remarks::default());
     let plan = Plan::new(dockerfile, options, &mut checks);
     let reached = plan.reached();
     reached.into_iter().find_map(|stage| plan.span_of(stage, image)).unwrap_or_default()
@@ -143,7 +142,7 @@ pub fn lower(
     options: &LowerOptions,
     bases: &BTreeMap<BaseImage, ResolvedBase>,
 ) -> Result<Lowered, Vec<Diagnostic>> {
-    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let mut checks = Checks::new(&dockerfile.directives.check, Remarks::default());
     let mut plan = Plan::new(dockerfile, options, &mut checks);
     faults_of(&checks)?;
     let reached = loop {
@@ -168,12 +167,11 @@ pub fn lower(
         }
     }
     let Lowering { mut checks, vertices, steps, mut results, .. } = lowering;
-    checks.out.sort_by_key(|diagnostic| (diagnostic.span.start, diagnostic.span.end));
     errors_of(&checks)?;
     let target: Option<StageResult> = results.remove(&plan.target);
     let Some(result) = target else {
         checks.out.push(Diagnostic::error(Span::default(), "the target stage was not lowered"));
-        return Err(checks.out);
+        return Err(checks.out.finish());
     };
     let output = stage::output(result, options);
     let (vertices, output, steps) = vertices.prune(output, steps);
@@ -181,7 +179,7 @@ pub fn lower(
         vertices,
         steps,
         output,
-        warnings: bounded(checks.out),
+        warnings: checks.out.finish(),
         source_date_epoch: epoch,
     })))
 }
@@ -194,7 +192,7 @@ pub(crate) fn diagnose(
     bases: &BTreeMap<BaseImage, ResolvedBase>,
 ) -> Vec<Diagnostic> {
     let all = options.target.as_deref().is_none_or(str::is_empty);
-    match lower_for(dockerfile, options, bases, all, |lowering, _| lowering.checks.out) {
+    match lower_for(dockerfile, options, bases, all, |lowering, _| lowering.checks.out.finish()) {
         Ok(said) | Err(said) => said,
     }
 }
@@ -211,7 +209,7 @@ fn lower_for<T>(
     all: bool,
     look: impl FnOnce(Lowering<'_, '_>, &[usize]) -> T,
 ) -> Result<T, Vec<Diagnostic>> {
-    let mut checks = Checks::new(&dockerfile.directives.check, Vec::new());
+    let mut checks = Checks::new(&dockerfile.directives.check, Remarks::default());
     let mut plan = Plan::new(dockerfile, options, &mut checks);
     faults_of(&checks)?;
     let reached = loop {
@@ -235,17 +233,14 @@ fn lower_for<T>(
 /// Stops at faults of the file; what rules say as errors waits until all is said.
 fn faults_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {
     if checks.out.iter().any(Diagnostic::is_fault) {
-        Err(bounded(checks.out.clone()))
+        Err(checks.out.clone().finish())
     } else {
         Ok(())
     }
 }
 
 fn errors_of(checks: &Checks<'_>) -> Result<(), Vec<Diagnostic>> {
-    if checks.out.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
-        return Err(bounded(checks.out.clone()));
-    }
-    Ok(())
+    if checks.out.has_errors() { Err(checks.out.clone().finish()) } else { Ok(()) }
 }
 
 /// Reads `SOURCE_DATE_EPOCH` from the build arguments or a global ARG's default.

@@ -65,7 +65,7 @@ pub fn outline(
 ) -> Result<Outline, Vec<Diagnostic>> {
     lower_for(dockerfile, options, bases, false, |lowering, reached| {
         if lowering.checks.out.iter().any(Diagnostic::is_fault) {
-            return Err(lowering.checks.out);
+            return Err(lowering.checks.out.finish());
         }
         Ok(of_stages(dockerfile, &lowering, reached))
     })?
@@ -77,7 +77,7 @@ fn of_stages(dockerfile: &Dockerfile, lowering: &Lowering<'_, '_>, reached: &[us
     let told = name.as_deref().map(|name| description(&head.comments, name));
     let mut outline = Outline {
         description: told.unwrap_or_default(),
-        name,
+        name: name.map(String::from),
         args: arguments(dockerfile, lowering, reached),
         ..Outline::default()
     };

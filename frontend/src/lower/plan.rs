@@ -166,22 +166,22 @@ impl<'a> Plan<'a> {
                 break;
             }
             let name = &declaration.name.text;
-            let given = self.options.build_args.get(name).cloned();
+            let given = self.options.build_args.get(name.as_str()).cloned();
             if let Some(default) = &declaration.default {
                 if let Ok(value) = self.expand(default, &defaults) {
-                    defaults.insert(name.clone(), value.text);
+                    defaults.insert(name.to_string(), value.text);
                 }
                 if given.is_none() {
                     match self.expand(default, &self.globals) {
                         Ok(value) => {
-                            self.globals.insert(name.clone(), value.text);
+                            self.globals.insert(name.to_string(), value.text);
                         }
                         Err(diagnostic) => checks.out.push(*diagnostic),
                     }
                 }
             }
             if let Some(given) = given {
-                self.globals.insert(name.clone(), given);
+                self.globals.insert(name.to_string(), given);
             }
         }
         defaults
@@ -565,7 +565,7 @@ pub(super) fn onbuild_triggers(statements: &[Statement]) -> Vec<&Statement> {
 pub(super) fn references_of(statement: &Statement) -> Vec<&Word> {
     match &statement.instruction {
         Instruction::Copy(transfer) => transfer.from.iter().collect(),
-        Instruction::Run(run) => run.mounts.iter().filter_map(|mount| mount.from()).collect(),
+        Instruction::Run(run) => run.mounts().iter().filter_map(|mount| mount.from()).collect(),
         _ => Vec::new(),
     }
 }

@@ -28,9 +28,9 @@ impl Lowering<'_, '_> {
         self.charge(stage.scope.bytes(), statement.span)?;
         let mut env = stage.scope.run_env();
         let mut inputs = vec![stage.root];
-        let mut mounts = Vec::with_capacity(run.mounts.len());
+        let mut mounts = Vec::with_capacity(run.mounts().len());
         let mut agents = 0;
-        for flag in &run.mounts {
+        for flag in run.mounts() {
             let spec = flag.evaluate(|word| self.expand(stage, statement, word))?;
             let mount = match spec.kind {
                 MountType::Bind => self.bind(stage, &spec, flag.span, &mut inputs)?,
@@ -50,7 +50,7 @@ impl Lowering<'_, '_> {
             }
             mounts.push(mount);
         }
-        let network = match run.network.as_ref().map(|word| word.text.as_str()) {
+        let network = match run.network().map(|word| word.text.as_str()) {
             Some("none") => RunNetwork::None,
             Some("host") => RunNetwork::Host,
             _ => RunNetwork::Default,
@@ -63,9 +63,9 @@ impl Lowering<'_, '_> {
             user: stage.config.config.user.clone().unwrap_or_default(),
             mounts,
             network,
-            insecure: run.security.as_ref().is_some_and(|word| word.text == "insecure"),
+            insecure: run.security().is_some_and(|word| word.text == "insecure"),
             files,
-            devices: run.devices.iter().map(|device| device.text.clone()).collect(),
+            devices: run.devices().iter().map(|device| device.text.to_string()).collect(),
             hostname: self.plan.options.build_args.get(builder_args::HOSTNAME).cloned(),
         });
         let vertex = self.vertices.add(op, inputs, stage.platform.clone());
@@ -164,7 +164,7 @@ fn command(stage: &StageResult, run: &Run) -> (Vec<String>, Vec<RunFile>) {
     };
     if heredoc::parse_mark(&text.text).is_none() {
         // The shell reads the heredocs itself.
-        let mut whole = text.text.clone();
+        let mut whole = text.text.to_string();
         for heredoc in &run.heredocs {
             let _ = write!(whole, "\n{}{}", heredoc.content, heredoc.name);
         }

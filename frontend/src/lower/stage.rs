@@ -247,7 +247,8 @@ impl<'a, 'o> Lowering<'a, 'o> {
             architecture: config.architecture.clone(),
             variant: config.variant.clone(),
         };
-        let name = if head.base.text.contains('$') { &image.reference } else { &head.base.text };
+        let written = head.base.text.as_str();
+        let name = if written.contains('$') { &image.reference } else { written };
         let message = format!(
             "Base image {name} was pulled with platform \"{got}\", expected \"{wanted}\" for \
              current build"
@@ -268,7 +269,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
             None
         });
         if let Some(span) = self.relocated {
-            for diagnostic in &mut self.checks.out[before..] {
+            for diagnostic in self.checks.out.said_since(before) {
                 diagnostic.span = span;
             }
         }
@@ -329,14 +330,14 @@ impl<'a, 'o> Lowering<'a, 'o> {
                 Ok(None)
             }
             Instruction::Shell(words) => {
-                let words: Vec<String> = words.iter().map(|word| word.text.clone()).collect();
+                let words: Vec<String> = words.iter().map(|word| word.text.to_string()).collect();
                 let text = format!("SHELL [{}]", words.join(" "));
                 stage.config.config.shell = Some(words);
                 self.commit(stage, statement.span, text, None)?;
                 Ok(None)
             }
             Instruction::Maintainer(author) => {
-                stage.config.author = Some(author.text.clone());
+                stage.config.author = Some(author.text.to_string());
                 self.commit(stage, statement.span, format!("MAINTAINER {}", author.text), None)?;
                 Ok(None)
             }
@@ -424,8 +425,8 @@ impl<'a, 'o> Lowering<'a, 'o> {
     /// Puts the shell before the text of a shell form.
     pub(super) fn arguments(stage: &StageResult, command: &Command) -> Vec<String> {
         match command {
-            Command::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
-            Command::Shell(text) => with_shell(stage, text.text.clone()),
+            Command::Exec(words) => words.iter().map(|word| word.text.to_string()).collect(),
+            Command::Shell(text) => with_shell(stage, text.text.to_string()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ast::Statement;
 use crate::check::{CheckOptions, Checks};
+use crate::diagnostic::Remarks;
 use crate::instruction::{Typed, Typing};
 use crate::{Diagnostic, Severity, syntax};
 
@@ -55,7 +56,7 @@ fn first_line(text: &str) -> &str {
 
 /// Parses one trigger; it must be one instruction that may be a trigger.
 fn parse(text: &str) -> Result<Statement, String> {
-    let mut out = Vec::new();
+    let mut out = Remarks::default();
     let raw = syntax::parse_trigger(text, &mut out);
     let options = CheckOptions::default();
     let mut checks = Checks::new(&options, out);
@@ -69,7 +70,7 @@ fn parse(text: &str) -> Result<Statement, String> {
         return Err(fault.message.clone());
     }
     match (typed.pop(), typed.is_empty()) {
-        (Some(Typed::Statement(statement)), true) => Ok(*statement),
+        (Some(Typed::Statement(statement)), true) => Ok(statement),
         _ => Err("it must be one instruction, and not FROM".to_owned()),
     }
 }

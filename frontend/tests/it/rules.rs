@@ -169,6 +169,8 @@ fn large_files_are_checked_in_proportion() {
         assert_eq!(mended.mended.len(), 3 * lines);
         since.elapsed()
     };
-    let (small, large) = (time(250), time(2500));
-    assert!(large < 60 * small, "{small:?} for 250 lines, {large:?} for 2500");
+    // The best of some runs: whatever else the machine does comes and goes.
+    let best = |lines| (0..4).map(|_| time(lines)).min().unwrap_or_default();
+    let (small, large) = (best(100), best(1000));
+    assert!(large < 60 * small, "{small:?} for 100 lines, {large:?} for 1000");
 }

@@ -13,7 +13,7 @@ use frontend::{Command, Instruction, Statement};
 fn ours(command: &Command) -> Vec<String> {
     match command {
         Command::Shell(text) => vec![text.text.split_whitespace().collect::<Vec<_>>().join(" ")],
-        Command::Exec(words) => words.iter().map(|word| word.text.clone()).collect(),
+        Command::Exec(words) => words.iter().map(|word| word.text.to_string()).collect(),
     }
 }
 
@@ -32,7 +32,7 @@ fn theirs(expression: &ShellOrExecExpr) -> Vec<String> {
 fn readings(statement: &Statement, other: &Theirs) -> Option<(Vec<String>, Vec<String>)> {
     match (&statement.instruction, other) {
         // Flags of RUN are shell text to it.
-        (Instruction::Run(run), Theirs::Run(other)) if run.mounts.is_empty() => {
+        (Instruction::Run(run), Theirs::Run(other)) if run.mounts().is_empty() => {
             let has_flags = statement.text[3..].trim_start().starts_with("--");
             (!has_flags).then(|| (ours(&run.command), theirs(&other.expr)))
         }
@@ -47,19 +47,19 @@ fn readings(statement: &Statement, other: &Theirs) -> Option<(Vec<String>, Vec<S
             if !statement.text.contains('[') && !transfer.link && !transfer.parents =>
         {
             let words = transfer.sources.iter().filter_map(|source| match source {
-                frontend::TransferSource::Path(word) => Some(word.text.clone()),
+                frontend::TransferSource::Path(word) => Some(word.text.to_string()),
                 frontend::TransferSource::Heredoc(_) => None,
             });
-            let mine = words.chain([transfer.destination.text.clone()]).collect();
+            let mine = words.chain([transfer.destination.text.to_string()]).collect();
             let sources = other.sources.iter().map(|source| source.content.clone());
             Some((mine, sources.chain([other.destination.content.clone()]).collect()))
         }
         (Instruction::Arg(declarations), Theirs::Arg(other)) if declarations.len() == 1 => {
-            let mine = vec![declarations[0].name.text.clone()];
+            let mine = vec![declarations[0].name.text.to_string()];
             Some((mine, vec![other.name.content.clone()]))
         }
         (Instruction::Env(pairs), Theirs::Env(other)) => {
-            let mine = pairs.iter().map(|pair| pair.key.text.clone()).collect();
+            let mine = pairs.iter().map(|pair| pair.key.text.to_string()).collect();
             Some((mine, other.vars.iter().map(|var| var.key.content.clone()).collect()))
         }
         _ => None,

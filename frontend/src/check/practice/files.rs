@@ -125,7 +125,7 @@ impl Practice<'_> {
         let Some(from) = &transfer.from else { return };
         let known = self.names.get(&from.text).is_some()
             || from.text.parse::<usize>().is_ok()
-            || self.options.named_contexts.contains_key(&from.text)
+            || self.options.named_contexts.contains_key(from.text.as_str())
             || from.text.contains([':', '@', '$'])
             || from.text == "scratch";
         if known {

@@ -94,7 +94,7 @@ impl Practice<'_> {
     /// Looks at a base that is no stage of the file.
     pub(super) fn base_image(&mut self, stage: &Stage) {
         let base = &stage.from.base;
-        let named = self.options.named_contexts.contains_key(&base.text);
+        let named = self.options.named_contexts.contains_key(base.text.as_str());
         if base.text.contains('$') || base.text == "scratch" || named {
             return;
         }

@@ -14,6 +14,7 @@ mod system;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::ast::{Dockerfile, Instruction, Stage, Statement};
+use crate::diagnostic::Remarks;
 use crate::{Diagnostic, LowerOptions, Span};
 
 use super::Checks;
@@ -37,7 +38,7 @@ pub(super) fn check(
         source,
         dockerfile,
         options,
-        checks: Checks::new(&dockerfile.directives.check, Vec::new()),
+        checks: Checks::new(&dockerfile.directives.check, Remarks::default()),
         edits: BTreeMap::new(),
         names: StageNames::default(),
         set: HashSet::new(),
@@ -50,7 +51,7 @@ pub(super) fn check(
         let mut state = StageState {
             index,
             is_kept: kept.contains(&index),
-            image: stage.from.base.text.clone(),
+            image: stage.from.base.text.to_string(),
             ..StageState::default()
         };
         if let Some(inherited) = inherited {
@@ -72,7 +73,7 @@ pub(super) fn check(
         practice.end_of_image(state, &dockerfile.stages[state.index].from);
     }
     let Practice { checks, mut edits, .. } = practice;
-    let remarks = checks.out.into_iter().enumerate();
+    let remarks = checks.out.into_kept().into_iter().enumerate();
     remarks.map(|(at, diagnostic)| (diagnostic, edits.remove(&at).unwrap_or_default())).collect()
 }
 
@@ -166,22 +167,19 @@ impl<'r> Remark<'r> {
 impl Practice<'_> {
     fn say(&mut self, comments: &[String], remark: Remark<'_>) {
         let Remark { rule, span, message, help, edits } = remark;
+        let index = self.checks.out.len();
         if let Some(diagnostic) = self.checks.warn(comments, rule, span, message) {
             diagnostic.help = help.map(str::to_owned);
-            if !edits.is_empty() {
-                self.edits.insert(self.checks.out.len() - 1, edits);
+            if !edits.is_empty() && self.checks.out.len() > index {
+                self.edits.insert(index, edits);
             }
         }
     }
 
-    fn set_variables<'w>(
-        &mut self,
-        state: &mut StageState,
-        names: impl Iterator<Item = &'w String>,
-    ) {
+    fn set_variables<'w>(&mut self, state: &mut StageState, names: impl Iterator<Item = &'w str>) {
         for name in names {
             state.settings.pip_no_cache |= name == "PIP_NO_CACHE_DIR";
-            self.set.insert(name.clone());
+            self.set.insert(name.to_owned());
         }
     }
 
@@ -193,19 +191,19 @@ impl Practice<'_> {
             Instruction::Copy(transfer) => self.copy(state, statement, transfer),
             Instruction::Env(pairs) => {
                 self.env(statement, pairs);
-                let names = pairs.iter().map(|pair| &pair.key.text);
+                let names = pairs.iter().map(|pair| pair.key.text.as_str());
                 self.set_variables(state, names);
             }
             Instruction::Arg(declarations) => {
-                self.set_variables(state, declarations.iter().map(|arg| &arg.name.text));
+                self.set_variables(state, declarations.iter().map(|arg| arg.name.text.as_str()));
             }
             Instruction::Label(pairs) => self.labels(statement, pairs),
             Instruction::Shell(words) => {
-                state.shell = Some(words.iter().map(|word| word.text.clone()).collect());
+                state.shell = Some(words.iter().map(|word| word.text.to_string()).collect());
             }
             Instruction::User(user) => {
                 let comments = statement.comments.clone();
-                state.user = Some((user.text.clone(), user.span, comments));
+                state.user = Some((user.text.to_string(), user.span, comments));
             }
             Instruction::Workdir(_) => state.has_workdir = true,
             Instruction::Healthcheck(_) => state.has_healthcheck = true,

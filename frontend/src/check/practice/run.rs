@@ -111,7 +111,7 @@ impl<'a> RunView<'a> {
     }
 
     fn mount_targets(&self) -> impl Iterator<Item = &str> {
-        self.run.mounts.iter().filter_map(|mount| {
+        self.run.mounts().iter().filter_map(|mount| {
             let value = |names: &[&str]| {
                 let field = mount.fields.iter().find(|f| names.contains(&f.key.text.as_str()))?;
                 field.value.as_ref().map(|value| value.text.as_str())
@@ -124,7 +124,13 @@ impl<'a> RunView<'a> {
     /// Flags as far as they keep two RUNs from being one.
     fn flags(&self) -> String {
         let run = self.run;
-        format!("{:?} {:?} {:?} {:?}", run.mounts.len(), run.network, run.security, run.devices)
+        format!(
+            "{:?} {:?} {:?} {:?}",
+            run.mounts().len(),
+            run.network(),
+            run.security(),
+            run.devices()
+        )
     }
 }
 
@@ -162,7 +168,7 @@ impl Practice<'_> {
         self.language_packages(state, &view);
         if let [command] = view.commands.as_slice()
             && matches!(view.place, Place::Line(..))
-            && run.mounts.is_empty()
+            && run.mounts().is_empty()
         {
             let flags = view.flags();
             if last_run == Some(flags.as_str()) {
