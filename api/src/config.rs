@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use builder::{BuilderConfig, Entitlement, Entitlements, RegistryConfig};
+use builder::{BuilderConfig, CacheConfig, Entitlement, Entitlements, RegistryConfig};
 use serde::Deserialize;
 
 use crate::address::Address;
@@ -102,6 +102,18 @@ pub(crate) struct ConfigFile {
     pub(crate) gc: GcTable,
     pub(crate) server: ServerTable,
     pub(crate) client: ClientTable,
+    pub(crate) cache: CacheTable,
+}
+
+/// `[cache]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct CacheTable {
+    /// PEM file of the Ed25519 key that entries of shared caches are signed with; a relative one
+    /// is beside the configuration file.
+    pub(crate) sign_key: Option<PathBuf>,
+    /// PEM files of the public keys that are trusted.
+    pub(crate) trusted_keys: Vec<PathBuf>,
 }
 
 /// `[registries]`.
@@ -279,6 +291,10 @@ impl Settings {
                     insecure: file.registries.insecure,
                     auth_file: environment.auth_file(),
                 },
+                cache: CacheConfig {
+                    sign_key: file.cache.sign_key,
+                    trusted_keys: file.cache.trusted_keys,
+                },
                 history: file.history.limits(),
                 gc: flags.gc.policy(&file.gc),
             },
@@ -351,6 +367,9 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, Fault> {
     let beside = path.parent().unwrap_or(Path::new("."));
     for cert in &mut file.run.ca_certs {
         *cert = beside.join(&*cert);
+    }
+    for key in file.cache.trusted_keys.iter_mut().chain(&mut file.cache.sign_key) {
+        *key = beside.join(&*key);
     }
     file.store.root = file.store.root.map(|root| beside.join(root));
     file.client.resolve(beside);

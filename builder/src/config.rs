@@ -24,6 +24,8 @@ pub struct BuilderConfig {
     pub no_new_privs: bool,
     /// How registries are reached.
     pub registries: RegistryConfig,
+    /// Whose entries of shared caches count.
+    pub cache: CacheConfig,
     /// How long past builds are remembered.
     pub history: HistoryLimits,
     /// How much the store may take.
@@ -56,4 +58,13 @@ pub struct RegistryConfig {
     pub insecure: Vec<String>,
     /// Docker's `config.json` with credentials; a missing file means none.
     pub auth_file: Option<PathBuf>,
+}
+
+/// Whose entries of shared caches count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// PEM file of the Ed25519 key that entries are signed with.
+    pub sign_key: Option<PathBuf>,
+    /// PEM files of the public keys that `require-signed` wants one of.
+    pub trusted_keys: Vec<PathBuf>,
 }

@@ -8,6 +8,7 @@
 pub mod blocking;
 mod build;
 mod builder;
+mod cache_exchange;
 mod check;
 mod config;
 mod context;
@@ -39,7 +40,10 @@ mod tree;
 mod userns;
 
 pub use builder::{Builder, OpenError, Pulled, Pushed};
-pub use config::{BuilderConfig, HistoryLimits, RegistryConfig};
+pub use cache_exchange::{
+    CacheCompression, CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError,
+};
+pub use config::{BuilderConfig, CacheConfig, HistoryLimits, RegistryConfig};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use doctor::{Finding, Health, doctor};
 pub use entitlement::{Entitlement, Entitlements};

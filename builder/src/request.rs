@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use frontend::{Platform, RunNetwork};
 
+use crate::cache_exchange::{CacheFrom, CacheTo};
 use crate::entitlement::Entitlements;
 use crate::limits::Limits;
 use crate::sandbox::Dns;
@@ -52,6 +53,12 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// What RUN steps made longer ago than this is made anew; `None` keeps it for ever.
     pub cache_ttl: Option<Duration>,
+    /// `--cache-from`: caches of others, the first asked first.
+    pub cache_from: Vec<CacheFrom>,
+    /// `--cache-to`: where results go beside the store.
+    pub cache_to: Vec<CacheTo>,
+    /// `--cache-scope`: parts of those caches; all are read and the first is written.
+    pub cache_scopes: Vec<String>,
     /// Ask the registry for bases even when they are here.
     pub pull: bool,
     /// Beside the local store.

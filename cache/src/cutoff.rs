@@ -75,6 +75,13 @@ impl Index {
         }
     }
 
+    /// Returns the content that `op` made `snapshot` of, if that is still known.
+    #[must_use]
+    pub fn content_of(&self, op: &CacheKey, snapshot: &SnapshotId) -> Option<CacheKey> {
+        let entries = load(&self.cutoff_path(op)).ok()?;
+        entries.into_iter().find(|entry| entry.snapshot == *snapshot).map(|entry| entry.content)
+    }
+
     /// Notes that `op` made what `record` names of `content`; the record's snapshot is committed.
     ///
     /// # Errors

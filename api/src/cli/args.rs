@@ -16,6 +16,7 @@ pub(crate) use image::{
     RemoveArgs, SaveArgs, TagArgs,
 };
 
+use super::cache::CacheArgs;
 use super::check::CallArgs;
 use super::debug::DebugCommand;
 use super::dns::DnsArgs;
@@ -214,6 +215,8 @@ pub(crate) struct BuildArgs {
     /// Run again what RUN steps made longer ago than this, such as 12h, 30m or 7d
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse_duration)]
     pub(crate) cache_ttl: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     /// Ask registries for newer base images
     #[arg(long)]
     pub(crate) pull: bool,

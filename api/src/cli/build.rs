@@ -78,7 +78,7 @@ pub(super) async fn request(
     }
     // A service has certificates of its own; those of this machine's settings are for builds here.
     let ca_certs = if is_remote { Vec::new() } else { settings.ca_certs.clone() };
-    Ok(BuildRequest {
+    let mut request = BuildRequest {
         context,
         named_contexts: args.build_context.iter().cloned().collect(),
         dockerfile,
@@ -100,6 +100,9 @@ pub(super) async fn request(
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         cache_ttl: args.cache_ttl,
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
+        cache_scopes: Vec::new(),
         pull: args.pull,
         outputs: if is_remote { Vec::new() } else { args.output.clone() },
         secrets: secrets::read(&args.secret, environment).await?,
@@ -107,7 +110,9 @@ pub(super) async fn request(
         allow: args.allow.iter().copied().collect(),
         ca_certs: certs::read(ca_certs).await?,
         credentials: BTreeMap::new(),
-    })
+    };
+    args.cache.apply(&mut request);
+    Ok(request)
 }
 
 /// Finds the ssh agents. A context that is a repository by ssh is fetched with the user's own, as by
@@ -148,6 +153,11 @@ fn refuse_with_host(args: &BuildArgs) -> Result<(), Fault> {
         ("--gc-...", args.gc.is_given(), "give it to `rbuild serve`"),
         ("--secret", !args.secret.is_empty(), "values are not sent to services yet"),
         ("--ssh", !args.ssh.is_empty(), "the agent is on this machine"),
+        (
+            "--cache-... of type=local",
+            args.cache.has_local(),
+            "its directory is on this machine; use type=registry",
+        ),
         ("--build-context", !args.build_context.is_empty(), "only the main context is sent"),
         (
             "--output of this type",

@@ -3,6 +3,7 @@
 mod args;
 mod build;
 mod builds;
+mod cache;
 mod certs;
 mod check;
 mod context;

@@ -49,6 +49,9 @@ impl Client {
             no_cache: request.no_cache,
             no_cache_filter: request.no_cache_filter,
             cache_ttl: request.cache_ttl,
+            cache_from: request.cache_from,
+            cache_to: request.cache_to,
+            cache_scopes: request.cache_scopes,
             pull: request.pull,
             allow: request.allow,
             ..BuildQuery::default()

@@ -12,6 +12,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::access::Scope;
 use super::classic::Classic;
 use super::error::ApiError;
 use super::events::EngineEvent;
@@ -140,6 +141,10 @@ fn request(
     // A context that is fetched needs no body, and no body needs no type.
     if query.remote.is_none() || call.headers.contains_key(CONTENT_TYPE) {
         guard::check_tar(&call.headers)?;
+    }
+    if !query.cache_to.is_empty() {
+        // Results leave this machine, as images do by a push.
+        call.service.0.access.judge(&call.headers, Scope::Push)?;
     }
     complete(&mut query);
     let credentials = auth::for_build(&call.headers)?;

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use builder::{
-    BuildRequest, ContextInput, Credentials, Dns, DockerfileInput, Entitlement, Entitlements,
-    Limits,
+    BuildRequest, CacheFrom, CachePlace, CacheTo, ContextInput, Credentials, Dns, DockerfileInput,
+    Entitlement, Entitlements, Limits,
 };
 use frontend::{Platform, RunNetwork};
 
@@ -54,6 +54,12 @@ pub(crate) struct BuildQuery {
     pub(crate) no_cache_filter: Vec<String>,
     /// `cachettl`, in seconds: rbuild's own.
     pub(crate) cache_ttl: Option<Duration>,
+    /// `cachefrom`: a list of names, as from Docker, or of what `--cache-from` takes.
+    pub(crate) cache_from: Vec<CacheFrom>,
+    /// `cacheto`, of what `--cache-to` takes: rbuild's own.
+    pub(crate) cache_to: Vec<CacheTo>,
+    /// `cachescope`: rbuild's own.
+    pub(crate) cache_scopes: Vec<String>,
     pub(crate) pull: bool,
     /// Answer with nothing but the image ID.
     pub(crate) quiet: bool,
@@ -114,6 +120,15 @@ impl BuildQuery {
                 self.no_cache_filter.extend(value.split(',').filter_map(non_empty));
             }
             "cachettl" => self.cache_ttl = seconds(name, value)?,
+            "cachefrom" => {
+                self.cache_from = list(name, value, CacheFrom::parse)?;
+                refuse_local(name, self.cache_from.iter().map(|from| &from.place))?;
+            }
+            "cacheto" => {
+                self.cache_to = list(name, value, CacheTo::parse)?;
+                refuse_local(name, self.cache_to.iter().map(|to| &to.place))?;
+            }
+            "cachescope" => self.cache_scopes = list(name, value, |it| Ok(it.to_owned()))?,
             "pull" => self.pull = boolean(value),
             "q" => self.quiet = boolean(value),
             "buildid" => self.build_id = non_empty(value),
@@ -127,8 +142,7 @@ impl BuildQuery {
                 _ => return unsupported(name, Some("only the classic builder's 1 is spoken")),
             },
             "isolation" if value == "default" => {}
-            "squash" | "cgroupparent" | "cachefrom" | "isolation" | "securityopt" | "session"
-            | "outputs" => {
+            "squash" | "cgroupparent" | "isolation" | "securityopt" | "session" | "outputs" => {
                 if asks_for_something(value) {
                     return unsupported(name, instead_of(name));
                 }
@@ -187,6 +201,9 @@ impl BuildQuery {
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter,
             cache_ttl: self.cache_ttl,
+            cache_from: self.cache_from,
+            cache_to: self.cache_to,
+            cache_scopes: self.cache_scopes,
             pull: self.pull,
             outputs: Vec::new(),
             secrets: builder::Secrets::new(),
@@ -241,6 +258,15 @@ impl BuildQuery {
                 query.append_pair(name, word);
             }
         }
+        for (name, texts) in [
+            ("cachefrom", spelled(&self.cache_from)),
+            ("cacheto", spelled(&self.cache_to)),
+            ("cachescope", spelled(&self.cache_scopes)),
+        ] {
+            if !texts.is_empty() {
+                query.append_pair(name, &json(&texts));
+            }
+        }
         for (name, value) in limits::parameters(&self.limits) {
             query.append_pair(name, &value);
         }
@@ -260,13 +286,43 @@ fn json(map: &impl serde::Serialize) -> String {
     serde_json::to_string(map).expect("maps of texts are JSON")
 }
 
+fn spelled(values: &[impl ToString]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+/// Reads a list of texts in JSON.
+fn list<T>(
+    name: &str,
+    value: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, ApiError> {
+    if value.is_empty() {
+        return Ok(Vec::new());
+    }
+    let refuse = |reason: String| ApiError::parameter(name, reason);
+    let texts: Option<Vec<String>> =
+        serde_json::from_str(value).map_err(|error| refuse(error.to_string()))?;
+    texts.iter().flatten().map(|text| parse(text).map_err(refuse)).collect()
+}
+
+/// A client names no directory of this machine.
+fn refuse_local<'a>(
+    name: &str,
+    mut places: impl Iterator<Item = &'a CachePlace>,
+) -> Result<(), ApiError> {
+    if places.any(CachePlace::is_local) {
+        let reason = "a service keeps no cache in a directory: use type=registry".to_owned();
+        return Err(ApiError::parameter(name, reason));
+    }
+    Ok(())
+}
+
 fn unsupported<T>(name: &str, instead: Option<&'static str>) -> Result<T, ApiError> {
     Err(ApiError::Unsupported { name: name.to_owned(), instead })
 }
 
 fn instead_of(name: &str) -> Option<&'static str> {
     match name {
-        "cachefrom" => Some("the store's own cache is always used"),
         "session" | "outputs" => Some("they belong to BuildKit's protocol"),
         _ => None,
     }
@@ -413,6 +469,7 @@ mod tests {
             ("limits",       "memory=1048576&cpuquota=5000&shmsize=2", BuildQuery { limits: Limits {
                 memory: Some(builder::Bound::At(1 << 20)), shm_bytes: Some(2),
                 cpu: Some(builder::CpuTime { quota_micros: 5000, period_micros: 100_000 }), ..Limits::default() }, ..none() }),
+            ("cache",        "cachefrom=%5B%22a%3Ab%22%5D",     BuildQuery { cache_from: vec![CacheFrom::parse("a:b").unwrap()], ..none() }),
             ("unset limits", "memory=0&memswap=0&cpusetcpus=&shmsize=0&ulimits=null&cachefrom=%5B%5D&squash=0&remote=&isolation=default", none()),
         ];
         for (name, query, want) in cases {
@@ -428,7 +485,8 @@ mod tests {
             ("memory",        "memory=much",            "invalid parameter `memory`: `much` is not a number"),
             ("ulimits",       "ulimits=%5B%7B%22Name%22%3A%22x%22%2C%22Soft%22%3A1%2C%22Hard%22%3A1%7D%5D",
                               "invalid parameter `ulimits`: there is no ulimit `x`; there are as, core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, stack"),
-            ("cache",         "cachefrom=%5B%22a%22%5D", "parameter `cachefrom` is not supported by rbuild: the store's own cache is always used"),
+            ("local cache",   "cacheto=%5B%22type%3Dlocal%2Cdest%3D%2Fd%22%5D", "invalid parameter `cacheto`: a service keeps no cache in a directory: use type=registry"),
+            ("other cache",   "cachefrom=%5B%22type%3Dgha%22%5D", "invalid parameter `cachefrom`: caches of type `gha` are not supported; those that are: registry and local"),
             ("buildkit",      "version=2",              "parameter `version` is not supported by rbuild: only the classic builder's 1 is spoken"),
             ("squash",        "squash=1",               "parameter `squash` is not supported by rbuild"),
             ("container net", "networkmode=container:x", "invalid parameter `networkmode`: `container:x` is not default, none or host"),
@@ -466,6 +524,11 @@ mod tests {
             no_cache: true,
             no_cache_filter: vec!["base".into(), "2".into()],
             cache_ttl: Some(Duration::from_secs(3600)),
+            cache_from: vec![
+                CacheFrom::parse("type=registry,ref=h.x/a:c,require-signed=true").unwrap(),
+            ],
+            cache_to: vec![CacheTo::parse("type=registry,ref=h.x/a:c,mode=auto").unwrap()],
+            cache_scopes: vec!["feature/x".into()],
             pull: true,
             quiet: true,
             build_id: Some("b 1".into()),

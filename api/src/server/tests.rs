@@ -33,6 +33,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         limits: builder::Limits::default(),
         no_new_privs: false,
         allow: Entitlements::default(),
+        cache: builder::CacheConfig::default(),
         registries: RegistryConfig::default(),
         history: builder::HistoryLimits::default(),
         gc: cache::GcPolicy::default(),

@@ -5,6 +5,7 @@
 mod access;
 mod authorities;
 mod builds;
+mod cache;
 mod docker;
 mod embedded;
 mod engine;

@@ -48,6 +48,9 @@ pub(crate) enum BuildError {
     /// An output cannot be written.
     #[error(transparent)]
     Export(#[from] crate::export::ExportError),
+    /// A shared cache cannot be read or written as its options ask.
+    #[error("could not exchange the cache")]
+    Exchange(#[from] crate::cache_exchange::ExchangeError),
     /// The build was cancelled.
     #[error("the build was cancelled")]
     Cancelled,
@@ -71,6 +74,7 @@ impl BuildError {
             Self::Step { source, .. } => source.kind(),
             Self::Store(_) => ErrorKind::Host,
             Self::Export(error) => error.kind(),
+            Self::Exchange(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }

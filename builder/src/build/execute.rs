@@ -10,15 +10,19 @@ use frontend::{BuildGraph, Op, Vertex, VertexId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::Prepared;
 use super::error::BuildError;
+use super::exported;
+use super::imported::{self, Arrivals, Below, Imported, Stack};
 use super::keys::{self, Keyed, Lookup, makes_layer, unix_now};
-use super::plan::Plan;
 use super::policy::Policy;
 use super::remotes;
 use super::steps::Steps;
 use crate::blocking;
 use crate::builder::Inner;
+use crate::cache_exchange::{Entry, Exports, Hit, Imports, Offer};
 use crate::context::FileRoot;
+use crate::image::assemble::layer_chain;
 use crate::key;
 use crate::op::{self, OpError, Root, RunSettings, Step};
 use crate::progress::Events;
@@ -68,6 +72,15 @@ pub(crate) struct Execution {
     made: Mutex<BTreeMap<VertexId, SnapshotId>>,
     /// What commands left that failed; `None` where nobody will ask.
     failed: Option<Mutex<BTreeMap<VertexId, SnapshotId>>>,
+    arrivals: Arrivals,
+    exports: Arc<Exports>,
+}
+
+/// The shared caches of one build.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) imports: Arc<Imports>,
+    pub(super) exports: Arc<Exports>,
 }
 
 impl Execution {
@@ -75,15 +88,14 @@ impl Execution {
     pub(super) async fn prepare(
         inner: &Arc<Inner>,
         sources: &Sources,
-        plan: &Plan,
-        settings: RunSettings,
-        steps: &Arc<Steps>,
+        prepared: &Prepared,
         events: &Events,
-        keeps_failed: bool,
     ) -> Result<Self, BuildError> {
+        let Prepared { plan, settings, shared, steps, keeps_failed, .. } = prepared;
         let graph = Arc::clone(&plan.graph);
         let ids = || (0..graph.vertices.len()).map(VertexId);
-        let images = ids().filter_map(|id| Some((id, Arc::clone(plan.image(id)?)))).collect();
+        let images: BTreeMap<_, _> =
+            ids().filter_map(|id| Some((id, Arc::clone(plan.image(id)?)))).collect();
         let files: BTreeMap<_, _> =
             ids().filter_map(|id| Some((id, Arc::clone(plan.files(id)?)))).collect();
         let (store, network) = (inner.store.clone(), settings.network);
@@ -92,6 +104,7 @@ impl Execution {
             let (policy, forced) = (plan.policy.clone(), plan.forced.clone());
             let explainer = Arc::clone(steps.explainer());
             let remotes = plan.remotes.clone();
+            let (images, imports) = (images.clone(), Arc::clone(&shared.imports));
             blocking::run(move || {
                 let lookup = Lookup {
                     store: &store,
@@ -99,6 +112,8 @@ impl Execution {
                     files: &files,
                     remotes: &remotes,
                     policy: &policy,
+                    images: &images,
+                    imports: &imports,
                 };
                 let keyed = lookup.key_all(&forced, network, &explainer);
                 for known in files.values().filter_map(|files| files.known()) {
@@ -109,7 +124,9 @@ impl Execution {
             .await?
         };
         steps.looked_up().await;
-        Ok(Self {
+        let arrivals = Arrivals::new(&shared.imports, sources);
+        keyed.iter().filter_map(|keyed| keyed.imported.as_ref()).for_each(|it| arrivals.expect(it));
+        let this = Self {
             inner: Arc::clone(inner),
             sources: sources.clone(),
             graph,
@@ -117,7 +134,7 @@ impl Execution {
             images,
             files,
             remotes: plan.remotes.clone(),
-            settings: Arc::new(settings),
+            settings: Arc::clone(settings),
             policy: plan.policy.clone(),
             trees: Arc::new(Trees::new(inner.store.clone())),
             steps: Arc::clone(steps),
@@ -127,7 +144,63 @@ impl Execution {
             found_late: AtomicUsize::new(0),
             made: Mutex::default(),
             failed: keeps_failed.then(Mutex::default),
+            arrivals,
+            exports: Arc::clone(&shared.exports),
+        };
+        for (id, record) in this.records() {
+            this.offer(id, &record);
+        }
+        Ok(this)
+    }
+
+    fn offer(&self, id: VertexId, record: &Record) {
+        if !self.exports.is_empty() && !self.is_secret(id) {
+            self.exports.offer(&exported::offer(&self.graph, id, record));
+        }
+    }
+
+    fn is_secret(&self, id: VertexId) -> bool {
+        lock(&self.unrecorded).contains(&id)
+    }
+
+    /// Brings the imported layers of the image here; their files are not needed for it.
+    pub(super) async fn fetch_output(
+        &self,
+        records: &BTreeMap<VertexId, Record>,
+    ) -> Result<(), (VertexId, OpError)> {
+        for id in layer_chain(&self.graph, self.graph.output.vertex).1 {
+            if let Some(record) = records.get(&id) {
+                self.arrivals.fetch(&record.snapshot).await.map_err(|error| (id, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what shared caches are told of `records`.
+    pub(super) async fn entries(
+        self: &Arc<Self>,
+        records: &BTreeMap<VertexId, Record>,
+    ) -> Vec<(Entry, Offer)> {
+        if self.exports.is_empty() {
+            return Vec::new();
+        }
+        let (this, records) = (Arc::clone(self), records.clone());
+        let bases =
+            self.images.iter().map(|(id, it)| (*id, Stack::of_image(&it.diff_ids))).collect();
+        let secret = lock(&self.unrecorded).clone();
+        blocking::run(move || {
+            let (store, network) = (&this.inner.store, this.settings.network);
+            exported::entries(
+                store,
+                &this.graph,
+                network,
+                &this.arrivals,
+                &secret,
+                &bases,
+                &records,
+            )
         })
+        .await
     }
 
     /// Tells the RUN steps, and what the one that failed had left.
@@ -153,7 +226,9 @@ impl Execution {
                 continue;
             }
             total += 1;
-            if !will_run[id.0] {
+            if will_run[id.0] {
+                self.steps.reopen(id);
+            } else {
                 hits += 1;
                 self.steps.cached(id, &self.short_id(id)).await;
             }
@@ -323,44 +398,94 @@ impl Execution {
         }
     }
 
-    /// Looks a vertex up whose inputs are there: by its history, then by their content.
+    /// Looks a vertex up whose inputs are known: by its history, then by their content. What of them
+    /// is imported comes here for the second.
     async fn look_up(self: &Arc<Self>, id: VertexId, inputs: &[Root]) -> Result<Looked, OpError> {
-        let (this, inputs) = (Arc::clone(self), inputs.to_vec());
-        blocking::run(move || this.look_up_blocking(id, &inputs)).await
+        let (this, given) = (Arc::clone(self), inputs.to_vec());
+        let found = blocking::run(move || this.by_history(id, &given)).await;
+        if let Some(record) = found {
+            return Ok(Looked::Hit(Box::new(record)));
+        }
+        let op = key::of_op(self.vertex(id), self.settings.network);
+        if !self.inner.store.index().knows_op(&op) && !self.arrivals.imports().knows_op(&op) {
+            return Ok(Looked::Miss { content: None });
+        }
+        self.bring(inputs).await?;
+        let (this, given) = (Arc::clone(self), inputs.to_vec());
+        blocking::run(move || this.by_content(id, &op, &given)).await
     }
 
-    fn look_up_blocking(&self, id: VertexId, inputs: &[Root]) -> Result<Looked, OpError> {
+    /// Brings those inputs here that are imported.
+    async fn bring(&self, inputs: &[Root]) -> Result<(), OpError> {
+        for id in inputs.iter().filter_map(Root::snapshot) {
+            self.arrivals.bring(id, &self.events).await?;
+        }
+        Ok(())
+    }
+
+    fn by_history(&self, id: VertexId, inputs: &[Root]) -> Option<Record> {
         let (vertex, keyed) = (self.vertex(id), &self.keyed[id.0]);
-        let index = self.inner.store.index();
         let key = keyed.key.expect("a vertex that makes a layer has a key");
         let snapshot = |wanted: VertexId| {
             let at = vertex.inputs.iter().position(|input| *input == wanted)?;
             inputs[at].snapshot().cloned()
         };
+        let is_fresh = |record: &Record| self.policy.is_fresh(vertex, record);
         let fits = |record: &Record| keys::fits(record, vertex, &self.graph, snapshot);
-        let by_history = index.get(&key).filter(|record| fits(record));
-        if let Some(record) = by_history.filter(|record| self.policy.is_fresh(vertex, record)) {
+        let own = self.inner.store.index().get(&key).filter(|record| fits(record));
+        if let Some(record) = own.filter(is_fresh) {
+            return Some(record);
+        }
+        let stack = |input: VertexId| self.keyed[input.0].stack;
+        let mut hits = self.arrivals.imports().get(&key);
+        let hit = hits.find(|hit| imported::fits(&hit.entry, vertex, &self.graph, false, stack))?;
+        let imported = self.take_over(id, hit, inputs);
+        is_fresh(&imported.record).then(|| imported.record.clone())
+    }
+
+    /// Makes a result of another build one of this build.
+    fn take_over(&self, id: VertexId, hit: &Arc<Hit>, inputs: &[Root]) -> Arc<Imported> {
+        let below = inputs.first().and_then(Root::snapshot).cloned();
+        let below = below.map_or(Below::Nothing, Below::Snapshot);
+        let like = Record {
+            key: self.keyed[id.0].key.expect("a vertex that makes a layer has a key"),
+            snapshot: SnapshotId::for_import("", &hit.entry.diff_id),
+            diff_id: hit.entry.diff_id,
+            size: 0,
+            created: 0,
+            duration_ms: 0,
+            inputs: self.built_inputs(id, inputs),
+            components: self.keyed[id.0].components.clone(),
+            step: self.step_text(id),
+        };
+        let imported = Arc::new(Imported::new(hit, below, like));
+        self.arrivals.expect(&imported);
+        imported
+    }
+
+    fn by_content(&self, id: VertexId, op: &CacheKey, inputs: &[Root]) -> Result<Looked, OpError> {
+        let (vertex, keyed) = (self.vertex(id), &self.keyed[id.0]);
+        let index = self.inner.store.index();
+        let content = self.content_key(id, op, inputs)?;
+        let is_fresh = |record: &Record| self.policy.is_fresh(vertex, record);
+        if let Some(found) = index.get_by_content(op, &content).filter(is_fresh) {
+            let record = Record {
+                key: keyed.key.expect("a vertex that makes a layer has a key"),
+                inputs: self.built_inputs(id, inputs),
+                components: keyed.components.clone(),
+                step: self.step_text(id),
+                ..found
+            };
+            // The next build finds it by its history.
+            index.put(&record).map_err(OpError::store)?;
             return Ok(Looked::Hit(Box::new(record)));
         }
-        let op = key::of_op(vertex, self.settings.network);
-        if !index.knows_op(&op) {
-            return Ok(Looked::Miss { content: None });
-        }
-        let content = self.content_key(id, &op, inputs)?;
-        let by_content = index.get_by_content(&op, &content);
-        let Some(found) = by_content.filter(|record| self.policy.is_fresh(vertex, record)) else {
-            return Ok(Looked::Miss { content: Some(content) });
-        };
-        let record = Record {
-            key,
-            inputs: self.built_inputs(id, inputs),
-            components: keyed.components.clone(),
-            step: self.step_text(id),
-            ..found
-        };
-        // The next build finds it by its history.
-        index.put(&record).map_err(OpError::store)?;
-        Ok(Looked::Hit(Box::new(record)))
+        let hit = self.arrivals.imports().get_by_content(&content);
+        let imported = hit.map(|hit| self.take_over(id, hit, inputs));
+        Ok(match imported.filter(|it| is_fresh(&it.record)) {
+            Some(imported) => Looked::Hit(Box::new(imported.record.clone())),
+            None => Looked::Miss { content: Some(content) },
+        })
     }
 
     /// Makes a vertex's key by content; reads what it takes from its inputs.
@@ -409,7 +534,7 @@ impl Execution {
             components: self.keyed[id.0].components.clone(),
             step: self.step_text(id),
         };
-        if lock(&self.unrecorded).contains(&id) {
+        if self.is_secret(id) {
             return Ok(record);
         }
         let op = key::of_op(self.vertex(id), self.settings.network);
@@ -485,9 +610,12 @@ impl Work for Execution {
                 self.found_late.fetch_add(1, Ordering::Relaxed);
                 self.steps.cached(id, &self.short_id(id)).await;
                 lock(&self.made).insert(id, record.snapshot.clone());
+                self.offer(id, &record);
                 Ok(Resolved::Found(Root::Snapshot(record.snapshot.clone()), Some(*record)))
             }
             Search::Missed { content, flight } => {
+                let brought = cancel.run_until_cancelled(self.bring(&inputs)).await;
+                brought.ok_or(OpError::Cancelled)??;
                 let (root, duration_ms) = self.execute(id, inputs.clone(), cancel).await?;
                 if let Some(snapshot) = root.snapshot() {
                     lock(&self.made).insert(id, snapshot.clone());
@@ -508,6 +636,9 @@ impl Work for Execution {
         let _place = Arc::clone(&self.inner.cores).acquire_owned().await;
         let snapshot = root.snapshot().cloned();
         let snapshot = snapshot.ok_or_else(|| OpError::lost("the snapshot of a step"))?;
-        blocking::run(move || self.seal_blocking(id, snapshot, &draft)).await
+        let this = Arc::clone(&self);
+        let record = blocking::run(move || this.seal_blocking(id, snapshot, &draft)).await?;
+        self.offer(id, &record);
+        Ok(record)
     }
 }

@@ -45,6 +45,7 @@ pub(crate) fn failure_of(error: &BuildError, source: Option<&SourceText>) -> Fai
         | BuildError::Source(_)
         | BuildError::Store(_)
         | BuildError::Export(_)
+        | BuildError::Exchange(_)
         | BuildError::Cancelled => {}
     }
     failure
@@ -98,6 +99,7 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
         | OpError::Layer(_)
         | OpError::Clone(_)
         | OpError::Store(_)
+        | OpError::Exchange(_)
         | OpError::Cancelled => {}
     }
 }

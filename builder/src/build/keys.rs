@@ -9,11 +9,14 @@ use frontend::{BuildGraph, Op, RunNetwork, Vertex, VertexId};
 
 use super::error::BuildError;
 use super::execute::Remotes;
+use super::imported::{self, Imported, Stack, below_of};
 use super::policy::Policy;
+use crate::cache_exchange::Imports;
 use crate::context::FileRoot;
 use crate::explain::Explainer;
 use crate::key::{self, Content, InputKey};
 use crate::op::{self, Taken};
+use crate::source::ResolvedImage;
 
 /// A vertex's place in the cache.
 #[derive(Debug, Default)]
@@ -23,6 +26,10 @@ pub(super) struct Keyed {
     pub(super) components: Vec<Component>,
     /// What the cache has under the key.
     pub(super) record: Option<Record>,
+    /// Where the record is another build's.
+    pub(super) imported: Option<Arc<Imported>>,
+    /// The layers of its result, where they are known before any work.
+    pub(super) stack: Stack,
     /// Must be made anew, whatever the cache has.
     pub(super) is_forced: bool,
     /// What it takes from files from outside.
@@ -47,6 +54,8 @@ pub(super) struct Lookup<'a> {
     pub(super) files: &'a BTreeMap<VertexId, Arc<FileRoot>>,
     pub(super) remotes: &'a Remotes,
     pub(super) policy: &'a Policy,
+    pub(super) images: &'a BTreeMap<VertexId, Arc<ResolvedImage>>,
+    pub(super) imports: &'a Imports,
 }
 
 impl Lookup<'_> {
@@ -76,6 +85,8 @@ impl Lookup<'_> {
                 key: Some(key),
                 components,
                 record: None,
+                imported: None,
+                stack: Stack::Unknown,
                 is_forced: forced[index],
                 taken: Arc::new(taken),
                 is_doubtful: forced[index]
@@ -83,10 +94,15 @@ impl Lookup<'_> {
             };
             if !this.is_doubtful && below_is_cached(self.graph, &keyed, vertex) {
                 this.record = self.find(vertex, &key, &keyed);
+                if this.record.is_none() {
+                    this.imported = self.find_imported(index, &this, &keyed).map(Arc::new);
+                    this.record = this.imported.as_ref().map(|it| it.record.clone());
+                }
                 let is_fresh = |record| self.policy.is_fresh(vertex, record);
                 this.is_doubtful = this.record.as_ref().is_some_and(|record| !is_fresh(record));
                 this.record = this.record.filter(|_| !this.is_doubtful);
             }
+            this.stack = self.stack(index, this.record.as_ref(), &keyed);
             let looked_up = (key, this.components.clone());
             let (record, files) = (this.record.as_ref(), this.taken.files.as_ref());
             explainer.note(VertexId(index), looked_up, record, files, forced[index]);
@@ -107,6 +123,48 @@ impl Lookup<'_> {
                 kept_by: None,
             }
         })
+    }
+
+    fn stack(&self, index: usize, record: Option<&Record>, keyed: &[Keyed]) -> Stack {
+        let vertex = &self.graph.vertices[index];
+        match (&vertex.op, record) {
+            (Op::Scratch, _) => Stack::Empty,
+            (Op::Image(_), _) => {
+                let image = self.images.get(&VertexId(index));
+                image.map_or(Stack::Unknown, |image| Stack::of_image(&image.diff_ids))
+            }
+            (_, Some(record)) => {
+                let below = vertex.inputs.first().map(|below| keyed[below.0].stack);
+                below.unwrap_or_default().push(record.diff_id)
+            }
+            (_, None) => Stack::Unknown,
+        }
+    }
+
+    /// Returns what another build made under the vertex's key, if it was made from what the inputs
+    /// are now.
+    fn find_imported(&self, index: usize, this: &Keyed, keyed: &[Keyed]) -> Option<Imported> {
+        let (vertex, key) = (&self.graph.vertices[index], this.key?);
+        let stack = |input: VertexId| keyed[input.0].stack;
+        let mut hits = self.imports.get(&key);
+        let hit = hits.find(|hit| imported::fits(&hit.entry, vertex, self.graph, true, stack))?;
+        let snapshot = |input: VertexId| Some(keyed[input.0].record.as_ref()?.snapshot.clone());
+        let first = *vertex.inputs.first()?;
+        let below_op = &self.graph.vertices[first.0].op;
+        let below = below_of(below_op, self.images.get(&first), snapshot(first));
+        let step = self.graph.steps.iter().find(|step| step.vertex == Some(VertexId(index)));
+        let like = Record {
+            key,
+            snapshot: SnapshotId::for_import("", &hit.entry.diff_id),
+            diff_id: hit.entry.diff_id,
+            size: 0,
+            created: 0,
+            duration_ms: 0,
+            inputs: imported::made_from(&hit.entry, vertex, self.graph, snapshot),
+            components: this.components.clone(),
+            step: step.map_or_else(String::new, |step| step.text.clone()),
+        };
+        Some(Imported::new(hit, below, like))
     }
 
     /// Returns the record under `key`, if it was made from what the inputs are now.

@@ -2,8 +2,10 @@
 
 mod error;
 mod execute;
+mod exported;
 mod failure;
 mod guard;
+mod imported;
 mod inputs;
 mod keys;
 mod plan;
@@ -16,20 +18,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cache::{ImageRecord, Record, StepLog};
-use frontend::{Reference, VertexId};
+use frontend::{ImageConfig, Reference, VertexId};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::keys::unix_now;
 pub(crate) use error::BuildError;
 pub(crate) use failure::failure_of;
 
-use self::execute::Execution;
+use self::execute::{Execution, Shared};
 use self::plan::Plan;
 use self::steps::Steps;
 use crate::builder::Inner;
+use crate::cache_exchange::{Asked, Exports, Imports};
 use crate::explain::{Explainer, Scope};
 use crate::image::assemble::{assemble, layer_chain};
-use crate::op::RunSettings;
+use crate::op::{OpError, RunSettings};
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
 use crate::source::{ResolvedImage, SourceSecrets, Sources, write_image};
@@ -53,30 +56,31 @@ pub(crate) async fn build(
     let sources = inner.sources_with(&request.credentials);
     let kept_builds = inner.config.history.failed_steps;
     let keeps_failed = log.is_some() && kept_builds > 0;
-    let Prepared { plan, explainer, execution } =
-        prepare(inner, &sources, request, events, cancel, source, keeps_failed).await?;
-    let (hits, total) = execution.report_hits().await;
-
-    let solved = solver::solve(&plan.graph, Arc::clone(&execution), cancel).await;
-    let failed = solved.as_ref().err().map(|failed| failed.vertex);
-    let known = Arc::clone(&execution);
+    let mut prepared = prepare(inner, &sources, request, events, cancel, source).await?;
+    prepared.keeps_failed = keeps_failed;
+    let Solved { execution, records, cached } =
+        solve(inner, &sources, &prepared, events, cancel).await?;
+    let failed = records.as_ref().err().map(|(vertex, _)| *vertex);
+    let (known, explainer) = (Arc::clone(&execution), Arc::clone(&prepared.explainer));
     let build = blocking::run(move || {
         explainer.save();
         log.and_then(|log| history::note_steps(&log, &known.remember(failed), kept_builds))
     })
     .await;
-    let sealed = solved.map_err(|failed| {
+    let records = records.map_err(|(vertex, error)| {
         if cancel.is_cancelled() {
             BuildError::Cancelled
         } else {
-            execution.step_error(failed.vertex, failed.error, build)
+            execution.step_error(vertex, error, build)
         }
     })?;
-    let mut records = execution.records();
-    records.extend(sealed);
-    let cached = (hits + execution.found_late(), total);
-    let image = store_image(inner, &plan, records, &tags).await?;
-    let written = output::write(&sources, &image, &tags, &outputs, events).await?;
+    let Prepared { plan, shared, .. } = prepared;
+    let entries = execution.entries(&records).await;
+    let inline = |config: &mut ImageConfig| shared.exports.put_inline(config, &entries);
+    let image = store_image(inner, &plan, records, &tags, inline).await?;
+    let written = async { Ok(output::write(&sources, &image, &tags, &outputs, events).await?) };
+    let exported = async { Ok(shared.exports.finish(&entries).await?) };
+    let (written, ()) = tokio::try_join!(written, exported).map_err(|error: BuildError| error)?;
     Ok(Finished {
         image_id: image.config_digest.to_string(),
         manifest_digest: image.manifest.digest.to_string(),
@@ -87,14 +91,69 @@ pub(crate) async fn build(
     })
 }
 
-/// Everything that a build knows before its first step.
+/// How the work on a graph ended.
+struct Solved {
+    execution: Arc<Execution>,
+    records: Result<BTreeMap<VertexId, Record>, (VertexId, OpError)>,
+    /// Steps with work that were found, and steps with work in all.
+    cached: (usize, usize),
+}
+
+/// Looks up and makes what the output needs. A layer that a shared cache promised and does not
+/// give is forgotten, and all begins anew: what was made meanwhile is found.
+async fn solve(
+    inner: &Arc<Inner>,
+    sources: &Sources,
+    prepared: &Prepared,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Result<Solved, BuildError> {
+    loop {
+        let execution = prepared.execution(inner, sources, events).await?;
+        let (hits, total) = execution.report_hits().await;
+        let graph = &prepared.plan.graph;
+        let attempt = async {
+            let solved = solver::solve(graph, Arc::clone(&execution), cancel).await;
+            let sealed = solved.map_err(|failed| (failed.vertex, failed.error))?;
+            let mut records = execution.records();
+            records.extend(sealed);
+            execution.fetch_output(&records).await?;
+            Ok(records)
+        };
+        let records = attempt.await;
+        let lost = records.as_ref().err().and_then(|(_, error)| error.lost_layer());
+        let begins_anew = lost.is_some_and(|diff_id| prepared.shared.imports.forget(diff_id));
+        if !begins_anew || cancel.is_cancelled() {
+            let cached = (hits + execution.found_late(), total);
+            return Ok(Solved { execution, records, cached });
+        }
+    }
+}
+
+/// Everything that a build knows before its first look-up.
 struct Prepared {
     plan: Plan,
     explainer: Arc<Explainer>,
-    execution: Arc<Execution>,
+    settings: Arc<RunSettings>,
+    shared: Shared,
+    steps: Arc<Steps>,
+    /// Whether somebody may ask for what a failed command left.
+    keeps_failed: bool,
 }
 
-/// Plans `request`, and looks its steps up.
+impl Prepared {
+    /// Looks all steps up.
+    async fn execution(
+        &self,
+        inner: &Arc<Inner>,
+        sources: &Sources,
+        events: &Events,
+    ) -> Result<Arc<Execution>, BuildError> {
+        Ok(Arc::new(Execution::prepare(inner, sources, self, events).await?))
+    }
+}
+
+/// Plans `request`.
 async fn prepare(
     inner: &Arc<Inner>,
     sources: &Sources,
@@ -102,20 +161,29 @@ async fn prepare(
     events: &Events,
     cancel: &CancellationToken,
     source: &mut SourceSlot,
-    keeps_failed: bool,
 ) -> Result<Prepared, BuildError> {
-    let settings = RunSettings::of(&request, &inner.config)
-        .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
+    let refuse = |what: String| BuildError::Request { what, help: None };
+    let settings =
+        RunSettings::of(&request, &inner.config).map_err(|error| refuse(error.to_string()))?;
+    let asked = Asked::of(&request).map_err(|reason| refuse(format!("--cache-scope: {reason}")))?;
     let secrets = request.secrets.clone();
     let source_secrets =
         SourceSecrets::new(secrets.clone()).with_agent(request.ssh.get("default").cloned());
     let scope = Scope::of(&request);
 
     // Everything up to the solver may be dropped at any point: it only reads and waits.
-    let mut plan = tokio::select! {
+    let (mut plan, imports) = tokio::select! {
         () = cancel.cancelled() => return Err(BuildError::Cancelled),
-        plan = plan::make(inner, sources, request, &source_secrets, events, source) => plan?,
+        both = async {
+            let plan = plan::make(inner, sources, request, &source_secrets, events, source);
+            let imports = async {
+                Ok(Imports::load(&asked, &inner.config.cache, sources, events).await?)
+            };
+            tokio::try_join!(plan, imports)
+        } => both?,
     };
+    let imports = Arc::new(imports);
+    let exports = Exports::prepare(&asked, &inner.config.cache, sources, &imports, events).await?;
     for warning in &plan.graph.warnings {
         let text = source.as_ref().map_or("", |source| source.text.as_str());
         events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;
@@ -130,9 +198,9 @@ async fn prepare(
         () = cancel.cancelled() => return Err(BuildError::Cancelled),
         remotes = remotes::settle(&plan.graph, sources, &source_secrets, events) => remotes?,
     };
-    let execution =
-        Execution::prepare(inner, sources, &plan, settings, &steps, events, keeps_failed).await?;
-    Ok(Prepared { plan, explainer, execution: Arc::new(execution) })
+    let shared = Shared { imports, exports: Arc::new(exports) };
+    let settings = Arc::new(settings);
+    Ok(Prepared { plan, explainer, settings, shared, steps, keeps_failed: false })
 }
 
 /// Says what a build of `request` would find in the cache.
@@ -144,8 +212,10 @@ pub(crate) async fn preview(
     source: &mut SourceSlot,
 ) -> Result<(), BuildError> {
     let sources = inner.sources_with(&request.credentials);
-    let prepared = prepare(inner, &sources, request, events, cancel, source, false).await?;
-    prepared.execution.report_hits().await;
+    // It only looks.
+    let request = BuildRequest { cache_to: Vec::new(), ..request };
+    let prepared = Box::pin(prepare(inner, &sources, request, events, cancel, source)).await?;
+    prepared.execution(inner, &sources, events).await?.report_hits().await;
     Ok(())
 }
 
@@ -173,6 +243,7 @@ async fn store_image(
     plan: &Plan,
     records: BTreeMap<VertexId, Record>,
     tags: &[Reference],
+    amend: impl FnOnce(&mut ImageConfig),
 ) -> Result<ResolvedImage, BuildError> {
     let output = plan.graph.output.clone();
     let epoch = plan.epoch;
@@ -187,8 +258,9 @@ async fn store_image(
         tags.iter().map(|tag| Some(tag.to_string())).collect()
     };
     let store = inner.store.clone();
+    let mut assembled = assemble(&output, base_layers, &chain, &records, epoch);
+    amend(&mut assembled.config);
     blocking::run(move || {
-        let assembled = assemble(&output, base_layers, &chain, &records, epoch);
         let name = references.iter().flatten().next().map_or("the image", String::as_str);
         let image = write_image(&store, name, &assembled.config, &assembled.layers)?;
         let now = unix_now();

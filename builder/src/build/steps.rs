@@ -85,6 +85,14 @@ impl Steps {
         &self.explainer
     }
 
+    /// Takes the end of a step back that was to be found and must be made after all.
+    pub(crate) fn reopen(&self, vertex: VertexId) {
+        let mut ended = self.ended();
+        for (index, _) in self.rows.iter().enumerate().filter(|(_, it)| it.vertex == Some(vertex)) {
+            ended.remove(&index);
+        }
+    }
+
     /// Reports all look-ups noted so far.
     pub(crate) async fn looked_up(&self) {
         for (step, lookup) in self.explainer.lookups() {

@@ -75,6 +75,9 @@ pub(crate) enum OpError {
     /// The layer could not be searched for secrets.
     #[error(transparent)]
     Search(#[from] crate::secret::LeakError),
+    /// A result from a shared cache cannot be had.
+    #[error(transparent)]
+    Exchange(#[from] crate::cache_exchange::ExchangeError),
     /// COPY or ADD failed.
     #[error(transparent)]
     Copy(#[from] super::CopyError),
@@ -132,6 +135,7 @@ impl OpError {
             Self::Sandbox(error) => error.kind(),
             Self::Source(error) => error.kind(),
             Self::Remote(error) => error.kind(),
+            Self::Exchange(error) => error.kind(),
             Self::Select(super::SelectError::Root(_))
             | Self::Root(_)
             | Self::Search(_)
@@ -152,6 +156,16 @@ impl OpError {
             | Self::User(_)
             | Self::Select(_) => ErrorKind::User,
             Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    /// Returns the layer that a shared cache promised and does not give.
+    pub(crate) const fn lost_layer(&self) -> Option<cache::DiffId> {
+        match self {
+            Self::Exchange(crate::cache_exchange::ExchangeError::Lost { diff_id }) => {
+                Some(*diff_id)
+            }
+            _ => None,
         }
     }
 }

@@ -22,7 +22,8 @@ pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+
 /// Media type of a zstd OCI layer.
 pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Media type of Docker's list of manifests.
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// What we ask for, best first.
@@ -255,6 +256,16 @@ pub(crate) fn oci_layer(layer: &Descriptor) -> Descriptor {
         other => other,
     };
     Descriptor { media_type: media_type.to_owned(), digest: layer.digest, size: layer.size }
+}
+
+/// Returns the media type that Docker has for a layer of OCI's type.
+pub(crate) fn docker_layer(media_type: &str) -> String {
+    let docker = match media_type {
+        OCI_LAYER => "application/vnd.docker.image.rootfs.diff.tar",
+        OCI_LAYER_GZIP => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        other => other,
+    };
+    docker.to_owned()
 }
 
 /// Picks the entry for `wanted`: the best of what such a machine can run.

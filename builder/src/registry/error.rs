@@ -221,6 +221,18 @@ impl RegistryError {
         }
     }
 
+    /// Whether the registry says that there is nothing of that name. One that knows no such
+    /// repository says so in the same way as one that has no such tag.
+    pub(crate) fn is_absent(&self) -> bool {
+        match self {
+            Self::ManifestNotFound { .. } => true,
+            Self::AccessDenied { source: Some(source), .. } => {
+                matches!(**source, Self::Status { status: StatusCode::NOT_FOUND, .. })
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same request may go well a little later.
     pub(super) fn is_transient(&self) -> bool {
         match self {

@@ -28,6 +28,17 @@ pub(crate) struct Fetched {
     pub(crate) document: Document,
 }
 
+/// A manifest or index that nobody has looked into.
+#[derive(Clone, Debug)]
+pub(crate) struct RawManifest {
+    /// The exact bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// Computed by us.
+    pub(crate) digest: Digest,
+    /// As the registry announced it.
+    pub(crate) content_type: Option<String>,
+}
+
 impl Route {
     pub(super) fn call(&self, method: Method, tail: &str) -> Call {
         let access =
@@ -52,6 +63,26 @@ impl Route {
 
     /// Fetches the manifest or index `name`.
     pub(crate) async fn manifest(&self, name: &ManifestName) -> Result<Fetched, RegistryError> {
+        let RawManifest { bytes, digest, content_type } = self.raw_manifest(name).await?;
+        let document = Document::parse(&bytes, content_type.as_deref()).map_err(|source| {
+            let (host, image) = (self.endpoint.host.clone(), name.familiar(&self.repository));
+            RegistryError::Document { host, image, source: Box::new(source) }
+        })?;
+        let media_type = content_type
+            .map(|text| document::bare_media_type(&text).to_owned())
+            .filter(|text| text.contains("manifest") || text.contains("index"))
+            .or_else(|| document::own_media_type(&bytes))
+            .unwrap_or_default();
+        let descriptor = Descriptor { media_type, digest, size: bytes.len() as u64 };
+        Ok(Fetched { descriptor, bytes, document })
+    }
+
+    /// Fetches the manifest or index `name` whatever it is; its digest is checked, its content is
+    /// not.
+    pub(crate) async fn raw_manifest(
+        &self,
+        name: &ManifestName,
+    ) -> Result<RawManifest, RegistryError> {
         let mut call = self.call(Method::GET, &format!("manifests/{name}"));
         call.headers.insert(ACCEPT, HeaderValue::from_static(document::ACCEPT));
         let response = self.send(&call).await?;
@@ -63,27 +94,17 @@ impl Route {
         let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let host = &self.endpoint.host;
         let bytes = self.session.body(host, response, MANIFEST_LIMIT, "the manifest").await?;
-        let found = Digest::of(&bytes);
+        let digest = Digest::of(&bytes);
         let by_name = match name {
             ManifestName::Digest(digest) => Some(*digest),
             ManifestName::Tag(_) => None,
         };
         if let Some(expected) =
-            [by_name, announced].into_iter().flatten().find(|want| *want != found)
+            [by_name, announced].into_iter().flatten().find(|want| *want != digest)
         {
-            return Err(RegistryError::Mismatch { host: host.clone(), expected, found });
+            return Err(RegistryError::Mismatch { host: host.clone(), expected, found: digest });
         }
-        let document = Document::parse(&bytes, content_type.as_deref()).map_err(|source| {
-            let image = name.familiar(&self.repository);
-            RegistryError::Document { host: host.clone(), image, source: Box::new(source) }
-        })?;
-        let media_type = content_type
-            .map(|text| document::bare_media_type(&text).to_owned())
-            .filter(|text| text.contains("manifest") || text.contains("index"))
-            .or_else(|| document::own_media_type(&bytes))
-            .unwrap_or_default();
-        let descriptor = Descriptor { media_type, digest: found, size: bytes.len() as u64 };
-        Ok(Fetched { descriptor, bytes, document })
+        Ok(RawManifest { bytes, digest, content_type })
     }
 
     /// Says "denied" or "not found" as people know them.

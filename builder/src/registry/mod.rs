@@ -31,7 +31,7 @@ pub use repository::{ManifestName, Repository};
 pub use transport::Patience;
 
 pub(crate) use exchange::Route;
-pub(crate) use fetch::Fetched;
+pub(crate) use fetch::{Fetched, RawManifest};
 pub(crate) use push::Pushed;
 pub(crate) use transport::{Transport, is_loopback};
 

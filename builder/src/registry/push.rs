@@ -113,7 +113,7 @@ impl Route {
         call
     }
 
-    async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+    pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
         let call = self.writing(Method::HEAD, &format!("blobs/{digest}"));
         let response = self.send(&call).await?;
         match response.status() {

@@ -103,7 +103,7 @@ impl Sources {
     }
 
     /// Fetches the blob `wanted` from the first of `repositories` that gives it whole.
-    pub(super) async fn fetch_blob(
+    pub(crate) async fn fetch_blob(
         &self,
         repositories: &[Repository],
         wanted: &Descriptor,

@@ -185,6 +185,51 @@ fn apply_checked(
     Ok((size, stats.bytes))
 }
 
+/// Unpacks the layer, whose blob is in the store, onto `parent` as the snapshot `id`; returns the
+/// size of its tar in bytes. Blocking.
+///
+/// # Errors
+///
+/// [`SourceError::DiffId`] when it is another layer, and what else can be wrong with it.
+pub(crate) fn unpack_as(
+    store: &Store,
+    layer: &Layer,
+    id: &SnapshotId,
+    parent: Option<&SnapshotId>,
+) -> Result<u64, SourceError> {
+    let source = LayerSource::find(store, layer)?;
+    let source = source.ok_or(SourceError::Lost { diff_id: layer.diff_id })?;
+    let active =
+        store.snapshots().prepare(parent).map_err(SourceError::store("prepare a snapshot"))?;
+    let (size, _) = match &source {
+        LayerSource::Blob { blob, path } => {
+            let tar = layer::open_tar(blob, path)?;
+            apply_checked(tar, blob, layer, active.upper(), active.lowers())?
+        }
+        LayerSource::Snapshot { .. } => {
+            let blob = layer::built_layer(layer.diff_id, 0);
+            piped(&source, layer, |tar| {
+                apply_checked(tar, &blob, layer, active.upper(), active.lowers())
+            })?
+        }
+    };
+    active.commit(Some(id.clone())).map_err(SourceError::store("keep a snapshot"))?;
+    Ok(size)
+}
+
+/// Checks that the blob of `layer` in the store holds the layer that it is said to hold. Blocking.
+///
+/// # Errors
+///
+/// [`SourceError::DiffId`] and [`SourceError::Decompress`].
+pub(crate) fn check_layer(store: &Store, layer: &Layer) -> Result<(), SourceError> {
+    let blob = &layer.descriptor;
+    let mut tar = HashingReader::new(layer::open_tar(blob, &store.content().path(&blob.digest))?);
+    io::copy(&mut tar, &mut io::sink())
+        .map_err(|source| SourceError::Decompress { digest: blob.digest, source })?;
+    layer::check_diff_id(&blob.digest, layer.diff_id, tar.finish().1)
+}
+
 /// Runs `read` on the tar of `source` while another thread makes it.
 fn piped<T>(
     source: &LayerSource,

@@ -37,8 +37,9 @@ pub use layer::{LayerSource, built_layer};
 pub use remote::RemoteError;
 pub use resolve::{Distribution, PullPolicy};
 
-pub(crate) use image::{CONFIG_LIMIT, MANIFEST_LIMIT, keep, manifest_bytes};
+pub(crate) use image::{CONFIG_LIMIT, MANIFEST_LIMIT, keep, manifest_bytes, wire};
 pub(crate) use layer::open_tar;
+pub(crate) use materialize::{check_layer, unpack_as};
 pub(crate) use name::{manifest_name, repository};
 pub(crate) use progress::Meter;
 pub(crate) use remote::{RemoteContext, RemoteFiles, parse_remote};

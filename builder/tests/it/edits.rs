@@ -38,6 +38,7 @@ fn open(root: &Path) -> Builder {
         gc: cache::GcPolicy::default(),
         history: builder::HistoryLimits::default(),
         registries: RegistryConfig::default(),
+        cache: builder::CacheConfig::default(),
     })
     .expect("a new store opens")
 }
@@ -64,6 +65,9 @@ fn request(context: &Path) -> BuildRequest {
         no_cache: false,
         no_cache_filter: Vec::new(),
         cache_ttl: None,
+        cache_from: Vec::new(),
+        cache_to: Vec::new(),
+        cache_scopes: Vec::new(),
         pull: false,
         outputs: Vec::new(),
         ca_certs: Vec::new(),

@@ -5,7 +5,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::ChainId;
+use crate::digest::{ChainId, DiffId, Digest};
 use crate::session::random_hex;
 
 /// The longest name, in bytes.
@@ -48,6 +48,13 @@ impl SnapshotId {
     #[must_use]
     pub fn is_chain(&self) -> bool {
         self.0.starts_with("chain-")
+    }
+
+    /// Names a layer that a step made elsewhere, put on the stack `below`: the same layer on the
+    /// same stack has the same name before it is here.
+    #[must_use]
+    pub fn for_import(below: &str, layer: &DiffId) -> Self {
+        Self(format!("import-{}", Digest::of(format!("{below} {}", layer.0).as_bytes()).hex()))
     }
 
     /// Names a layer that a step of this store made.
