@@ -272,8 +272,7 @@ impl Settings {
                 Fault::user("there is no place for the store: HOME is not set")
                     .with_help("name one with --store DIR or RBUILD_STORE")
             })?;
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let steps = cores.max(DEFAULT_STEPS);
+        let steps = builder::processors().max(DEFAULT_STEPS);
         Ok(Self {
             host,
             client: file.client.clone().access(environment)?,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking;
 use crate::build::{self, BuildError};
 use crate::check;
-use crate::config::BuilderConfig;
+use crate::config::{BuilderConfig, processors};
 use crate::error::ErrorKind;
 use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions};
 use crate::history::{self, Recorder};
@@ -74,9 +73,6 @@ pub enum OpenError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] cache::OpenError),
-    /// HTTPS cannot be set up.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
 }
 
 impl OpenError {
@@ -118,9 +114,9 @@ impl Builder {
     pub fn open(config: BuilderConfig) -> Result<Self, OpenError> {
         let store = Store::open(&config.root)?;
         store.govern(config.gc);
-        let registry = Registry::open(config.registries.clone())?;
+        let registry = Registry::new(config.registries.clone());
         let sources = Sources::new(store.clone(), registry);
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let cores = processors().get();
         let inner = Inner {
             config,
             store,

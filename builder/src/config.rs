@@ -3,10 +3,19 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::entitlement::Entitlements;
 use crate::limits::Limits;
+
+/// Returns how many processors this process may use, looked up once: it means to read cgroups.
+#[must_use]
+pub fn processors() -> NonZeroUsize {
+    static FOUND: OnceLock<NonZeroUsize> = OnceLock::new();
+    *FOUND.get_or_init(|| available_parallelism().unwrap_or(NonZeroUsize::MIN))
+}
 
 /// What one builder may use. No `Default`: the caller knows, the builder does not guess.
 #[derive(Clone, Debug)]

@@ -43,7 +43,7 @@ pub use builder::{Builder, OpenError, Pulled, Pushed};
 pub use cache_exchange::{
     CacheCompression, CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError,
 };
-pub use config::{BuilderConfig, CacheConfig, HistoryLimits, RegistryConfig};
+pub use config::{BuilderConfig, CacheConfig, HistoryLimits, RegistryConfig, processors};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use doctor::{Finding, Health, doctor};
 pub use entitlement::{Entitlement, Entitlements};

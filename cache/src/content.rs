@@ -192,7 +192,7 @@ impl Content {
             return Err(StoreError::TooLarge { path, size, limit });
         }
         let Some(file) = found(File::open(&path)).at("open", &path)? else { return Ok(None) };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).min(BUFFER) + 1);
         file.take(limit).read_to_end(&mut bytes).at("read", &path)?;
         Ok((Digest::of(&bytes) == *digest).then_some(bytes))
     }

@@ -22,6 +22,9 @@ use crate::session::Session;
 /// Documents larger than this are damaged, in bytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
 
+/// Most documents are smaller, in bytes: one read takes all of them.
+const USUAL: usize = 4096;
+
 /// The kinds of documents; each name stands in the first line and changes with the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -86,7 +89,7 @@ pub(crate) fn is_whole(kind: Kind, path: &Path) -> Result<bool> {
 /// Reads the document at `path`.
 pub(crate) fn load<T: DeserializeOwned>(kind: Kind, path: &Path) -> Result<Loaded<T>> {
     let Some(file) = found(File::open(path)).at("open", path)? else { return Ok(Loaded::Absent) };
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL);
     file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).at("read", path)?;
     Ok(decode(kind, &bytes))
 }
@@ -113,9 +116,13 @@ fn body(kind: Kind, bytes: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 fn encode<T: Serialize>(kind: Kind, value: &T) -> io::Result<Vec<u8>> {
-    let body = serde_json::to_vec(value)?;
-    let mut bytes = format!("{}{}\n", kind.header(), Digest::of(&body)).into_bytes();
-    bytes.extend(body);
+    // Every digest is as long as any: the body is written once, where it stays.
+    let line = |digest: &Digest| format!("{}{digest}\n", kind.header()).into_bytes();
+    let mut bytes = line(&Digest::of(b""));
+    let body = bytes.len();
+    serde_json::to_writer(&mut bytes, value)?;
+    let digest = Digest::of(&bytes[body..]);
+    bytes[..body].copy_from_slice(&line(&digest));
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the document is too large"));
     }

@@ -3,6 +3,20 @@
 //! Invariant: a record that is torn, damaged, another key's, or whose snapshot cannot be believed
 //! is a miss and a warning; it never fails a build and never gives a wrong hit. A record lies about
 //! nothing after a crash: whether its bytes reached the disk is its snapshot's to say.
+//!
+//! Records are plain files and no database. Measured with 20,000 records of 900 bytes (ext4, two
+//! processors), beside SQLite in WAL mode, `synchronous=NORMAL`; microseconds, medians:
+//!
+//! | | files | SQLite |
+//! |---|---|---|
+//! | get, miss, put | 4, 3, 13 | 5, 5, 21 (with an open handle) |
+//! | a build: open, 10 gets, a put, close | 33 | 1226; 138 beside another process |
+//! | 16 processes put 100 records each | 20,000 | 550,000 |
+//!
+//! After twelve power cuts (`EXT4_IOC_SHUTDOWN` without the journal) SQLite was whole each time and
+//! had lost one record in a thousand. Of the files those of the last seconds were empty, and each
+//! was seen to be: they promise layers whose bytes were lost with them. What files cost is a block
+//! of 4 KiB each, 100 MB where SQLite took 29.
 
 use std::fs::{self, File};
 use std::io;
@@ -76,17 +90,10 @@ impl Index {
 
     fn find(&self, key: &CacheKey) -> Result<Option<Record>> {
         let path = self.path(key);
-        let Some(mut record) = load(&path)? else { return Ok(None) };
-        // Kept to the end of the look-up: gc must not come between the layer and its snapshot.
-        let mut _no_gc = None;
-        if !self.handle.holds(&Held::Layer(record.diff_id)) {
-            let no_gc = self.handle.no_gc()?;
-            // Gc may have taken the record, and its layer, since it was read.
-            let Some(again) = load(&path)? else { return Ok(None) };
-            record = again;
-            self.handle.hold(&no_gc, Held::Layer(record.diff_id))?;
-            _no_gc = Some(no_gc);
-        }
+        // Kept to the end of the look-up: gc must not come between record, layer and snapshot.
+        let no_gc = self.handle.no_gc()?;
+        let Some(record) = load(&path)? else { return Ok(None) };
+        self.handle.hold(&no_gc, Held::Layer(record.diff_id))?;
         if self.snapshots.get(&record.snapshot)?.is_none() {
             tracing::warn!(%key, snapshot = %record.snapshot, "a record's snapshot is gone: a miss");
             return Ok(None);

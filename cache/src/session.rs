@@ -8,7 +8,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use rustix::fs::syncfs;
 
@@ -26,6 +27,8 @@ pub(crate) struct Session {
     reaper: Reaper,
     /// Open from the beginning, so that syncfs(2) tells of every failed write since then.
     root: File,
+    root_path: PathBuf,
+    is_flushing: Arc<AtomicBool>,
     _lock: FileLock,
 }
 
@@ -42,7 +45,15 @@ impl Session {
         };
         let root = File::open(layout.root())?;
         let next = AtomicU64::new(0);
-        let session = Self { dir, next, reaper: Reaper::new(), root, _lock: lock };
+        let session = Self {
+            dir,
+            next,
+            reaper: Reaper::new(),
+            root,
+            root_path: layout.root().to_owned(),
+            is_flushing: Arc::default(),
+            _lock: lock,
+        };
         session.sweep(&tmp)?;
         Ok(session)
     }
@@ -70,6 +81,26 @@ impl Session {
     /// Waits until what was discarded is gone.
     pub(crate) fn finish_removals(&self) {
         self.reaper.finish();
+    }
+
+    /// Begins to bring everything written so far to the disk, so that less is left for
+    /// [`Self::flush`]. Not by its descriptor, which must hear of all failures.
+    pub(crate) fn flush_early(&self) {
+        if self.is_flushing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (path, is_flushing) = (self.root_path.clone(), Arc::clone(&self.is_flushing));
+        let work = move || {
+            if let Ok(root) = File::open(path) {
+                // A failure shows in the flush that counts.
+                let _ = syncfs(root);
+            }
+            is_flushing.store(false, Ordering::Release);
+        };
+        // Nobody waits for it. Without a thread all is left for the flush that counts.
+        if thread::Builder::new().name("store-flush".into()).spawn(work).is_err() {
+            self.is_flushing.store(false, Ordering::Release);
+        }
     }
 
     /// Brings everything written to the store's file system to the disk.

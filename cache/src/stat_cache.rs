@@ -74,66 +74,65 @@ impl FileStat {
     }
 }
 
-/// Files by device and inode.
-type Files = HashMap<(u32, u32, u64), (FileStat, Digest)>;
+/// What tells a file from all others: device and inode.
+type Name = ((u32, u32), u64);
+
+impl FileStat {
+    const fn name(&self) -> Name {
+        (self.device, self.inode)
+    }
+}
 
 /// What is known of one context's files.
 #[derive(Debug, Default)]
 pub struct StatCache {
-    known: Files,
-    /// Looked up or learnt since it was loaded.
-    used: Files,
-    has_new: bool,
+    /// The file as it was read, whose entries are used where they lie: there may be very many.
+    file: Vec<u8>,
+    /// For each of its entries, whether it was asked for since.
+    used: Vec<bool>,
+    /// Learnt since it was read.
+    new: HashMap<Name, (FileStat, Digest)>,
 }
 
 impl StatCache {
     /// Returns the digest of the file that `stat` describes, if it is known.
     pub fn get(&mut self, stat: &FileStat) -> Option<Digest> {
-        let name = (stat.device.0, stat.device.1, stat.inode);
-        let found = self.known.get(&name).filter(|(known, _)| known == stat)?;
-        self.used.insert(name, *found);
-        Some(found.1)
+        if let Some((known, digest)) = self.new.get(&stat.name()) {
+            return (known == stat).then_some(*digest);
+        }
+        let at = find(entries(&self.file), stat.name())?;
+        let (known, digest) = decode_entry(&entries(&self.file)[at])?;
+        (known == *stat).then(|| {
+            self.used[at] = true;
+            digest
+        })
     }
 
     /// Learns the digest of a file that was read, beginning at `since`, while it was as `stat`
     /// says; forgotten if the file had not settled by then.
     pub fn put(&mut self, stat: FileStat, digest: Digest, since: SystemTime) {
-        let name = (stat.device.0, stat.device.1, stat.inode);
         if stat.is_settled(since) {
-            self.known.insert(name, (stat, digest));
-            self.used.insert(name, (stat, digest));
-            self.has_new = true;
+            self.new.insert(stat.name(), (stat, digest));
         }
-    }
-
-    /// Returns how many files are known.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.known.len()
-    }
-
-    /// Whether nothing is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
     }
 
     pub(crate) fn load(path: &Path) -> Self {
-        let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+        let mut file = Vec::new();
+        let read = File::open(path).and_then(|mut opened| opened.read_to_end(&mut file));
         if read.is_err() {
             return Self::default();
         }
-        let known = decode(&bytes).unwrap_or_else(|| {
+        if !is_whole(&file) {
             tracing::warn!(path = %path.display(), "damaged: all files are read again");
-            HashMap::new()
-        });
-        Self { known, ..Self::default() }
+            return Self::default();
+        }
+        let used = vec![false; entries(&file).len()];
+        Self { file, used, new: HashMap::new() }
     }
 
     /// Writes what is new to `path`, if anything is.
     pub(crate) fn save(&self, session: &Session, path: &Path) -> Result<()> {
-        if !self.has_new {
+        if self.new.is_empty() {
             return Ok(());
         }
         if let Some(dir) = path.parent() {
@@ -142,51 +141,69 @@ impl StatCache {
                 make_room(dir);
             }
         }
-        let unused = self.known.len() - self.used.len();
-        let kept = if unused > MAX_UNUSED { &self.used } else { &self.known };
-        replace_bytes(session, path, &encode(kept.values()), Durability::Later)
+        let unused = self.used.iter().filter(|used| !**used).count();
+        let keeps = |used: bool| used || unused <= MAX_UNUSED;
+        let old = entries(&self.file).iter().zip(&self.used).filter(|(_, used)| keeps(**used));
+        let old = old.filter_map(|(entry, _)| decode_entry(entry));
+        let old = old.filter(|(stat, _)| !self.new.contains_key(&stat.name()));
+        let all = old.chain(self.new.values().copied()).collect();
+        replace_bytes(session, path, &encode(all), Durability::Later)
     }
 }
 
-fn encode<'a>(known: impl Iterator<Item = &'a (FileStat, Digest)>) -> Vec<u8> {
-    let mut sorted: Vec<&(FileStat, Digest)> = known.collect();
-    sorted.sort_unstable();
-    let mut body = Vec::with_capacity(sorted.len() * ENTRY);
-    for (stat, digest) in sorted {
-        body.extend(stat.device.0.to_le_bytes());
-        body.extend(stat.device.1.to_le_bytes());
-        body.extend(stat.inode.to_le_bytes());
-        body.extend(stat.size.to_le_bytes());
+/// Returns what stands under the header.
+fn entries(file: &[u8]) -> &[[u8; ENTRY]] {
+    file.get(HEADER..).unwrap_or_default().as_chunks().0
+}
+
+/// Whether the file is as it was written.
+fn is_whole(file: &[u8]) -> bool {
+    let Some((header, body)) = file.split_at_checked(HEADER) else { return false };
+    header.starts_with(MAGIC)
+        && body.len() % ENTRY == 0
+        && header[MAGIC.len()..] == *Digest::of(body).as_bytes()
+}
+
+fn find(entries: &[[u8; ENTRY]], name: Name) -> Option<usize> {
+    let name_of = |entry: &[u8; ENTRY]| decode_entry(entry).map(|(stat, _)| stat.name());
+    entries.binary_search_by(|entry| name_of(entry).cmp(&Some(name))).ok()
+}
+
+fn encode(mut all: Vec<(FileStat, Digest)>) -> Vec<u8> {
+    all.sort_unstable();
+    let mut file = Vec::with_capacity(HEADER + all.len() * ENTRY);
+    file.extend(MAGIC);
+    file.extend([0; 32]);
+    for (stat, digest) in all {
+        file.extend(stat.device.0.to_le_bytes());
+        file.extend(stat.device.1.to_le_bytes());
+        file.extend(stat.inode.to_le_bytes());
+        file.extend(stat.size.to_le_bytes());
         for (seconds, nanoseconds) in [stat.ctime, stat.mtime] {
-            body.extend(seconds.to_le_bytes());
-            body.extend(nanoseconds.to_le_bytes());
+            file.extend(seconds.to_le_bytes());
+            file.extend(nanoseconds.to_le_bytes());
         }
-        body.extend(digest.as_bytes());
-        body.extend([0; 8]);
+        file.extend(digest.as_bytes());
+        file.extend([0; 8]);
     }
-    [MAGIC, Digest::of(&body).as_bytes(), &body].concat()
+    let digest = Digest::of(&file[HEADER..]);
+    file[MAGIC.len()..HEADER].copy_from_slice(digest.as_bytes());
+    file
 }
 
-fn decode(bytes: &[u8]) -> Option<Files> {
-    let body = bytes.strip_prefix(MAGIC)?.get(32..)?;
-    if Digest::of(body).as_bytes() != &bytes[MAGIC.len()..HEADER] || body.len() % ENTRY != 0 {
-        return None;
-    }
-    let entry = |entry: &[u8]| {
-        let u32_at = |at: usize| entry[at..at + 4].try_into().map(u32::from_le_bytes).ok();
-        let u64_at = |at: usize| entry[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-        let time_at = |at: usize| Some((u64_at(at)?.cast_signed(), u32_at(at + 8)?));
-        let stat = FileStat {
-            device: (u32_at(0)?, u32_at(4)?),
-            inode: u64_at(8)?,
-            size: u64_at(16)?,
-            ctime: time_at(24)?,
-            mtime: time_at(36)?,
-        };
-        let digest = Digest::from_bytes(entry[48..80].try_into().ok()?);
-        Some(((stat.device.0, stat.device.1, stat.inode), (stat, digest)))
+/// Reads one entry; only a shape that no entry has gives `None`.
+fn decode_entry(entry: &[u8; ENTRY]) -> Option<(FileStat, Digest)> {
+    let u32_at = |at: usize| entry[at..at + 4].try_into().map(u32::from_le_bytes).ok();
+    let u64_at = |at: usize| entry[at..at + 8].try_into().map(u64::from_le_bytes).ok();
+    let time_at = |at: usize| Some((u64_at(at)?.cast_signed(), u32_at(at + 8)?));
+    let stat = FileStat {
+        device: (u32_at(0)?, u32_at(4)?),
+        inode: u64_at(8)?,
+        size: u64_at(16)?,
+        ctime: time_at(24)?,
+        mtime: time_at(36)?,
     };
-    body.chunks_exact(ENTRY).map(entry).collect()
+    Some((stat, Digest::from_bytes(entry[48..80].try_into().ok()?)))
 }
 
 /// Removes the file unused longest where there are too many. A failure costs room, nothing else.
@@ -259,21 +276,38 @@ mod tests {
     }
 
     #[test]
+    fn what_was_saved_is_found_and_the_newer_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stat");
+        let of = |inode: u64, size: u64| FileStat { size, ..stat(inode, (5, 1), (4, 1)) };
+        let all: Vec<_> = (0..200).rev().map(|inode| (of(inode, 1), Digest::of(b"x"))).collect();
+        fs::write(&path, encode(all)).unwrap();
+        let mut cache = StatCache::load(&path);
+        for inode in 0..200 {
+            assert_eq!(cache.get(&of(inode, 1)), Some(Digest::of(b"x")), "inode {inode}");
+        }
+        assert_eq!(cache.get(&of(200, 1)), None);
+        cache.put(of(7, 2), Digest::of(b"y"), at(100, 0));
+        assert_eq!(cache.get(&of(7, 1)), None);
+        assert_eq!(cache.get(&of(7, 2)), Some(Digest::of(b"y")));
+    }
+
+    #[test]
     fn damage_at_any_byte_is_an_empty_cache() {
-        let entries = [
+        let stats = [
             (stat(1, (5, 1), (4, 1)), Digest::of(b"x")),
             (stat(2, (-5, 7), (i64::MAX, 999_999_999)), Digest::of(b"y")),
         ];
-        let whole = encode(entries.iter());
+        let whole = encode(stats.to_vec());
         assert_eq!(whole.len(), HEADER + 2 * ENTRY);
-        let read = decode(&whole).expect("what is written is read");
-        assert_eq!(read.len(), 2);
-        assert!(entries.iter().all(|entry| read.values().any(|it| it == entry)));
+        assert!(is_whole(&whole), "what is written is read");
+        let read: Vec<_> = entries(&whole).iter().filter_map(decode_entry).collect();
+        assert_eq!(read, stats);
         for at in 0..whole.len() {
-            assert_eq!(decode(&whole[..at]), None, "cut at byte {at}");
+            assert!(!is_whole(&whole[..at]), "cut at byte {at}");
             let mut flipped = whole.clone();
             flipped[at] ^= 1;
-            assert_eq!(decode(&flipped), None, "flipped at byte {at}");
+            assert!(!is_whole(&flipped), "flipped at byte {at}");
         }
     }
 }

@@ -89,6 +89,7 @@ fn start(cli: Cli) -> Result<ExitCode, Fault> {
         }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(builder::processors().get())
         .enable_all()
         .build()
         .map_err(|error| Fault::of(ErrorKind::Host, &error))?;

@@ -58,7 +58,7 @@ pub(super) async fn info(call: &Call) -> Result<Response, ApiError> {
     let builder = call.service.builder().clone();
     let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
     let uname = rustix::system::uname();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = builder::processors().get();
     let memory = rustix::system::sysinfo();
     Ok(Json(json!({
         "ServerVersion": env!("CARGO_PKG_VERSION"),

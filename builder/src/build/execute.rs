@@ -323,9 +323,8 @@ impl Execution {
                 Ok(Root::Files(remote.files(&self.sources, &self.events).await?))
             }
             Op::Copy(op) => {
-                let (op, taken) = (op.clone(), Arc::clone(&self.keyed[id.0].taken));
-                blocking::run(move || op::copy_onto(&store, &op, &inputs, taken.selection.as_ref()))
-                    .await
+                let (op, selection) = (op.clone(), lock(&self.keyed[id.0].selection).take());
+                blocking::run(move || op::copy_onto(&store, &op, &inputs, selection)).await
             }
             Op::MakeDir(op) => {
                 let op = op.clone();

@@ -1,7 +1,7 @@
 //! The keys of all vertices, and what the cache has under them before any work is done.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cache::{CacheKey, Component, Record, SnapshotId, Store};
@@ -15,7 +15,7 @@ use crate::cache_exchange::Imports;
 use crate::context::FileRoot;
 use crate::explain::Explainer;
 use crate::key::{self, Content, InputKey};
-use crate::op::{self, Taken};
+use crate::op::{self, Selection, Taken};
 use crate::source::ResolvedImage;
 
 /// A vertex's place in the cache.
@@ -33,7 +33,9 @@ pub(super) struct Keyed {
     /// Must be made anew, whatever the cache has.
     pub(super) is_forced: bool,
     /// What it takes from files from outside.
-    pub(super) taken: Arc<Taken>,
+    pub(super) taken: Taken,
+    /// What a COPY copies, where all of it comes from outside; for the one that executes it.
+    pub(super) selection: Mutex<Option<Selection>>,
     /// It, or something that it is made of, is made anew: its history says nothing.
     is_doubtful: bool,
 }
@@ -88,7 +90,8 @@ impl Lookup<'_> {
                 imported: None,
                 stack: Stack::Unknown,
                 is_forced: forced[index],
-                taken: Arc::new(taken),
+                taken,
+                selection: Mutex::default(),
                 is_doubtful: forced[index]
                     || vertex.inputs.iter().any(|input| keyed[input.0].is_doubtful),
             };
@@ -104,8 +107,10 @@ impl Lookup<'_> {
             }
             this.stack = self.stack(index, this.record.as_ref(), &keyed);
             let looked_up = (key, this.components.clone());
-            let (record, files) = (this.record.as_ref(), this.taken.files.as_ref());
+            let (record, files) = (this.record.as_ref(), || this.taken.files());
             explainer.note(VertexId(index), looked_up, record, files, forced[index]);
+            let selection = this.taken.take_selection();
+            this.selection = Mutex::new(selection.filter(|_| this.record.is_none()));
             keyed.push(this);
         }
         Ok(keyed)

@@ -140,14 +140,14 @@ impl Explainer {
         Self { store, graph, scope, earlier: OnceLock::new(), noted: Mutex::default() }
     }
 
-    /// Notes one look-up and explains it. `files` are what was selected from outside, `is_unused`
+    /// Notes one look-up and explains it. `files` lists what was selected from outside, `is_unused`
     /// says that nobody looked. Inputs must be noted before their users. Blocking.
     pub(crate) fn note(
         &self,
         id: VertexId,
         (key, mut components): (CacheKey, Vec<Component>),
         record: Option<&Record>,
-        files: Option<&FileList>,
+        files: impl FnOnce() -> Option<FileList>,
         is_unused: bool,
     ) {
         if self.takes_files(id) {
@@ -158,7 +158,7 @@ impl Explainer {
             (Op::Context(_) | Op::Git(_) | Op::Http(_) | Op::Scratch, _) => return,
             (Op::Image(_), _) => Noted::same(id, key, components, None),
             (_, Some(record)) => Noted::same(id, key, components, Some(hit(record))),
-            (_, None) => self.miss(id, key, components, files, is_unused),
+            (_, None) => self.miss(id, key, components, files().as_ref(), is_unused),
         };
         self.noted().insert(id, noted);
     }

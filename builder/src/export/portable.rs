@@ -1,10 +1,9 @@
 //! An image in the form that may leave the machine: every layer a compressed blob in the store.
 
-use std::num::NonZeroUsize;
-
 use cache::{Descriptor, LayerBlob, Store};
 
 use super::error::ExportError;
+use crate::config::processors;
 use crate::layer::gzip_writer;
 use crate::progress::{Events, TransferPhase};
 use crate::registry::document::{
@@ -82,7 +81,7 @@ fn compress(
     let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Exporting, total);
     let action = "keep a compressed layer";
     let writer = store.content().writer().map_err(SourceError::store(action))?;
-    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = processors();
     let mut gzip = gzip_writer(writer, threads);
     let tar_size =
         source.write_tar(layer.diff_id, Progress { inner: &mut gzip, count: 0, meter: &meter })?;

@@ -143,6 +143,10 @@ impl<W: Write> LayerWriter<'_, W> {
         names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for (name, file_type) in names {
             let path = join(path, &name);
+            if file_type == FileType::RegularFile {
+                self.file(dir, &name, path)?;
+                continue;
+            }
             let failed = |source| WriteError::Read { path: display_path(&path), source };
             let metadata = dir.metadata_of(&name).map_err(failed)?;
             let metadata = metadata.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
@@ -189,35 +193,18 @@ impl<W: Write> LayerWriter<'_, W> {
             self.tell(Told::Deleted(&path));
             return Ok(self.tar.whiteout(join(parent, &[WHITEOUT, name].concat()))?);
         }
+        if metadata.kind == Kind::File {
+            return self.file(dir, name, path);
+        }
         reserved(&path)?;
         if metadata.kind == Kind::Socket {
             self.tar.stats.skipped_sockets += 1;
             return Ok(());
         }
-        if metadata.links > 1 {
-            if let Some(first) = self.links.get(&metadata.inode).cloned() {
-                self.tell(Told::Link { path: &path, first: &first });
-                return Ok(self.tar.hard_link(&path, &first, metadata)?);
-            }
-            self.links.insert(metadata.inode, path.clone());
-        }
-        let failed = |source| WriteError::Read { path: display_path(&path), source };
-        if metadata.kind == Kind::File {
-            let (file, metadata) = dir.open_file(name).map_err(failed)?;
-            let xattrs = fd_xattrs(&file).map_err(failed)?;
-            if let Some(entry) = TarEntry::of(path.clone(), &metadata, Vec::new(), xattrs) {
-                if self.tell.is_some() {
-                    let mut content = HashingWriter::new(io::sink());
-                    self.tar.file_seen(&entry, &file, |bytes| {
-                        content.write_all(bytes).expect("a sink takes everything");
-                    })?;
-                    self.tell(Told::Entry(&entry, Some(content.finish().1)));
-                } else {
-                    self.tar.file(&entry, &file)?;
-                }
-            }
+        if self.is_linked(&path, metadata)? {
             return Ok(());
         }
+        let failed = |source| WriteError::Read { path: display_path(&path), source };
         let link = match metadata.kind {
             Kind::Symlink => dir.read_link(name).map_err(failed)?,
             _ => Vec::new(),
@@ -227,6 +214,43 @@ impl<W: Write> LayerWriter<'_, W> {
             self.tell(Told::Entry(&entry, None));
         }
         Ok(())
+    }
+}
+
+impl<W: Write> LayerWriter<'_, W> {
+    /// Writes a regular file.
+    fn file(&mut self, dir: &Dir, name: &[u8], path: Vec<u8>) -> Result<(), WriteError> {
+        reserved(&path)?;
+        let failed = |source| WriteError::Read { path: display_path(&path), source };
+        let (file, metadata) = dir.open_file(name).map_err(failed)?;
+        if self.is_linked(&path, &metadata)? {
+            return Ok(());
+        }
+        let xattrs = fd_xattrs(&file).map_err(failed)?;
+        let Some(entry) = TarEntry::of(path, &metadata, Vec::new(), xattrs) else { return Ok(()) };
+        if self.tell.is_none() {
+            return Ok(self.tar.file(&entry, &file)?);
+        }
+        let mut content = HashingWriter::new(io::sink());
+        self.tar.file_seen(&entry, &file, |bytes| {
+            content.write_all(bytes).expect("a sink takes everything");
+        })?;
+        self.tell(Told::Entry(&entry, Some(content.finish().1)));
+        Ok(())
+    }
+
+    /// Writes a further name of an object written before; false when this is its first one.
+    fn is_linked(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool, WriteError> {
+        if metadata.links < 2 {
+            return Ok(false);
+        }
+        let Some(first) = self.links.get(&metadata.inode).cloned() else {
+            self.links.insert(metadata.inode, path.to_vec());
+            return Ok(false);
+        };
+        self.tell(Told::Link { path, first: &first });
+        self.tar.hard_link(path, &first, metadata)?;
+        Ok(true)
     }
 }
 

@@ -240,7 +240,7 @@ impl Copy<'_> {
         }
         let destination = self.dir_target()?;
         for entry in &source.found.entries[1..] {
-            let target = join(&destination, &entry.path);
+            let target = join(&destination, entry.path());
             if entry.node.metadata.is_dir() {
                 self.dir(&source, entry, &target)?;
             } else {
@@ -307,9 +307,14 @@ impl Copy<'_> {
     /// Creates a file in the place of what may be there, in a directory that is there.
     fn create(&mut self, target: &[u8]) -> Result<File, CopyError> {
         let (parent, name) = split_last(target);
-        let at = self.clear(target)?;
-        debug_assert_eq!(at.path, parent);
-        Ok(at.create_file(name)?)
+        let at = self.upper.dir(parent, &Attributes::implied_dir())?;
+        if at.is_new()
+            && !name.is_empty()
+            && let Some(file) = at.create_if_absent(name)?
+        {
+            return Ok(file);
+        }
+        Ok(self.clear(target)?.create_file(name)?)
     }
 
     fn clear(&mut self, target: &[u8]) -> Result<OpenDir, CopyError> {

@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use cache::{Digest, FileList, FileMark, HashingReader, HashingWriter};
@@ -17,7 +17,7 @@ use cache::{Digest, FileList, FileMark, HashingReader, HashingWriter};
 use super::copy::{check_unchanged, open_unchanged};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
 use crate::context::KnownFiles;
-use crate::rootfs::{InodeId, Kind, RootError, Xattrs};
+use crate::rootfs::{InodeId, Kind, Metadata, RootError, Xattrs, display_path};
 
 /// Changes whenever the same selection would hash to something else.
 const DOMAIN: &str = "rbuild copy selection 2";
@@ -43,21 +43,23 @@ pub fn selection_digest(
     Ok(digest_selection(selection, inputs, &[])?.0)
 }
 
+/// The digests of a selection's files, in its order.
+pub(crate) type FileDigests = Vec<Digest>;
+
 /// What is known of an input's files from earlier builds.
 pub(crate) type Known<'a> = Option<&'a KnownFiles>;
 
-/// As [`selection_digest`], with the files by name, to say later which of them changed; `known` has
-/// one for each input, or for none.
+/// As [`selection_digest`], with the digests of the files; `known` has one for each input, or for
+/// none.
 pub(super) fn digest_selection(
     selection: &Selection,
     inputs: &[CopyInput<'_>],
     known: &[Known<'_>],
-) -> Result<(Digest, FileList), SelectError> {
-    let mut list = FileList::default();
-    let files = hash_files(selection, inputs, known)?;
+) -> Result<(Digest, FileDigests), SelectError> {
+    let hashed = hash_files(selection, inputs, known)?;
     let mut fields = Fields(HashingWriter::new(io::sink()));
     fields.add("domain", DOMAIN.as_bytes());
-    let mut files = files.into_iter();
+    let mut files = hashed.iter();
     for item in &selection.items {
         match item {
             Item::Inline { name, content } => {
@@ -67,12 +69,35 @@ pub(super) fn digest_selection(
             Item::Match(found) => {
                 let input = inputs.get(found.input);
                 let input = input.ok_or(SelectError::Input { input: found.input })?;
-                add_match(&mut fields, found, input, &mut files, &mut list)?;
+                add_match(&mut fields, found, input, &mut files)?;
             }
         }
     }
     let (_, digest, _) = fields.0.finish();
-    Ok((digest, list))
+    Ok((digest, hashed.into_iter().map(|file| file.digest).collect()))
+}
+
+/// Lists the files of a selection by name, to say later which of them changed; `digests` are what
+/// [`digest_selection`] gave of it. `None` when there are too many.
+pub(super) fn list_files(selection: &Selection, digests: &[Digest]) -> Option<FileList> {
+    let mut list = FileList::default();
+    let mut digests = digests.iter();
+    for item in &selection.items {
+        let Item::Match(found) = item else { continue };
+        let is_dir = found.top().node.metadata.is_dir();
+        for entry in &found.entries[usize::from(is_dir)..] {
+            let Metadata { mode, kind, .. } = entry.node.metadata;
+            let mark = match kind {
+                Kind::File => {
+                    FileMark::file(mode, digests.next().expect("every file has been hashed"))
+                }
+                Kind::Symlink => FileMark::link(mode, &String::from_utf8_lossy(&entry.link)),
+                _ => FileMark::other(mode, name_of(kind)),
+            };
+            list.add(String::from_utf8_lossy(&entry.source).into_owned(), mark);
+        }
+    }
+    list.whole()
 }
 
 /// Fields with name and length, so that none can be read as part of another.
@@ -95,15 +120,15 @@ impl Fields {
 /// What was found out about the content of one file.
 struct Hashed {
     digest: Digest,
-    xattrs: Xattrs,
+    /// Boxed, since hardly any file has some.
+    xattrs: Option<Box<Xattrs>>,
 }
 
-fn add_match(
+fn add_match<'a>(
     fields: &mut Fields,
     found: &Match,
     input: &CopyInput<'_>,
-    files: &mut impl Iterator<Item = Hashed>,
-    list: &mut FileList,
+    files: &mut impl Iterator<Item = &'a Hashed>,
 ) -> Result<(), SelectError> {
     let is_dir = found.top().node.metadata.is_dir();
     fields.add("match", if is_dir { b"" } else { &found.name });
@@ -113,8 +138,8 @@ fn add_match(
             continue;
         }
         let metadata = &entry.node.metadata;
-        fields.add("path", &entry.path);
-        fields.add_text("kind", &kind(metadata.kind));
+        fields.add("path", entry.path());
+        fields.add_text("kind", &name_of(metadata.kind));
         fields.add_text("implied", &entry.is_implied);
         fields.add_text("mode", &format_args!("{:o}", metadata.mode));
         fields.add("link", &entry.link);
@@ -125,7 +150,6 @@ fn add_match(
         let xattrs = match metadata.kind {
             Kind::File => {
                 let hashed = files.next().expect("every file has been hashed");
-                list.add(listed(entry), FileMark::file(metadata.mode, &hashed.digest));
                 fields.add_text("content", &hashed.digest);
                 if metadata.links > 1 {
                     let first = *links.entry((entry.node.layer, metadata.inode)).or_insert(index);
@@ -134,22 +158,13 @@ fn add_match(
                         fields.add_text("same as", &first);
                     }
                 }
-                hashed.xattrs
+                hashed.xattrs.as_deref().cloned().unwrap_or_default()
             }
             Kind::Dir => {
-                list.add(listed(entry), FileMark::other(metadata.mode, kind(metadata.kind)));
                 let xattrs = input.root().dir_xattrs(&entry.source, &entry.node);
                 xattrs.map_err(|error| RootError::io(&entry.source, error))?
             }
-            Kind::Symlink => {
-                let target = String::from_utf8_lossy(&entry.link);
-                list.add(listed(entry), FileMark::link(metadata.mode, &target));
-                Vec::new()
-            }
-            _ => {
-                list.add(listed(entry), FileMark::other(metadata.mode, kind(metadata.kind)));
-                Vec::new()
-            }
+            _ => Vec::new(),
         };
         for (name, value) in xattrs {
             fields.add("xattr", &name);
@@ -159,12 +174,7 @@ fn add_match(
     Ok(())
 }
 
-/// The name of an entry in a [`FileList`]: where it lies in its source.
-fn listed(entry: &Entry) -> String {
-    String::from_utf8_lossy(&entry.source).into_owned()
-}
-
-fn kind(kind: Kind) -> &'static str {
+fn name_of(kind: Kind) -> &'static str {
     match kind {
         Kind::File => "file",
         Kind::Dir => "dir",
@@ -198,87 +208,84 @@ fn hash_files(
         let files = found.entries.iter().filter(|entry| entry.node.metadata.kind == Kind::File);
         jobs.extend(files.map(|entry| Job { input, known, entry }));
     }
-    let mut hashed: Vec<Option<Hashed>> = jobs.iter().map(Job::recall).collect();
-    let unknown: Vec<usize> = (0..jobs.len()).filter(|&at| hashed[at].is_none()).collect();
-    let new = hash_all(&unknown.iter().map(|&at| jobs[at]).collect::<Vec<_>>())?;
-    for (at, new) in unknown.into_iter().zip(new) {
-        hashed[at] = Some(new);
-    }
-    Ok(hashed.into_iter().map(|it| it.expect("what was not known has been hashed")).collect())
+    let slots: Vec<OnceLock<Hashed>> =
+        jobs.iter().map(|job| job.recall().map_or_else(OnceLock::new, OnceLock::from)).collect();
+    let unknown: Vec<usize> = (0..jobs.len()).filter(|&at| slots[at].get().is_none()).collect();
+    hash_all(&jobs, &unknown, &slots)?;
+    let hashed = slots.into_iter().map(OnceLock::into_inner);
+    Ok(hashed.map(|it| it.expect("what was not known has been hashed")).collect())
 }
 
 impl Job<'_> {
     fn recall(&self) -> Option<Hashed> {
         let digest = self.known?.get(&self.entry.node.metadata)?;
         // Only files without attributes are remembered.
-        Some(Hashed { digest, xattrs: Vec::new() })
+        Some(Hashed { digest, xattrs: None })
     }
 
     fn run(&self) -> Result<Hashed, SelectError> {
         let since = SystemTime::now();
         let hashed = hash_file(self.input, self.entry)?;
-        if let Some(known) = self.known.filter(|_| hashed.xattrs.is_empty()) {
+        if let Some(known) = self.known.filter(|_| hashed.xattrs.is_none()) {
             known.put(&self.entry.node.metadata, hashed.digest, since);
         }
         Ok(hashed)
     }
 }
 
-/// Hashes files, by several threads where that pays.
-fn hash_all(jobs: &[Job<'_>]) -> Result<Vec<Hashed>, SelectError> {
-    let total: u64 = jobs.iter().map(|job| job.entry.node.metadata.size).sum();
-    if (total < WORTH_A_THREAD && jobs.len() < WORTH_A_THREAD_FILES) || jobs.len() < 2 {
-        return jobs.iter().map(Job::run).collect();
+/// Hashes the files at `unknown` into their slots, by several threads where that pays. Of several
+/// failures the first in order is returned.
+fn hash_all(
+    jobs: &[Job<'_>],
+    unknown: &[usize],
+    slots: &[OnceLock<Hashed>],
+) -> Result<(), SelectError> {
+    let run = |at: usize| -> Result<(), SelectError> {
+        // Each index is claimed once, so the slot is empty.
+        let _ = slots[at].set(jobs[at].run()?);
+        Ok(())
+    };
+    let total: u64 = unknown.iter().map(|&at| jobs[at].entry.node.metadata.size).sum();
+    if (total < WORTH_A_THREAD && unknown.len() < WORTH_A_THREAD_FILES) || unknown.len() < 2 {
+        return unknown.iter().try_for_each(|&at| run(at));
     }
-    let slots: Vec<OnceLock<Result<Hashed, SelectError>>> =
-        jobs.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<(usize, SelectError)>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                while let Some(index) = claim(&next, jobs.len()) {
-                    let hashed = jobs[index].run();
-                    let failed = hashed.is_err();
-                    // Each index is claimed once, so the slot is empty.
-                    let _ = slots[index].set(hashed);
-                    if failed {
-                        next.store(jobs.len(), Ordering::Relaxed);
+                while let Some(&at) = unknown.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Err(error) = run(at) else { continue };
+                    next.store(unknown.len(), Ordering::Relaxed);
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failed.as_ref().is_none_or(|(first, _)| at < *first) {
+                        *failed = Some((at, error));
                     }
                 }
             });
         }
     });
-    collect(slots)
-}
-
-fn claim(next: &AtomicUsize, end: usize) -> Option<usize> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    (index < end).then_some(index)
-}
-
-/// Slots are claimed in order, so an empty one comes after the failure that ended the work.
-fn collect(slots: Vec<OnceLock<Result<Hashed, SelectError>>>) -> Result<Vec<Hashed>, SelectError> {
-    let (filled, empty): (Vec<_>, Vec<_>) =
-        slots.into_iter().map(OnceLock::into_inner).partition(Option::is_some);
-    let hashed = filled.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
-    assert!(empty.is_empty(), "work stops early only after a failure");
-    Ok(hashed)
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 fn hash_file(input: &CopyInput<'_>, entry: &Entry) -> Result<Hashed, SelectError> {
     let (file, xattrs) = open_unchanged(input.root(), entry)?;
     let mut reader = HashingReader::new(&file);
-    let mut buffer =
-        vec![0; usize::try_from(entry.node.metadata.size.clamp(1, 256 * 1024)).unwrap_or(1)];
-    loop {
-        match io::Read::read(&mut reader, &mut buffer) {
-            Ok(0) => break,
-            Ok(_) => {}
+    let size = entry.node.metadata.size;
+    let mut buffer = vec![0; usize::try_from(size.min(256 * 1024)).unwrap_or(0)];
+    let mut left = size;
+    // Not to its end: a file that has grown meanwhile is found out below.
+    while left > 0 {
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        match io::Read::read(&mut reader, &mut buffer[..wanted]) {
+            Ok(0) => return Err(SelectError::Changed { path: display_path(&entry.source) }),
+            Ok(read) => left -= read as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(RootError::io(&entry.source, error).into()),
         }
     }
     let (_, digest, _) = reader.finish();
     check_unchanged(&file, entry)?;
-    Ok(Hashed { digest, xattrs })
+    Ok(Hashed { digest, xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs)) })
 }

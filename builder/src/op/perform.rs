@@ -17,6 +17,10 @@ use crate::layer::{self, Limits};
 use crate::rootfs::LayeredRoot;
 use crate::tree::{self, Changes};
 
+/// What takes long enough to reach the disk that it should begin while the layer is digested.
+const MUCH_OBJECTS: u64 = 2000;
+const MUCH_BYTES: u64 = 32 << 20;
+
 /// A vertex's result as its users need it.
 #[derive(Clone, Debug)]
 pub(crate) enum Root {
@@ -63,7 +67,7 @@ pub(crate) fn copy_onto(
     store: &Store,
     op: &CopyOp,
     inputs: &[Root],
-    selected: Option<&Selection>,
+    selected: Option<Selection>,
 ) -> Result<Root, OpError> {
     let active = prepare(store, inputs)?;
     let roots = inputs
@@ -79,10 +83,11 @@ pub(crate) fn copy_onto(
         })
         .collect();
     let below = LayeredRoot::open(active.lowers())?;
-    match selected {
-        Some(selected) => copy(op, selected, &views, &below, active.upper())?,
-        None => copy(op, &select(op, &views)?, &views, &below, active.upper())?,
-    };
+    let selected = selected.map_or_else(|| select(op, &views), Ok)?;
+    let copied = copy(op, &selected, &views, &below, active.upper())?;
+    if copied.objects >= MUCH_OBJECTS || copied.bytes >= MUCH_BYTES {
+        store.sync_early();
+    }
     commit(active)
 }
 

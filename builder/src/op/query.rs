@@ -145,7 +145,7 @@ impl Query<'_> {
                 return Ok(None);
             }
         }
-        let top = self.entry(Vec::new(), resolved.path.clone(), node)?;
+        let top = self.entry(0, &resolved.path, node)?;
         let mut entries = vec![top];
         if is_dir {
             let below = self.walk(&resolved.path, node)?;
@@ -170,15 +170,15 @@ impl Query<'_> {
         Ok(walk.entries)
     }
 
-    fn entry(&self, path: Vec<u8>, source: Vec<u8>, node: Node) -> Result<Entry, SelectError> {
-        if split_last(&source).1.starts_with(WHITEOUT) {
-            return Err(SelectError::Reserved { path: display_path(&source) });
+    fn entry(&self, path_len: usize, source: &[u8], node: Node) -> Result<Entry, SelectError> {
+        if split_last(source).1.starts_with(WHITEOUT) {
+            return Err(SelectError::Reserved { path: display_path(source) });
         }
         let kind = node.metadata.kind;
         if self.input.is_context() && matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
-            return Err(SelectError::Device { path: display_path(&source) });
+            return Err(SelectError::Device { path: display_path(source) });
         }
-        Ok(Entry { path, source, node, link: Vec::new(), is_implied: false })
+        Ok(Entry::new(source, path_len, node))
     }
 
     /// A plain path given to `--parents` must be there as any other.
@@ -260,10 +260,10 @@ impl Walk<'_> {
             let is_selected = verdict == Verdict::Keep && inside && !is_excluded;
             let pending = self.pending.len();
             if is_selected {
-                let mut entry = self.query.entry(path.clone(), source.clone(), node)?;
+                let mut entry = self.query.entry(path.len(), &source, node)?;
                 if node.metadata.kind == Kind::Symlink {
                     let link = dir.read_link(&name, &node);
-                    entry.link = link.map_err(|error| RootError::io(&source, error))?;
+                    entry.link = link.map_err(|error| RootError::io(&source, error))?.into();
                 }
                 self.entries.append(&mut self.pending);
                 self.entries.push(entry);
@@ -277,7 +277,7 @@ impl Walk<'_> {
                 if hopeless || !may_match {
                     continue;
                 }
-                let mut entry = self.query.entry(path.clone(), source.clone(), node)?;
+                let mut entry = self.query.entry(path.len(), &source, node)?;
                 entry.is_implied = true;
                 self.pending.push(entry);
             }

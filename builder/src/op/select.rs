@@ -141,18 +141,31 @@ impl Match {
     }
 }
 
-/// One object to be copied.
+/// One object to be copied. Kept small: there may be very many.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Relative to the match.
-    pub(crate) path: Vec<u8>,
     /// In the input's root, without symlinks.
-    pub(crate) source: Vec<u8>,
+    pub(crate) source: Box<[u8]>,
+    /// Where in `source` the path relative to the match begins.
+    path_at: usize,
     pub(crate) node: Node,
     /// Where a symlink points to.
-    pub(crate) link: Vec<u8>,
+    pub(crate) link: Box<[u8]>,
     /// A directory that is not selected itself but holds something that is.
     pub(crate) is_implied: bool,
+}
+
+impl Entry {
+    /// Describes what lies at `source`, whose path from the match on is `path_len` bytes long.
+    pub(super) fn new(source: &[u8], path_len: usize, node: Node) -> Self {
+        let path_at = source.len() - path_len;
+        Self { source: source.into(), path_at, node, link: Box::default(), is_implied: false }
+    }
+
+    /// Returns its path relative to the match.
+    pub(crate) fn path(&self) -> &[u8] {
+        &self.source[self.path_at..]
+    }
 }
 
 /// Settles what `op` copies from `inputs`, one for each input of its vertex.

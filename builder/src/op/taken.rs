@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cache::{Digest, FileList, Store};
 use frontend::{CopyOp, CopySource, MountKind, Op, RunOp, Vertex, VertexId};
 
-use super::digest::{Known, digest_selection};
+use super::digest::{FileDigests, Known, digest_selection, list_files};
 use super::error::OpError;
 use super::perform::{Root, lowers_of, tree_copy, view};
 use super::{CopyInput, Selection, select};
@@ -20,15 +20,27 @@ pub(crate) struct Taken {
     pub(crate) digest: Option<Digest>,
     /// Whether nothing is taken from anywhere else.
     pub(crate) is_all: bool,
-    /// What a COPY copies, where that is all of it.
-    pub(crate) selection: Option<Selection>,
-    /// All that is copied from outside, by name.
-    pub(crate) files: Option<FileList>,
+    /// All that a COPY copies from outside.
+    selection: Option<Box<(Selection, FileDigests)>>,
+    /// Whether that is all that it copies.
+    is_whole: bool,
 }
 
 impl Taken {
     fn nothing() -> Self {
         Self { is_all: true, ..Self::default() }
+    }
+
+    /// Lists by name all that is copied from outside; `None` when it is nothing, or too much.
+    pub(crate) fn files(&self) -> Option<FileList> {
+        self.selection.as_deref().and_then(|(selection, digests)| list_files(selection, digests))
+    }
+
+    /// Hands out what a COPY copies, where that is all of it. Whoever does not need it lets go of
+    /// it by this: it may be large.
+    pub(crate) fn take_selection(&mut self) -> Option<Selection> {
+        let (selection, _) = *self.selection.take()?;
+        self.is_whole.then_some(selection)
     }
 }
 
@@ -92,9 +104,9 @@ fn copied_from_outside(op: &CopyOp, given: &[Option<&Arc<FileRoot>>]) -> Result<
     let known: Vec<Known<'_>> =
         given.iter().map(|files| files.and_then(|files| files.known())).collect();
     let selection = select(&CopyOp { sources, ..op.clone() }, &views)?;
-    let (digest, files) = digest_selection(&selection, &views, &known)?;
-    let selection = is_whole.then_some(selection);
-    Ok(Taken { digest: Some(digest), is_all, selection, files: files.whole() })
+    let (digest, digests) = digest_selection(&selection, &views, &known)?;
+    let selection = Some(Box::new((selection, digests)));
+    Ok(Taken { digest: Some(digest), is_all, selection, is_whole })
 }
 
 fn copied_from_all(store: &Store, op: &CopyOp, inputs: &[Root]) -> Result<Taken, OpError> {
@@ -105,7 +117,7 @@ fn copied_from_all(store: &Store, op: &CopyOp, inputs: &[Root]) -> Result<Taken,
     let (views, known) = views_of(inputs, &roots);
     let selection = select(op, &views)?;
     let digest = Some(digest_selection(&selection, &views, &known)?.0);
-    Ok(Taken { digest, is_all: true, selection: Some(selection), files: None })
+    Ok(Taken { digest, is_all: true, ..Taken::default() })
 }
 
 fn open_all(store: &Store, inputs: &[Root]) -> Result<Vec<LayeredRoot>, OpError> {

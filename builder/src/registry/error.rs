@@ -175,12 +175,6 @@ pub enum RegistryError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// TLS could not be set up on this machine.
-    #[error("could not set up HTTPS")]
-    Tls(#[source] rustls::Error),
-    /// The HTTP client could not be set up on this machine.
-    #[error("could not set up the HTTP client")]
-    Client(#[source] reqwest::Error),
     /// The bytes to be sent could not be read, or those received not be kept.
     #[error("could not move the blob `{digest}` between registry and disk")]
     Local {
@@ -217,7 +211,7 @@ impl RegistryError {
             | Self::Redirect { .. }
             | Self::Realm { .. } => ErrorKind::Remote,
             Self::Everywhere { source, .. } => source.kind(),
-            Self::Tls(_) | Self::Client(_) | Self::Local { .. } => ErrorKind::Host,
+            Self::Local { .. } => ErrorKind::Host,
         }
     }
 

@@ -45,19 +45,16 @@ pub struct Registry(Arc<Session>);
 
 impl Registry {
     /// Sets up the client; nothing is connected to yet.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError::Tls`] and [`RegistryError::Client`].
-    pub fn open(config: RegistryConfig) -> Result<Self, RegistryError> {
+    #[must_use]
+    pub fn new(config: RegistryConfig) -> Self {
         let credentials = CredentialSource::new(BTreeMap::new(), config.auth_file.clone());
-        Ok(Self(Arc::new(Session {
-            transport: transport::Transport::new()?,
+        Self(Arc::new(Session {
+            transport: Transport::default(),
             patience: Patience::default(),
             tokens: token::TokenCache::default(),
             credentials,
             config,
-        })))
+        }))
     }
 
     /// Returns a client that uses `credentials` before the stored ones, and shares no token with

@@ -7,13 +7,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Url};
-
-use super::error::RegistryError;
 
 /// Time to establish a connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,9 +35,13 @@ impl Default for Patience {
     }
 }
 
-/// One client per class of destination.
-#[derive(Clone, Debug)]
-pub(crate) struct Transport {
+/// One client per class of destination, made when the first is asked for: reading the machine's
+/// certificate authorities takes longer than a build that finds everything in the store.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transport(Arc<OnceLock<Clients>>);
+
+#[derive(Debug)]
+struct Clients {
     /// Registries on this machine: never through a proxy.
     local: Client,
     /// Registries and mirrors that the user named: any address.
@@ -48,9 +50,9 @@ pub(crate) struct Transport {
     guarded: Client,
 }
 
-impl Transport {
-    pub(super) fn new() -> Result<Self, RegistryError> {
-        let tls = tls_config().map_err(RegistryError::Tls)?;
+impl Clients {
+    fn new() -> Self {
+        let tls = tls_config();
         let builder = || {
             ClientBuilder::new()
                 .tls_backend_preconfigured(tls.clone())
@@ -59,37 +61,47 @@ impl Transport {
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .user_agent(concat!("rbuild/", env!("CARGO_PKG_VERSION")))
         };
-        let build = |builder: ClientBuilder| builder.build().map_err(RegistryError::Client);
-        Ok(Self {
-            local: build(builder().no_proxy())?,
-            named: build(builder())?,
-            guarded: build(builder().dns_resolver(Arc::new(GuardedResolver::new())))?,
-        })
+        let build = |builder: ClientBuilder| {
+            builder.build().expect("a client whose TLS is configured has nothing left to fail")
+        };
+        Self {
+            local: build(builder().no_proxy()),
+            named: build(builder()),
+            guarded: build(builder().dns_resolver(Arc::new(GuardedResolver::new()))),
+        }
+    }
+}
+
+impl Transport {
+    fn clients(&self) -> &Clients {
+        self.0.get_or_init(Clients::new)
     }
 
     /// Returns the client for a URL under an address that the user named.
     pub(crate) fn named(&self, url: &Url) -> &Client {
-        if is_loopback(url) { &self.local } else { &self.named }
+        let clients = self.clients();
+        if is_loopback(url) { &clients.local } else { &clients.named }
     }
 
     /// Returns the client for a URL that a registry named; `None` when it must not be reached.
     ///
     /// A registry on this machine may send us to this machine: it is there already.
     pub(crate) fn foreign(&self, url: &Url, registry_is_loopback: bool) -> Option<&Client> {
+        let clients = self.clients();
         if is_loopback(url) {
-            return registry_is_loopback.then_some(&self.local);
+            return registry_is_loopback.then_some(&clients.local);
         }
         match url.host()? {
-            url::Host::Ipv4(address) => is_public(address.into()).then_some(&self.guarded),
-            url::Host::Ipv6(address) => is_public(address.into()).then_some(&self.guarded),
-            url::Host::Domain(_) => Some(&self.guarded),
+            url::Host::Ipv4(address) => is_public(address.into()).then_some(&clients.guarded),
+            url::Host::Ipv6(address) => is_public(address.into()).then_some(&clients.guarded),
+            url::Host::Domain(_) => Some(&clients.guarded),
         }
     }
 }
 
 /// Makes a TLS configuration with the system's roots, or those of `SSL_CERT_FILE` and
 /// `SSL_CERT_DIR`. Roots that cannot be parsed are left out, as in every other client.
-fn tls_config() -> Result<rustls::ClientConfig, rustls::Error> {
+fn tls_config() -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -98,11 +110,12 @@ fn tls_config() -> Result<rustls::ClientConfig, rustls::Error> {
     roots.add_parsable_certificates(found.certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .expect("ring has the suites of TLS 1.2 and 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    config
 }
 
 /// Whether `url` names this machine.
@@ -189,7 +202,7 @@ mod tests {
             ("public",         "https://1.1.1.1/",               false, Some(true)),
             ("a name",         "https://localhost.example.com/", false, Some(true)),
         ];
-        let transport = Transport::new().unwrap();
+        let transport = Transport::default();
         for (name, text, loopback, public) in cases {
             let url = Url::parse(text).unwrap();
             assert_eq!(is_loopback(&url), loopback, "{name}");

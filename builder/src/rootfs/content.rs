@@ -1,20 +1,47 @@
 //! Copying what a file holds: in the kernel where it can, with holes kept.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 
 use rustix::fs::{SeekFrom, ftruncate, seek};
 use rustix::io::Errno;
 
 use super::metadata::Metadata;
 
+/// Files up to this many bytes are read and written by one call each: copying them in the kernel
+/// takes as many calls again, to find out that it can be done and that there is no more.
+const SMALL: usize = 64 << 10;
+
 /// Copies all of `from` into the new, empty file `to` and returns the number of bytes.
 ///
-/// A sparse file stays sparse: its holes cost no space and no time.
+/// A sparse file stays sparse: its holes cost no space and no time. Of a file that grows meanwhile
+/// there may be less than all: who cares looks at it again afterwards.
 pub(crate) fn copy_content(from: &File, to: &File, metadata: &Metadata) -> io::Result<u64> {
-    if !metadata.is_sparse() {
-        return io::copy(&mut &*from, &mut &*to);
+    if metadata.is_sparse() {
+        return copy_sparse(from, to, metadata);
     }
+    match usize::try_from(metadata.size) {
+        Ok(size) if size <= SMALL => copy_small(from, to, size),
+        _ => io::copy(&mut &*from, &mut &*to),
+    }
+}
+
+fn copy_small(mut from: &File, mut to: &File, size: usize) -> io::Result<u64> {
+    let mut content = vec![0; size];
+    let mut filled = 0;
+    while filled < size {
+        match from.read(&mut content[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    to.write_all(&content[..filled])?;
+    Ok(filled as u64)
+}
+
+fn copy_sparse(from: &File, to: &File, metadata: &Metadata) -> io::Result<u64> {
     let mut end = 0;
     while let Some(start) = next(from, SeekFrom::Data(end))? {
         end = next(from, SeekFrom::Hole(start))?.unwrap_or(metadata.size);

@@ -146,6 +146,11 @@ impl LayeredRoot {
 }
 
 impl MergedDir {
+    /// Whether what is in sight is that of one layer.
+    pub(crate) fn is_one_layer(&self) -> bool {
+        self.layers.len() == 1
+    }
+
     /// Describes the directory itself; an empty stack is described as an empty root.
     pub(crate) fn node(&self) -> io::Result<Node> {
         let Some((layer, dir)) = self.layers.first() else { return Ok(empty_root()) };
@@ -212,6 +217,9 @@ impl MergedDir {
 
     /// Lists what is in sight, sorted by the bytes of the name.
     pub(crate) fn entries(&self) -> io::Result<Vec<DirEntry>> {
+        if let [(layer, dir)] = &self.layers[..] {
+            return self.entries_of(*layer, dir);
+        }
         let mut seen: BTreeMap<Vec<u8>, Option<usize>> = BTreeMap::new();
         for (position, (_, dir)) in self.layers.iter().enumerate() {
             for (name, file_type) in dir.entries()? {
@@ -230,6 +238,21 @@ impl MergedDir {
             // A name that went away since it was listed is a change of the user's, not an error.
             if let Some(metadata) = dir.metadata_of(&name)? {
                 entries.push(DirEntry { name, node: Node { metadata, layer: *layer } });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Lists the only layer.
+    fn entries_of(&self, layer: usize, dir: &Dir) -> io::Result<Vec<DirEntry>> {
+        let mut names = dir.entries()?;
+        names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let mut entries = Vec::with_capacity(names.len());
+        for (name, _) in names {
+            if let Some(metadata) = dir.metadata_of(&name)?
+                && (self.format == Format::Plain || !metadata.is_whiteout())
+            {
+                entries.push(DirEntry { name, node: Node { metadata, layer } });
             }
         }
         Ok(entries)

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, linkat, openat, unlinkat};
+use rustix::io::Errno;
 
 use super::dir::Dir;
 use super::merged::{MergedDir, Node};
@@ -56,12 +57,28 @@ impl OpenDir {
         Ok(Self { path, dir, merged })
     }
 
+    /// Whether the lowers have nothing in sight here.
+    pub(crate) fn is_new(&self) -> bool {
+        self.merged.is_one_layer()
+    }
+
     /// Creates the empty file `name`, 0600 until it is described.
     pub(crate) fn create_file(&self, name: &[u8]) -> Result<File, UpperError> {
+        self.create(name).map_err(failed("create", &join(&self.path, name)))
+    }
+
+    /// As [`Self::create_file`]; `None` where the upper has something of that name.
+    pub(crate) fn create_if_absent(&self, name: &[u8]) -> Result<Option<File>, UpperError> {
+        match self.create(name) {
+            Err(Errno::EXIST) => Ok(None),
+            created => Ok(Some(created.map_err(failed("create", &join(&self.path, name)))?)),
+        }
+    }
+
+    fn create(&self, name: &[u8]) -> rustix::io::Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR);
-        file.map(File::from).map_err(failed("create", &join(&self.path, name)))
+        openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
 
     /// Gives the object `from_name` of `from`, which the upper has, a second name.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::state::State;
 use crate::layer::{TarEntry, Told};
@@ -11,7 +12,7 @@ use crate::rootfs::{Dir, fd_xattrs};
 /// Paths with their states, parents before what is in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    pub(super) paths: Vec<(Vec<u8>, State)>,
+    pub(super) paths: Vec<(Arc<[u8]>, State)>,
     /// Where the first names of hard links stand in `paths`.
     firsts: HashMap<Vec<u8>, usize>,
 }
@@ -22,7 +23,7 @@ impl Changes {
         let dir = Dir::open(upper)?;
         let (metadata, xattrs) = (dir.metadata()?, fd_xattrs(&dir)?);
         if let Some(entry) = TarEntry::of(Vec::new(), &metadata, Vec::new(), xattrs) {
-            self.paths.push((Vec::new(), State::of(&entry, None)));
+            self.paths.push((Arc::default(), State::of(&entry, None)));
         }
         Ok(())
     }
@@ -31,20 +32,21 @@ impl Changes {
     pub(super) fn push(&mut self, told: &Told<'_>) {
         match told {
             Told::Entry(entry, content) => {
-                self.paths.push((entry.path.clone(), State::of(entry, *content)));
+                self.paths.push((entry.path.as_slice().into(), State::of(entry, *content)));
             }
             Told::Link { path, first } => {
-                let at =
-                    self.firsts.get(*first).copied().or_else(|| {
-                        self.paths.iter().rposition(|(path, _)| path.as_slice() == *first)
-                    });
+                let at = self
+                    .firsts
+                    .get(*first)
+                    .copied()
+                    .or_else(|| self.paths.iter().rposition(|(path, _)| **path == **first));
                 if let Some(at) = at {
                     self.firsts.insert(first.to_vec(), at);
                     let state = State::link(first, &self.paths[at].1);
-                    self.paths.push((path.to_vec(), state));
+                    self.paths.push(((*path).into(), state));
                 }
             }
-            Told::Deleted(path) => self.paths.push((path.to_vec(), State::gone())),
+            Told::Deleted(path) => self.paths.push(((*path).into(), State::gone())),
             Told::Opaque => {
                 if let Some((_, dir)) = self.paths.last_mut() {
                     *dir = dir.clone().with_opaque(true);
@@ -56,7 +58,7 @@ impl Changes {
     /// Appends this to `out`: each path and each state after its length (4 bytes, little-endian).
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         for (path, state) in &self.paths {
-            for part in [path.as_slice(), state.bytes()] {
+            for part in [path, state.bytes()] {
                 let length = u32::try_from(part.len()).expect("paths are bounded by PATH_MAX");
                 out.extend(length.to_le_bytes());
                 out.extend(part);
@@ -68,7 +70,7 @@ impl Changes {
     pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
         let mut changes = Self::default();
         while !bytes.is_empty() {
-            let path = take(&mut bytes)?.to_vec();
+            let path = take(&mut bytes)?.into();
             let state = State::from_bytes(take(&mut bytes)?);
             changes.paths.push((path, state));
         }

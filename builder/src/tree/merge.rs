@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use cache::{Digest, HashingReader, HashingWriter, SnapshotId, Store};
 
@@ -23,7 +24,7 @@ use crate::rootfs::{Kind, LayeredRoot, MergedDir, Node, RootError, join, split_l
 pub(super) struct Merged {
     ground: Option<SnapshotId>,
     top: Option<SnapshotId>,
-    changed: BTreeMap<Vec<u8>, State>,
+    changed: BTreeMap<Arc<[u8]>, State>,
     digest: Option<Digest>,
     view: Option<GroundView>,
 }
@@ -33,10 +34,10 @@ pub(super) fn ground_digest(ground: Option<&SnapshotId>) -> Digest {
     finish(ground, &BTreeMap::new())
 }
 
-fn finish(ground: Option<&SnapshotId>, changed: &BTreeMap<Vec<u8>, State>) -> Digest {
+fn finish(ground: Option<&SnapshotId>, changed: &BTreeMap<Arc<[u8]>, State>) -> Digest {
     let mut hashing = HashingWriter::new(io::sink());
     for (path, state) in changed {
-        for part in [path.as_slice(), state.bytes()] {
+        for part in [path, state.bytes()] {
             for bytes in [&(part.len() as u64).to_le_bytes()[..], part] {
                 io::Write::write_all(&mut hashing, bytes).expect("a sink takes everything");
             }
@@ -64,27 +65,30 @@ impl Merged {
         &mut self,
         store: &Store,
         top: &SnapshotId,
-        layer: Changes,
+        mut layer: Changes,
         are_changes: bool,
     ) -> Result<Changes, OpError> {
-        let mut made = Changes::default();
-        for (path, state) in layer.paths {
-            if self.put(store, &path, &state, are_changes)? {
-                made.paths.push((path, state));
-            }
-        }
-        if !made.paths.is_empty() {
+        let mut failed = Ok(());
+        layer.paths.retain(|(path, state)| {
+            failed.is_ok()
+                && self.put(store, path, state, are_changes).unwrap_or_else(|error| {
+                    failed = Err(error);
+                    false
+                })
+        });
+        failed?;
+        if !layer.paths.is_empty() {
             self.digest = None;
         }
         self.top = Some(top.clone());
-        Ok(made)
+        Ok(layer)
     }
 
     /// Puts one state; false when the path has it already.
     fn put(
         &mut self,
         store: &Store,
-        path: &[u8],
+        path: &Arc<[u8]>,
         state: &State,
         is_change: bool,
     ) -> Result<bool, OpError> {
@@ -92,7 +96,7 @@ impl Merged {
         if known.is_none() && is_change && !state.is_gone() && !state.is_opaque() {
             // It differs from the ground, or there is nothing in the ground.
             self.clear_below(path, state);
-            self.changed.insert(path.to_vec(), state.clone());
+            self.changed.insert(Arc::clone(path), state.clone());
             return Ok(true);
         }
         let ground = self.ground_state(store, path, state)?;
@@ -104,7 +108,7 @@ impl Merged {
         if state.is_gone() {
             self.clear_below(path, state);
             match ground {
-                Some(_) => self.changed.insert(path.to_vec(), state.clone()),
+                Some(_) => self.changed.insert(Arc::clone(path), state.clone()),
                 None => self.changed.remove(path),
             };
             return Ok(below.is_some());
@@ -138,16 +142,16 @@ impl Merged {
         let failed = |error: io::Error| RootError::io(path, error);
         let Some(dir) = view.dir(&self.changed, path)? else { return Ok(()) };
         for entry in dir.entries().map_err(failed)? {
-            self.changed.insert(join(path, &entry.name), State::gone());
+            self.changed.insert(join(path, &entry.name).into(), State::gone());
         }
         Ok(())
     }
 
-    fn settle(&mut self, path: &[u8], state: State, ground: Option<&State>) {
+    fn settle(&mut self, path: &Arc<[u8]>, state: State, ground: Option<&State>) {
         if ground == Some(&state) {
             self.changed.remove(path);
         } else {
-            self.changed.insert(path.to_vec(), state);
+            self.changed.insert(Arc::clone(path), state);
         }
     }
 
@@ -157,8 +161,9 @@ impl Merged {
             return;
         }
         let (first, end) = ([path, b"/"].concat(), [path, b"0"].concat());
-        let range = (Bound::Included(first), Bound::Excluded(end));
-        let below: Vec<Vec<u8>> = self.changed.range(range).map(|(path, _)| path.clone()).collect();
+        let range = (Bound::Included(&*first), Bound::Excluded(&*end));
+        let below = self.changed.range::<[u8], _>(range);
+        let below: Vec<Arc<[u8]>> = below.map(|(path, _)| Arc::clone(path)).collect();
         for path in below {
             self.changed.remove(&path);
         }
@@ -207,7 +212,7 @@ impl GroundView {
 
     fn state(
         &mut self,
-        changed: &BTreeMap<Vec<u8>, State>,
+        changed: &BTreeMap<Arc<[u8]>, State>,
         path: &[u8],
         like: &State,
     ) -> Result<Option<State>, RootError> {
@@ -238,7 +243,7 @@ impl GroundView {
     /// Opens the ground's directory at `path`, if no layer above hides it.
     fn dir(
         &mut self,
-        changed: &BTreeMap<Vec<u8>, State>,
+        changed: &BTreeMap<Arc<[u8]>, State>,
         path: &[u8],
     ) -> Result<Option<&MergedDir>, RootError> {
         let is_above = |open: &[u8]| {
@@ -273,7 +278,7 @@ impl GroundView {
 }
 
 /// Whether what the ground has at `path` is out of sight, as far as that path alone can tell.
-fn is_hidden(changed: &BTreeMap<Vec<u8>, State>, path: &[u8]) -> bool {
+fn is_hidden(changed: &BTreeMap<Arc<[u8]>, State>, path: &[u8]) -> bool {
     changed.get(path).is_some_and(|state| !state.is_dir())
 }
 

@@ -106,9 +106,11 @@ impl Trees {
     ) -> Result<Digest, OpError> {
         let changes = merged.apply(&self.store, root, told, false)?;
         let digest = merged.digest();
-        let mut body = digest.as_bytes().to_vec();
-        changes.encode(&mut body);
-        self.store.snapshots().put_tree(root, &body).map_err(OpError::store)?;
+        let write = |body: &mut Vec<u8>| {
+            body.extend(digest.as_bytes());
+            changes.encode(body);
+        };
+        self.store.snapshots().put_tree(root, write).map_err(OpError::store)?;
         Ok(digest)
     }
 

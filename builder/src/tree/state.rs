@@ -1,11 +1,16 @@
 //! The state of one path as bytes: equal bytes are an equal state.
 
+use std::sync::Arc;
+
 use cache::Digest;
 
 use crate::layer::{TarEntry, TarKind};
 
 /// Grows with every change of what is encoded here.
 pub(super) const VERSION: u32 = 1;
+
+/// Bytes that describe a file without attributes.
+const LEN: usize = 61;
 
 /// First byte of a path that is deleted.
 const GONE: u8 = b'-';
@@ -18,10 +23,10 @@ const FILE: u8 = b'f';
 /// First byte of a further name of a file.
 const LINK: u8 = b'h';
 
-/// What lies at a path. Kept as bytes: there may be very many, and all that is asked is whether two
-/// are the same.
+/// What lies at a path. Kept as bytes, of which clones share one copy: there may be very many, and
+/// all that is asked is whether two are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct State(Box<[u8]>);
+pub(super) struct State(Arc<[u8]>);
 
 impl State {
     pub(super) fn gone() -> Self {
@@ -39,7 +44,8 @@ impl State {
             TarKind::Dir => DIR,
             TarKind::Fifo => b'p',
         };
-        let mut bytes = vec![kind];
+        let mut bytes = Vec::with_capacity(LEN);
+        bytes.push(kind);
         for number in [entry.mode, entry.uid, entry.gid, entry.device.0, entry.device.1] {
             bytes.extend(number.to_le_bytes());
         }
@@ -89,7 +95,9 @@ impl State {
     /// Returns this directory as one that hides, or does not hide, the one below it.
     pub(super) fn with_opaque(mut self, is_opaque: bool) -> Self {
         debug_assert!(self.is_dir(), "only directories are opaque");
-        self.0[0] = if is_opaque { OPAQUE } else { DIR };
+        if self.is_opaque() != is_opaque {
+            Arc::make_mut(&mut self.0)[0] = if is_opaque { OPAQUE } else { DIR };
+        }
         self
     }
 }

@@ -139,7 +139,7 @@ impl Bench {
             backoff: Duration::from_millis(10),
             attempts: 5,
         };
-        let registry = Registry::open(config).unwrap().with_patience(patience);
+        let registry = Registry::new(config).with_patience(patience);
         let (events, receiver) = Events::channel();
         drop(receiver);
         Self { sources: Sources::new(store, registry), events, directory }

@@ -34,17 +34,22 @@ impl Snapshots {
         Ok(Some(bytes))
     }
 
-    /// Keeps a description of the files of `id`, which never change, for as long as they are here.
+    /// Keeps a description of the files of `id`, which never change, for as long as they are here:
+    /// what `write` appends.
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`](crate::StoreError::Io).
-    pub fn put_tree(&self, id: &SnapshotId, body: &[u8]) -> Result<()> {
-        if body.len() as u64 > LIMIT {
+    pub fn put_tree(&self, id: &SnapshotId, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let mut bytes = [MAGIC, &[0; 32]].concat();
+        let body = bytes.len();
+        write(&mut bytes);
+        if (bytes.len() - body) as u64 > LIMIT {
             return Ok(());
         }
+        let digest = Digest::of(&bytes[body..]);
+        bytes[MAGIC.len()..body].copy_from_slice(digest.as_bytes());
         let path = self.dir(id).join("tree");
-        let bytes = [MAGIC, Digest::of(body).as_bytes(), body].concat();
         match replace_bytes(&self.handle.session, &path, &bytes, Durability::Later) {
             // The snapshot went away meanwhile, and with it the need.
             Err(crate::StoreError::Io { source, .. })
