@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::sandbox::{Sandbox, SandboxError, probe};
-use crate::userns::{IdMapping, UsernsError};
+use crate::userns::{self, IdMapping, UsernsError};
 
 /// The oldest kernel that sandboxes run on: `lowerdir+` of overlayfs.
 const KERNEL: (u32, u32) = (6, 5);
@@ -59,14 +59,15 @@ pub fn doctor(store: &Path, mapping: Option<&Result<IdMapping, UsernsError>>) ->
     let mut findings = vec![kernel()];
     findings.extend(mapping.map(user_namespace));
     findings.extend(mapping.map(user_ids));
-    findings.push(Finding::of(
-        "mounts",
-        probe::mounts(),
-        Health::Missing,
-        "inside a container, allow mounts: `--security-opt seccomp=unconfined --security-opt \
-         apparmor=unconfined` or `--privileged`; elsewhere run as root or allow user namespaces",
-    ));
-    findings.push(overlay(store));
+    let sandbox = Sandbox::open();
+    if matches!(mapping, Some(Err(_))) {
+        findings.extend(["sandbox", "overlay"].map(needs_namespace));
+    } else {
+        // The nearest directory that is there: the store may never have been used.
+        let dir = store.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+        findings.push(whole(&sandbox, dir));
+        findings.push(overlay(dir));
+    }
     findings.push(seccomp());
     findings.push(Finding::of(
         "limits",
@@ -75,7 +76,6 @@ pub fn doctor(store: &Path, mapping: Option<&Result<IdMapping, UsernsError>>) ->
         "as root, mount cgroups for writing; as a user, run in a scope of your own: `systemd-run \
          --user --scope -p Delegate=yes rbuild ...`",
     ));
-    let sandbox = Sandbox::open();
     findings.push(private_network(&sandbox));
     findings.push(Finding::of(
         "slirp4netns",
@@ -83,7 +83,7 @@ pub fn doctor(store: &Path, mapping: Option<&Result<IdMapping, UsernsError>>) ->
             .and_then(|program| Ok(format!("{program}; {}", probe::tap()?))),
         Health::Limited,
         "networks of users other than root need it: apt-get install slirp4netns, and as root \
-         `modprobe tun; chmod 0666 /dev/net/tun`",
+         `modprobe tun; chmod 0666 /dev/net/tun`; a container also `--device /dev/net/tun`",
     ));
     findings.push(emulators());
     findings
@@ -138,15 +138,32 @@ fn user_ids(mapping: &Result<IdMapping, UsernsError>) -> Finding {
     }
 }
 
-fn overlay(store: &Path) -> Finding {
-    // The nearest directory that is there: the store may never have been used.
-    let dir = store.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+/// Whether commands can be run as they are in builds.
+fn whole(sandbox: &Result<Sandbox, SandboxError>, dir: &Path) -> Finding {
+    let name = "sandbox";
+    match probe::whole(sandbox, dir) {
+        Ok(found) => Finding::good(name, found),
+        Err((found, help)) => {
+            let help = help.unwrap_or("run as root, or allow users to make user namespaces");
+            Finding { name, health: Health::Missing, found, help: Some(help.to_owned()) }
+        }
+    }
+}
+
+/// What cannot be tried.
+fn needs_namespace(name: &'static str) -> Finding {
+    let help = Some("what helps the user namespace".to_owned());
+    Finding { name, health: Health::Missing, found: "needs a user namespace".to_owned(), help }
+}
+
+fn overlay(dir: &Path) -> Finding {
     Finding::of(
         "overlay",
         probe::overlays(dir),
         Health::Missing,
         "`modprobe overlay`; or put the store (--store) on a filesystem that can hold overlays, \
-         such as ext4, xfs or btrfs, and that this user may write to",
+         such as ext4, xfs or btrfs, and that this user may write to: in a container on a volume \
+         (`-v rbuild:/var/lib/rbuild`)",
     )
 }
 
@@ -154,10 +171,7 @@ fn overlay(store: &Path) -> Finding {
 fn seccomp() -> Finding {
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     let is_there = ["errno", "allow"].iter().all(|it| actions.split_whitespace().any(|a| a == *it));
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let is_filtered =
-        status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'));
-    let found = if is_filtered {
+    let found = if userns::is_filtered() {
         "filters can be installed; this process is under one already, as in a container"
     } else {
         "filters can be installed"
@@ -207,7 +221,7 @@ mod tests {
             "kernel",
             "user namespace",
             "user ids",
-            "mounts",
+            "sandbox",
             "overlay",
             "seccomp",
             "limits",

@@ -93,4 +93,4 @@ pub use source::{
     SourceError, Sources, built_layer, read_image, write_image,
 };
 pub use ssh::SshAgents;
-pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id};
+pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id, lacks_privilege};

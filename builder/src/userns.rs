@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, User};
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::HELPER_ARG;
@@ -50,10 +51,30 @@ pub enum UsernsError {
     Map(String),
 }
 
+/// What sandboxes cannot be made without (capabilities(7)).
+const NEEDED: CapabilitySet =
+    CapabilitySet::SYS_ADMIN.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::SETPCAP);
+
+/// What root needs to map all ids into a namespace (`user_namespaces(7)`).
+const MAPPING: CapabilitySet =
+    CapabilitySet::SETUID.union(CapabilitySet::SETGID).union(CapabilitySet::SETFCAP);
+
+/// Whether this process has less than root's power, as any user's and as root's of a container: in
+/// a user namespace of its own it has all that sandboxes need.
+#[must_use]
+pub fn lacks_privilege() -> bool {
+    !has(NEEDED)
+}
+
+fn has(capabilities: CapabilitySet) -> bool {
+    let found = rustix::thread::capabilities(None);
+    found.is_ok_and(|sets| sets.effective.contains(capabilities))
+}
+
 /// Enters a new user namespace and mount namespace as root.
 ///
-/// Call it at the very start of `main`, before any thread exists, when the effective user is not
-/// root. Files keep their owner on disk: what root makes inside belongs to the user outside.
+/// Call it at the very start of `main`, before any thread exists, when the process
+/// [lacks privilege](lacks_privilege). Files keep their owner on disk: what root makes inside belongs to the user outside.
 ///
 /// # Errors
 ///
@@ -61,6 +82,12 @@ pub enum UsernsError {
 pub fn enter_user_namespace() -> Result<IdMapping, UsernsError> {
     // As seen outside; inside they have the overflow id until they are mapped.
     let (uid, gid) = (Uid::effective(), Gid::effective());
+    if uid.is_root() && !has(MAPPING) {
+        let hint = "root lacks what it takes to map user ids (CAP_SETUID, CAP_SETGID, CAP_SETFCAP): \
+            start the container with Docker's default capabilities";
+        let source = io::ErrorKind::PermissionDenied.into();
+        return Err(UsernsError::Refused { hint: hint.to_owned(), source });
+    }
     let request = MapRequest::for_user(uid, gid);
     let mut helper = match &request {
         Ok(_) => Some(start_helper().map_err(UsernsError::Helper)?),
@@ -99,6 +126,8 @@ fn map_size(map: &str) -> Option<u64> {
 struct MapRequest {
     /// The process in the namespace.
     pid: u32,
+    /// Whether the helper may write the maps itself, as root.
+    by_itself: bool,
     /// Rows of the maps: first id inside, first id outside, count.
     uids: Vec<[u32; 3]>,
     gids: Vec<[u32; 3]>,
@@ -121,6 +150,9 @@ impl MapRequest {
     ///
     /// A sentence on what is missing.
     fn for_user(uid: Uid, gid: Gid) -> Result<Self, String> {
+        if uid.is_root() {
+            return Self::for_root();
+        }
         let user = User::from_uid(uid).ok().flatten();
         let name = user.map_or_else(|| uid.to_string(), |user| user.name);
         let read = |path: &str| {
@@ -136,10 +168,33 @@ impl MapRequest {
         };
         Ok(Self {
             pid: std::process::id(),
+            by_itself: false,
             uids: rows(uid.as_raw(), &read("/etc/subuid")?),
             gids: rows(gid.as_raw(), &read("/etc/subgid")?),
         })
     }
+}
+
+impl MapRequest {
+    /// Maps all ids that there are to themselves: root of a container may.
+    fn for_root() -> Result<Self, String> {
+        let read = |path: &str| {
+            let map = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            same_rows(&map).ok_or_else(|| format!("{path} is no map of ids"))
+        };
+        let (uids, gids) = (read("/proc/self/uid_map")?, read("/proc/self/gid_map")?);
+        Ok(Self { pid: std::process::id(), by_itself: true, uids, gids })
+    }
+}
+
+/// Reads a map, and maps what exists in it to itself.
+fn same_rows(map: &str) -> Option<Vec<[u32; 3]>> {
+    let row = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+        let (first, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some([first, first, count])
+    };
+    map.lines().map(row).collect()
 }
 
 /// Finds a user's ranges, first id and count, in subuid(5)'s format.
@@ -199,9 +254,16 @@ pub(crate) fn map_ids() -> ExitCode {
         .and_then(|_| Ok(serde_json::from_slice::<MapRequest>(&text)?));
     // No request comes when the user namespace was refused.
     let Ok(request) = request else { return ExitCode::FAILURE };
-    let reply = match run_mapper("newuidmap", request.pid, &request.uids) {
+    let map = |kind: &MapKind, rows: &[[u32; 3]]| {
+        if request.by_itself {
+            write_map(kind, request.pid, rows)
+        } else {
+            run_mapper(kind, request.pid, rows)
+        }
+    };
+    let reply = match map(&UIDS, &request.uids) {
         Err(reason) => MapReply::Unmapped(reason),
-        Ok(()) => match run_mapper("newgidmap", request.pid, &request.gids) {
+        Ok(()) => match map(&GIDS, &request.gids) {
             Err(reason) => MapReply::HalfMapped(reason),
             Ok(()) => MapReply::Mapped,
         },
@@ -212,7 +274,25 @@ pub(crate) fn map_ids() -> ExitCode {
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_mapper(program: &str, pid: u32, rows: &[[u32; 3]]) -> Result<(), String> {
+/// One of the two maps of a namespace, and what writes it for users.
+struct MapKind {
+    file: &'static str,
+    program: &'static str,
+    capability: &'static str,
+}
+
+const UIDS: MapKind = MapKind { file: "uid_map", program: "newuidmap", capability: "cap_setuid" };
+const GIDS: MapKind = MapKind { file: "gid_map", program: "newgidmap", capability: "cap_setgid" };
+
+/// Writes a map, at once as the kernel wants it.
+fn write_map(kind: &MapKind, pid: u32, rows: &[[u32; 3]]) -> Result<(), String> {
+    let lines = rows.iter().map(|[inside, outside, count]| format!("{inside} {outside} {count}\n"));
+    let path = format!("/proc/{pid}/{}", kind.file);
+    fs::write(&path, lines.collect::<String>()).map_err(|error| format!("{path}: {error}"))
+}
+
+fn run_mapper(kind: &MapKind, pid: u32, rows: &[[u32; 3]]) -> Result<(), String> {
+    let MapKind { program, capability, .. } = kind;
     let numbers = rows.iter().flatten().map(u32::to_string);
     let output = Command::new(program).arg(pid.to_string()).args(numbers).output();
     match output {
@@ -221,7 +301,20 @@ fn run_mapper(program: &str, pid: u32, rows: &[[u32; 3]]) -> Result<(), String> 
         }
         Err(error) => Err(format!("{program}: {error}")),
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            // The set-user-ID bit makes it root, who is nobody in the namespace where root lacks
+            // CAP_SYS_ADMIN; the user owns the namespace (user_namespaces(7)).
+            let help = if said.contains("Operation not permitted") {
+                format!(
+                    "; in a container give it a capability in place of the set-user-ID bit: `chmod \
+                     u-s /usr/bin/{program}; setcap {capability}=ep /usr/bin/{program}`"
+                )
+            } else {
+                String::new()
+            };
+            Err(said + &help)
+        }
     }
 }
 
@@ -263,13 +356,36 @@ fn refused(errno: Errno) -> UsernsError {
     let hint = SETTINGS
         .iter()
         .find(|(path, value, _)| forbids(path, value))
-        .map_or("a container's seccomp filter may forbid it; run as root instead", |row| row.2);
+        .map_or_else(default_hint, |row| row.2);
     UsernsError::Refused { hint: hint.to_owned(), source: errno.into() }
+}
+
+fn default_hint() -> &'static str {
+    if is_filtered() {
+        "a seccomp filter forbids it, as in a container: start that with `--security-opt \
+         seccomp=unconfined`"
+    } else {
+        "run as root instead"
+    }
+}
+
+/// Whether this process is under a filter of system calls (`proc_pid_status(5)`, `Seccomp`).
+pub(crate) fn is_filtered() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_keeps_the_ids_that_there_are() {
+        let map = "         0     100000      65536\n     70000          5          1\n";
+        assert_eq!(same_rows(map), Some(vec![[0, 0, 65536], [70000, 70000, 1]]));
+        assert_eq!(same_rows("0 1\n"), None);
+        assert_eq!(same_rows("0 x 1\n"), None);
+    }
 
     #[test]
     fn ranges_belong_to_a_name_or_a_number() {

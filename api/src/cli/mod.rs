@@ -31,7 +31,7 @@ mod transfer;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use builder::{Builder, ErrorKind, IdMapping};
+use builder::{Builder, ErrorKind, IdMapping, UsernsError};
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
@@ -81,11 +81,11 @@ fn start(cli: Cli) -> Result<ExitCode, Fault> {
     let settings = Settings::resolve(&flags(&cli), &environment)?;
     let is_local = settings.host.is_none();
     let mut mapping = None;
-    if is_local && !environment.is_root {
+    if is_local && builder::lacks_privilege() {
         if matches!(cli.command, Command::Doctor(_)) {
             mapping = Some(builder::enter_user_namespace());
         } else if cli.command.uses_store() {
-            enter_user_namespace()?;
+            enter_user_namespace(environment.is_root)?;
         }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -102,11 +102,17 @@ fn start(cli: Cli) -> Result<ExitCode, Fault> {
 
 /// Becomes root of a namespace of our own: the store and its sandboxes need to own files and make
 /// mounts. Must happen while the process has one thread.
-fn enter_user_namespace() -> Result<(), Fault> {
+///
+/// Root may own files without one: what works without a sandbox then works.
+fn enter_user_namespace(is_root: bool) -> Result<(), Fault> {
     match builder::enter_user_namespace() {
         Ok(IdMapping::Ranges) => Ok(()),
         Ok(IdMapping::Single { reason }) => {
             tracing::info!(%reason, "only one user id is mapped");
+            Ok(())
+        }
+        Err(error @ UsernsError::Refused { .. }) if is_root => {
+            tracing::info!(error = &error as &dyn std::error::Error, "no user namespace");
             Ok(())
         }
         Err(error) => Err(Fault::of(ErrorKind::Host, &error)),

@@ -8,7 +8,7 @@ use crate::embedded::build_example;
 use crate::support::{Server, bases, command, expect_page, free_port, rbuild, run};
 
 /// A dockerd of our own, in a PID namespace that ends with this process.
-fn dockerd() -> &'static str {
+pub(crate) fn dockerd() -> &'static str {
     static HOST: OnceLock<String> = OnceLock::new();
     HOST.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a temporary directory").keep();
@@ -41,7 +41,7 @@ fn dockerd() -> &'static str {
     })
 }
 
-fn docker(host: &str, args: &[&str]) -> Command {
+pub(crate) fn docker(host: &str, args: &[&str]) -> Command {
     let mut command = command("docker", args);
     command.env("DOCKER_HOST", host).env_remove("DOCKER_CONTEXT");
     command

@@ -6,6 +6,7 @@ mod access;
 mod authorities;
 mod builds;
 mod cache;
+mod container;
 mod docker;
 mod embedded;
 mod engine;

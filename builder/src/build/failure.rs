@@ -71,7 +71,10 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
             failure.log_tail.clone_from(tail);
             failure.help = Some("give it more time with --timeout".to_owned());
         }
-        OpError::Sandbox(error) => failure.exit_code = error.exit_code(),
+        OpError::Sandbox(error) => {
+            failure.exit_code = error.exit_code();
+            failure.help = error.help().map(str::to_owned);
+        }
         OpError::NoSecret { id } => {
             failure.help = Some(format!("give it with `--secret id={id},src=FILE` or `env=NAME`"));
         }

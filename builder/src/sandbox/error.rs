@@ -10,6 +10,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorKind;
 
+/// A new `/proc` cannot show what the one that is there hides (`mount_too_revealing` in Linux'
+/// fs/namespace.c).
+const HIDDEN_PROC: &str = "the container that rbuild runs in hides parts of /proc; start it with \
+    `--security-opt systempaths=unconfined` (podman: `--security-opt unmask=ALL`)";
+
+const FILTERED: &str = "the seccomp filter of the container that rbuild runs in forbids it; start it \
+    with `--security-opt seccomp=unconfined`";
+
+const NO_OVERLAY: &str = "the store's filesystem takes no overlays, as a container's own does not; \
+    put the store on a volume (`-v rbuild:/var/lib/rbuild`), or elsewhere with --store";
+
+pub(super) const SEE_DOCTOR: &str = "rbuild may not do here what sandboxes need; `rbuild doctor` names the \
+    setting that helps";
+
 /// Why a command did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -97,6 +111,27 @@ impl SandboxError {
     pub fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Command { exit_code, .. } => Some(*exit_code),
+            _ => None,
+        }
+    }
+
+    /// Says what to do where this machine, or the container that rbuild runs in, does not allow
+    /// what sandboxes are made of.
+    #[must_use]
+    pub fn help(&self) -> Option<&'static str> {
+        let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Step { step, source, .. } if is_refused(source) => Some(match step.as_str() {
+                "mount /proc" => HIDDEN_PROC,
+                "pivot_root" | "new namespaces" | "new PID namespace" => FILTERED,
+                _ => SEE_DOCTOR,
+            }),
+            Self::Step { step, source, .. }
+                if step == "root filesystem" && source.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                Some(NO_OVERLAY)
+            }
+            Self::Helper { source, .. } if is_refused(source) => Some(SEE_DOCTOR),
             _ => None,
         }
     }

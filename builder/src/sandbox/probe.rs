@@ -6,9 +6,11 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use super::cgroup::Place;
-use super::mount::{KERNEL, open_dir, overlay, tmpfs};
+use super::error::{SEE_DOCTOR, SandboxError};
+use super::mount::{open_dir, overlay};
 use super::network::find_program;
-use super::run::Sandbox;
+use super::run::{Control, Sandbox};
+use super::spec::{Network, SandboxSpec};
 use crate::error::causes;
 
 /// One answer: what was found, or why it is not there.
@@ -43,11 +45,25 @@ fn tempdir(dir: &Path) -> Result<std::path::PathBuf, String> {
     Ok(path)
 }
 
-/// Whether mounts can be made at all, as the whole sandbox needs them.
-pub(crate) fn mounts() -> Answer {
-    match tmpfs("700", Some(4096), KERNEL) {
-        Ok(_) => Ok("mounts can be made".to_owned()),
-        Err(fault) => Err(fault.describe()),
+/// Whether a command can be started, by all steps of it but the last: an empty root has no program.
+/// With why not comes what helps, where that is known.
+pub(crate) fn whole(
+    sandbox: &Result<Sandbox, SandboxError>,
+    dir: &Path,
+) -> Result<String, (String, Option<&'static str>)> {
+    let refused = |error: &SandboxError| {
+        (causes(error).join(": "), error.help().filter(|help| *help != SEE_DOCTOR))
+    };
+    let sandbox = sandbox.as_ref().map_err(refused)?;
+    let empty = tempdir(dir).map_err(|reason| (reason, None))?;
+    let mut spec = SandboxSpec::new(vec![empty.clone()], vec!["/no-program".to_owned()]);
+    spec.network = Network::None;
+    let ran = sandbox.run(&spec, &mut |_, _| {}, &mut || Control::Continue);
+    drop(fs::remove_dir_all(&empty));
+    match ran {
+        Ok(_) => Ok("commands can be run".to_owned()),
+        Err(error) if error.exit_code().is_some() => Ok("commands can be run".to_owned()),
+        Err(error) => Err(refused(&error)),
     }
 }
 
@@ -60,7 +76,7 @@ pub(crate) fn limits() -> Answer {
 }
 
 /// Which private network steps get.
-pub(crate) fn private_network(sandbox: &Result<Sandbox, super::SandboxError>) -> Answer {
+pub(crate) fn private_network(sandbox: &Result<Sandbox, SandboxError>) -> Answer {
     let sandbox = sandbox.as_ref().map_err(|error| causes(error).join(": "))?;
     sandbox.try_network()
 }

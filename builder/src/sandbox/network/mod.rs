@@ -116,11 +116,12 @@ impl Networks {
     pub(super) fn take(self: &Arc<Self>, ports: &[PortForward]) -> Result<Network, Fault> {
         let (backend, ready) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let backend = match &state.backend {
-                Some(backend) => backend.clone(),
-                None => state.backend.insert(Backend::choose(&self.program)?).clone(),
-            };
-            (backend, state.ready.pop())
+            if let Some(backend) = &state.backend {
+                (backend.clone(), state.ready.pop())
+            } else {
+                let (backend, first) = Backend::choose(&self.program)?;
+                (state.backend.insert(backend).clone(), Some(first))
+            }
         };
         let mut network = ready.map_or_else(|| backend.make(), Ok)?;
         network.forwards = Some(Forwards::open(ports, &network.netns, network.address)?);
@@ -176,17 +177,21 @@ impl Networks {
 }
 
 impl Backend {
-    /// A pair of interfaces where this machine allows it, otherwise slirp4netns.
-    fn choose(program: &OwnedFd) -> Result<Self, Fault> {
-        let refusal = match Router::open(program, etc::unreachable_resolver()) {
-            Ok(router) => return Ok(Self::Veth(Arc::new(router))),
+    /// A pair of interfaces where this machine allows it, otherwise slirp4netns; with a first
+    /// network, since only making one tells.
+    fn choose(program: &OwnedFd) -> Result<(Self, Network), Fault> {
+        let made = Router::open(program, etc::unreachable_resolver())
+            .map(|router| Self::Veth(Arc::new(router)))
+            .and_then(|backend| backend.make().map(|first| (backend, first)));
+        let refusal = match made {
+            Ok(made) => return Ok(made),
             Err(fault) => fault,
         };
         tracing::debug!(?refusal, "no pairs of interfaces; slirp4netns is used");
-        match find_program("slirp4netns") {
-            Some(program) => Ok(Self::Slirp(program)),
-            None => Err(Fault::network(MISSING)),
-        }
+        let program = find_program("slirp4netns").ok_or_else(|| Fault::network(MISSING))?;
+        let backend = Self::Slirp(program);
+        let first = backend.make()?;
+        Ok((backend, first))
     }
 
     fn make(&self) -> Result<Network, Fault> {

@@ -10,10 +10,11 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::super::error::Fault;
 
@@ -29,6 +30,9 @@ pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 /// The address that it gives to what is inside.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 
+/// What it writes when the network can be used (slirp4netns(1), `--ready-fd`).
+const READY: &[u8; 1] = b"1";
+
 /// How long it may take; it is there after tens of milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -37,7 +41,8 @@ const TUN: &str = "/dev/net/tun";
 
 /// What to do about that.
 const TUN_HELP: &str = ". The administrator must run `chmod 0666 /dev/net/tun`, or `modprobe tun` \
-    where it is missing; or choose --network=none or --network=host";
+    where it is missing, or start the container that this is with `--device /dev/net/tun`; or choose \
+    --network=none or --network=host";
 
 /// A running slirp4netns; dropping it ends it.
 #[derive(Debug)]
@@ -71,23 +76,18 @@ impl Slirp {
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
             .stderr(log.try_clone()?);
-        let spawned = command.spawn();
+        // Each of its writes is one message, so that READY is told from what it prints.
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let (output, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
+        let spawned = command.stdout(theirs).spawn();
+        // Its end is to be seen here.
+        drop(command);
         let mut process =
             spawned.map_err(|error| Fault::network(format!("{}: {error}", program.display())))?;
-        let (input, output) = (process.stdin.take(), process.stdout.take());
+        let input = process.stdin.take();
         let slirp = Self { process, input };
-        let mut ready = output.ok_or_else(|| Fault::network("slirp4netns has no output"))?;
-        let mut fds = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
-        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
-        if poll(&mut fds, patience)? == 0 {
-            return Err(Fault::network("slirp4netns did not get ready"));
-        }
-        if ready.read(&mut [0])? == 0 {
-            return Err(failure(&mut log));
-        }
-        Ok(slirp)
+        if wait_until_ready(&output)? { Ok(slirp) } else { Err(failure(&mut log)) }
     }
 }
 
@@ -97,6 +97,28 @@ impl Drop for Slirp {
         // It may have ended by itself, and is not waited for in earnest: it has nothing to lose.
         drop(self.process.kill());
         drop(self.process.wait());
+    }
+}
+
+/// Waits for [`READY`]; false if it ends before that.
+fn wait_until_ready(output: &OwnedFd) -> Result<bool, Fault> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut message = [0; 256];
+    loop {
+        let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+        let left = deadline.saturating_duration_since(Instant::now());
+        let patience = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, patience) {
+            Ok(0) => return Err(Fault::network("slirp4netns did not get ready")),
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        match rustix::io::read(output, &mut message)? {
+            0 => return Ok(false),
+            length if message[..length] == *READY => return Ok(true),
+            _ => {}
+        }
     }
 }
 
