@@ -15,7 +15,7 @@ use crate::build::{self, BuildError};
 use crate::check;
 use crate::config::{BuilderConfig, processors};
 use crate::error::ErrorKind;
-use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions};
+use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions, PushForm};
 use crate::history::{self, Recorder};
 use crate::image::{self, HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 use crate::progress::{Event, Events, Failure, Finished, SourceText};
@@ -282,10 +282,11 @@ impl Builder {
         events: &Events,
     ) -> Result<Pushed, ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
-        let image = image::resolved(&inner.store, name)?;
+        let target = image::target(&inner.store, name)?;
         let reference = image::parse_name(destination.unwrap_or(name))?;
         let sources = inner.sources_with(credentials);
-        let manifest = export::push(&sources, &image, &reference, events).await?;
+        let form = PushForm::default();
+        let manifest = export::push_target(&sources, &target, &reference, &form, events).await?;
         let (reference, digest) = (reference.to_string(), manifest.digest.to_string());
         Ok(Pushed { reference, digest, size: manifest.size })
     }
@@ -370,6 +371,24 @@ impl Builder {
         self.save_to(names, kind, ArchiveDest::File(path), events).await
     }
 
+    /// Writes images as one archive for a docker engine that has the layers of `stacks` already:
+    /// of each image the layers, base first, as `sha256:<hex>` of their tars.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::save`].
+    pub async fn save_missing(
+        &self,
+        names: &[String],
+        stacks: &[Vec<String>],
+        out: Box<dyn Write + Send>,
+        events: &Events,
+    ) -> Result<(), ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        let images = export_images(&inner, names)?;
+        Ok(export::export_missing(&inner.sources, images, stacks, out, events).await?)
+    }
+
     async fn save_to(
         &self,
         names: &[String],
@@ -378,15 +397,7 @@ impl Builder {
         events: &Events,
     ) -> Result<(), ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
-        let mut images: Vec<ExportImage> = Vec::with_capacity(names.len());
-        for name in names {
-            let image = image::resolved(&inner.store, name)?;
-            let reference = image::find(&inner.store, name)?
-                .into_iter()
-                .find_map(|record| record.reference)
-                .and_then(|reference| image::parse_name(&reference).ok());
-            images.push(ExportImage { image, names: reference.into_iter().collect() });
-        }
+        let images = export_images(&inner, names)?;
         Ok(export::export(&inner.sources, images, kind, dest, events).await?)
     }
 
@@ -512,4 +523,21 @@ impl Builder {
         check::built_layers(&inner.store, repair, &mut report)?;
         Ok(report)
     }
+}
+
+/// Finds the images that are written to an archive, several names of one together.
+fn export_images(inner: &Inner, names: &[String]) -> Result<Vec<ExportImage>, ImageError> {
+    let mut images: Vec<ExportImage> = Vec::with_capacity(names.len());
+    for name in names {
+        let target = image::target(&inner.store, name)?;
+        let reference = image::find(&inner.store, name)?
+            .into_iter()
+            .find_map(|record| record.reference)
+            .and_then(|reference| image::parse_name(&reference).ok());
+        match images.iter_mut().find(|known| known.target.descriptor == target.descriptor) {
+            Some(known) => known.names.extend(reference),
+            None => images.push(ExportImage { target, names: reference.into_iter().collect() }),
+        }
+    }
+    Ok(images)
 }

@@ -51,7 +51,10 @@ pub(crate) fn header(request: &BuildRequest) -> BuildHeader {
         context,
         tags: request.tags.clone(),
         target: request.target.clone(),
-        platform: request.platform.as_ref().map(ToString::to_string),
+        platform: (!request.platforms.is_empty()).then(|| {
+            let platforms = request.platforms.iter().map(ToString::to_string);
+            platforms.collect::<Vec<_>>().join(",")
+        }),
         build_args: request.build_args.keys().cloned().collect(),
         no_cache: request.no_cache,
     }

@@ -50,32 +50,32 @@ pub use entitlement::{Entitlement, Entitlements};
 pub use error::{ErrorKind, causes};
 pub use explain::{Answer, Earlier, Lookup};
 pub use export::{
-    ArchiveDest, ArchiveKind, ExportError, ExportImage, ImportOptions, LoadError, export, import,
-    load, push,
+    AnnotationLevel, Annotations, ArchiveDest, ArchiveKind, ExportError, ExportImage, ImageForm,
+    ImportOptions, LoadError, MediaTypes, PushForm, export, export_as, import, load, push,
+    push_target,
 };
 pub use history::RecordedEvent;
 pub use image::{HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 pub use layer::{
-    ApplyError, CompressError, DecompressError, GzipWriter, LayerStats, LimitedReader,
-    Limits as ArchiveLimits, TarEntry, TarError, TarKind, TarReader, TarWriter, UnpackError,
-    WriteError, ZstdWriter, apply_layer, decompress, diff_id, gzip_writer, write_layer,
-    zstd_writer,
+    ApplyError, CompressError, Compression, DecompressError, Estargz, GzipWriter, LayerStats,
+    LimitedReader, Limits as ArchiveLimits, StreamWriter, TarEntry, TarError, TarKind, TarReader,
+    TarWriter, UnpackError, WriteError, ZstdWriter, apply_layer, decompress, diff_id,
+    gzip_level_writer, gzip_writer, write_estargz, write_layer, zstd_writer,
 };
 pub use limits::{Bound, CpuTime, LimitError, Limits, StepUsage, ULIMIT_NAMES, Ulimit};
 pub use op::{
     CopyError, CopyInput, CopyStats, MakeDirError, PROXY_NAMES, SelectError, Selection, copy,
     make_dir, select, selection_digest,
 };
+pub use output::{OutputDest, OutputKind, OutputSpec};
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
-    SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
+    PushedImage, SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
 };
 pub use registry::{
     CredentialError, DocumentError, ManifestName, Patience, Registry, RegistryError, Repository,
 };
-pub use request::{
-    BuildRequest, ContextInput, Credentials, DockerfileInput, OutputKind, OutputSpec,
-};
+pub use request::{BuildRequest, ContextInput, Credentials, DockerfileInput, NamedTarget};
 pub use rootfs::{
     DirEntry, ExportError as TreeError, Follow, InodeId, Kind, LayeredRoot, Metadata, Node, Owner,
     Resolved, RootError, Time, UpperError, UserError, export_dir, export_tar, resolve_owner,
@@ -90,7 +90,7 @@ pub use secret::{SECRET_LIMIT, Secret, Secrets};
 pub use shell::{ShellCommand, ShellError, ShellRequest};
 pub use source::{
     Distribution, GitError, HttpError, Layer, LayerSource, PullPolicy, RemoteError, ResolvedImage,
-    SourceError, Sources, built_layer, read_image, write_image,
+    SourceError, Sources, Target, built_layer, read_image, read_target, write_image,
 };
 pub use ssh::SshAgents;
 pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id, lacks_privilege};

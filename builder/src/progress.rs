@@ -255,10 +255,26 @@ pub struct Finished {
     pub tags: Vec<String>,
     /// What was written where (`oci archive out.tar`).
     pub outputs: Vec<String>,
+    /// What was pushed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pushed: Vec<PushedImage>,
     /// Wall time in milliseconds.
     pub millis: u64,
     /// Steps with work that were cached, and steps with work in all.
     pub cached: (usize, usize),
+}
+
+/// What a registry was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedImage {
+    /// The name, in familiar form; without a tag if it was pushed by its digest.
+    pub name: String,
+    /// `sha256:<hex>` of the manifest or index there.
+    pub digest: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it is.
+    pub media_type: String,
 }
 
 /// The end of a build that failed.

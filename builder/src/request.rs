@@ -10,7 +10,9 @@ use frontend::{Platform, RunNetwork};
 
 use crate::cache_exchange::{CacheFrom, CacheTo};
 use crate::entitlement::Entitlements;
+use crate::export::Annotations;
 use crate::limits::Limits;
+use crate::output::OutputSpec;
 use crate::sandbox::Dns;
 use crate::secret::Secrets;
 use crate::ssh::SshAgents;
@@ -35,8 +37,12 @@ pub struct BuildRequest {
     pub build_args: BTreeMap<String, String>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
-    /// `None` is the machine's.
-    pub platform: Option<Platform>,
+    /// Further targets, with names for their results.
+    pub more_targets: Vec<NamedTarget>,
+    /// One image for each; none is the machine's. Several make an index.
+    pub platforms: Vec<Platform>,
+    /// `--annotation`: for all outputs that are images, and the image in the store.
+    pub annotations: Annotations,
     /// The network of RUN steps that do not choose one.
     pub network: RunNetwork,
     /// `--add-host`: name and address.
@@ -73,6 +79,28 @@ pub struct BuildRequest {
     pub ca_certs: Vec<u8>,
     /// Registry credentials that came with the request: host to (user, password).
     pub credentials: BTreeMap<String, Credentials>,
+}
+
+impl BuildRequest {
+    /// Returns what is built for: each platform once, this machine's where none is given.
+    pub(crate) fn distinct_platforms(&self) -> Vec<Platform> {
+        let mut distinct = Vec::with_capacity(self.platforms.len());
+        for platform in &self.platforms {
+            if !distinct.contains(platform) {
+                distinct.push(platform.clone());
+            }
+        }
+        if distinct.is_empty() { vec![Platform::host()] } else { distinct }
+    }
+}
+
+/// One of several targets of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTarget {
+    /// The stage.
+    pub stage: String,
+    /// Names for the result, as given.
+    pub tags: Vec<String>,
 }
 
 /// A user and a password for one registry host. `Debug` hides the password.
@@ -124,26 +152,4 @@ pub enum DockerfileInput {
     File(PathBuf),
     /// The text itself (`-f -`).
     Inline(String),
-}
-
-/// `-o type=T,dest=D`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputSpec {
-    /// What is written.
-    pub kind: OutputKind,
-    /// File or directory; `None` is standard output where the kind allows it.
-    pub dest: Option<PathBuf>,
-}
-
-/// The `type=` of an output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputKind {
-    /// An OCI image layout in a tar.
-    Oci,
-    /// What `docker load` reads.
-    Docker,
-    /// The root filesystem as a directory.
-    Local,
-    /// The root filesystem as a tar.
-    Tar,
 }

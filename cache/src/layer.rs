@@ -1,5 +1,6 @@
 //! What is known of layers: which snapshot holds one, and in which compressed forms it exists.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,19 @@ pub struct LayerBlob {
     pub media_type: String,
 }
 
+/// A form of a layer that was made here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerForm {
+    /// The blob.
+    pub blob: LayerBlob,
+    /// The layer that the blob unpacks to, where making it changed the tar (eStargz).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<DiffId>,
+    /// What descriptors of the blob must say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// What is known of one layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
@@ -41,6 +55,9 @@ pub struct LayerRecord {
     pub blobs: Vec<LayerBlob>,
     /// `registry/repository` names from which the blobs can be fetched.
     pub sources: Vec<String>,
+    /// Forms made here, by what made them (`zstd-3`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forms: BTreeMap<String, LayerForm>,
 }
 
 impl LayerRecord {
@@ -52,6 +69,7 @@ impl LayerRecord {
             content_size: None,
             blobs: Vec::new(),
             sources: Vec::new(),
+            forms: BTreeMap::new(),
         }
     }
 }

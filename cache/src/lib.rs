@@ -49,7 +49,7 @@ pub use gc::{Amount, GcPolicy, Item, ItemKind, PruneOptions, Pruned, Sum, Usage}
 pub use image::{FindError, ImageRecord, Images};
 pub use index::{Index, Record};
 pub use key::{CacheKey, Component, KeyHasher};
-pub use layer::{LayerBlob, LayerRecord, Layers};
+pub use layer::{LayerBlob, LayerForm, LayerRecord, Layers};
 pub use layout::{OpenError, STORE_VERSION};
 pub use miss::{Change, FileChanges, FileList, FileMark, Named, changes};
 pub use remove::remove_tree;

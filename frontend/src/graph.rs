@@ -24,10 +24,20 @@ pub struct BuildGraph {
     pub steps: Vec<Step>,
     /// The image asked for.
     pub output: Output,
+    /// Further images of the same build: for other platforms, of other targets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more_outputs: Vec<Output>,
     /// What the check rules and deprecations have to say.
     pub warnings: Vec<Diagnostic>,
     /// `SOURCE_DATE_EPOCH`, where it is given.
     pub source_date_epoch: Option<SourceDateEpoch>,
+}
+
+impl BuildGraph {
+    /// Returns all images asked for.
+    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
+        std::iter::once(&self.output).chain(&self.more_outputs)
+    }
 }
 
 /// The time that stands for all times of the result.

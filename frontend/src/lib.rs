@@ -24,6 +24,7 @@ mod instruction;
 mod json;
 mod lines;
 mod lower;
+mod merge;
 mod nearest;
 mod platform;
 mod ports;
@@ -61,6 +62,7 @@ pub use lower::{
     BaseImage, LowerOptions, Lowered, NamedContext, Outline, OutlineArg, OutlineMount,
     ResolvedBase, base_images, image_span, lower, outline,
 };
+pub use merge::merge;
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 pub use span::Span;

@@ -7,7 +7,7 @@ mod image;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use builder::{Entitlement, OutputKind, OutputSpec, Volume};
+use builder::{Entitlement, OutputSpec, Volume};
 use clap::{Args, Parser, Subcommand};
 use frontend::Platform;
 
@@ -145,6 +145,7 @@ impl Command {
 /// Progress goes to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct BuildArgs {
     /// Context directory, URL, or `-`
     #[arg(value_name = "PATH")]
@@ -160,22 +161,34 @@ pub(crate) struct BuildArgs {
     /// .dockerignore)
     #[arg(long, value_name = "FILE")]
     pub(crate) ignorefile: Option<PathBuf>,
-    /// Write the result beside the store: type=oci|docker|local|tar,dest=PATH, a directory, or `-`
-    /// for a tar on standard output (repeatable)
-    #[arg(short, long, value_name = "SPEC", value_parser = output)]
+    /// Write the result elsewhere too: type=image|registry|oci|docker|local|tar|cacheonly with
+    /// BuildKit's options, a directory, or `-` for a tar on standard output (repeatable)
+    #[arg(short, long, value_name = "SPEC", value_parser = OutputSpec::parse)]
     pub(crate) output: Vec<OutputSpec>,
-    /// Stage to build [default: the last]
-    #[arg(long, value_name = "STAGE")]
-    pub(crate) target: Option<String>,
+    /// Push the result to the registries that its names tell: -o type=registry
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Put the result into the docker engine of DOCKER_HOST, which is sent what it lacks:
+    /// -o type=docker
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Annotation of the manifest, or of what LEVEL says: manifest, manifest-descriptor, index,
+    /// index-descriptor, with a [PLATFORM] or without (repeatable)
+    #[arg(long, value_name = "[LEVEL,..:]KEY=VALUE")]
+    pub(crate) annotation: Vec<String>,
+    /// Stage to build, and a name for it; several are built as one [default: the last] (repeatable)
+    #[arg(long, value_name = "STAGE[=NAME:TAG]", value_parser = target)]
+    pub(crate) target: Vec<(String, Option<String>)>,
     /// Value of an ARG; without a value, this environment's (repeatable)
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = named_value)]
     pub(crate) build_arg: Vec<(String, Option<String>)>,
     /// Label of the image (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = named_value)]
     pub(crate) label: Vec<(String, Option<String>)>,
-    /// Platform to build for, such as linux/arm64 [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
-    pub(crate) platform: Option<Platform>,
+    /// Platform to build for, such as linux/arm64; several make one image index [default: this
+    /// machine's] (repeatable, or separated by commas)
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse, value_delimiter = ',')]
+    pub(crate) platform: Vec<Platform>,
     /// Network of RUN steps
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) network: Option<NetworkMode>,
@@ -432,43 +445,12 @@ fn ports(text: &str) -> Result<(u16, u16), String> {
     pair.ok_or_else(|| "expected HOST:CONTAINER, two ports such as 8081:3000".to_owned())
 }
 
-/// Parses `type=T,dest=D`, a directory, or `-` (docker buildx, "--output").
-fn output(text: &str) -> Result<OutputSpec, String> {
-    if text == "-" {
-        return Ok(OutputSpec { kind: OutputKind::Tar, dest: None });
-    }
-    if !text.contains('=') {
-        return Ok(OutputSpec { kind: OutputKind::Local, dest: Some(text.into()) });
-    }
-    let (mut kind, mut dest) = (None, None);
-    for field in text.split(',') {
-        let (name, value) =
-            field.split_once('=').ok_or_else(|| format!("`{field}` has no value"))?;
-        match name {
-            "type" => kind = Some(output_kind(value)?),
-            "dest" if !value.is_empty() => dest = Some(value),
-            "dest" => return Err("`dest` is empty".to_owned()),
-            _ => return Err(format!("there is no option `{name}`; the options are type and dest")),
-        }
-    }
-    let kind = kind.ok_or("`type` is missing: oci, docker, local or tar")?;
-    match (kind, dest) {
-        (_, None) => Err("`dest` is missing: a path, or `-` for standard output".to_owned()),
-        (OutputKind::Local, Some("-")) => {
-            Err("a directory cannot go to standard output".to_owned())
-        }
-        (kind, Some("-")) => Ok(OutputSpec { kind, dest: None }),
-        (kind, Some(dest)) => Ok(OutputSpec { kind, dest: Some(dest.into()) }),
-    }
-}
-
-fn output_kind(text: &str) -> Result<OutputKind, String> {
-    match text {
-        "oci" => Ok(OutputKind::Oci),
-        "docker" => Ok(OutputKind::Docker),
-        "local" => Ok(OutputKind::Local),
-        "tar" => Ok(OutputKind::Tar),
-        _ => Err(format!("there is no type `{text}`; the types are oci, docker, local and tar")),
+fn target(text: &str) -> Result<(String, Option<String>), String> {
+    let (stage, name) = split_value(text)?;
+    match (stage.as_str(), name.as_deref()) {
+        ("", _) => Err("the stage is empty".to_owned()),
+        (_, Some("")) => Err("the name is empty".to_owned()),
+        _ => Ok((stage, name)),
     }
 }
 

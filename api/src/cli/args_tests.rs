@@ -25,25 +25,22 @@ fn the_parser_is_sound() {
 fn builds_are_understood() {
     let args = build(
         "-t a:1 -t b -f x/Dockerfile -o type=oci,dest=o.tar -o out -o - --target t \
-         --build-arg A=1=2 --build-arg B --label l=v --platform arm64 --network none --no-cache \
+         --build-arg A=1=2 --build-arg B --label l=v --platform arm64,amd64 --network none --no-cache \
          --pull --progress plain --ca-cert c.pem --add-host h:::1 --build-context n=docker-image://x \
          --iidfile i --metadata-file m --jobs 2 ctx",
     );
     assert_eq!(args.tag, ["a:1", "b"]);
     assert_eq!(args.context, PathBuf::from("ctx"));
     assert_eq!(args.build_arg, [("A".into(), Some("1=2".into())), ("B".into(), None)]);
-    assert_eq!(args.platform.unwrap().to_string(), "linux/arm64");
+    let platforms: Vec<_> = args.platform.iter().map(ToString::to_string).collect();
+    assert_eq!(platforms, ["linux/arm64", "linux/amd64"]);
     assert_eq!(args.network, Some(NetworkMode::None));
     assert_eq!(args.progress, Mode::Plain);
     assert_eq!(args.add_host, [("h".into(), "::1".into())]);
     assert_eq!(args.build_context, [("n".into(), "docker-image://x".into())]);
-    let spec = |kind, dest: Option<&str>| OutputSpec { kind, dest: dest.map(Into::into) };
-    let want = [
-        spec(OutputKind::Oci, Some("o.tar")),
-        spec(OutputKind::Local, Some("out")),
-        spec(OutputKind::Tar, None),
-    ];
+    let want = ["type=oci,dest=o.tar", "out", "-"].map(|text| OutputSpec::parse(text).unwrap());
     assert_eq!(args.output, want);
+    assert_eq!(args.target, [("t".into(), None)]);
     assert!(args.no_cache && args.pull && !args.quiet);
     assert_eq!(build("-q -").context, PathBuf::from("-"));
 }
@@ -117,6 +114,7 @@ fn mistakes_are_named() {
         ("-o type=oci .",                   "`dest` is missing"),
         ("-o type=local,dest=- .",          "a directory cannot go to standard output"),
         ("-o type=oci,dest=x,push=true .",  "there is no option `push`"),
+        ("--target =x .",                   "the stage is empty"),
         ("--build-arg =x .",                "the name is empty"),
         ("--add-host x .",                  "`x` is not HOST:ADDRESS"),
         ("--platform a/b/c/d .",            "is not a platform"),

@@ -40,7 +40,7 @@ impl Client {
             build_args: request.build_args.into_iter().map(|(k, v)| (k, Some(v))).collect(),
             labels: request.labels,
             target: request.target,
-            platform: request.platform,
+            platform: request.platforms.into_iter().next(),
             network,
             extra_hosts: request.extra_hosts,
             dns: request.dns,

@@ -4,11 +4,13 @@ use std::io::{self, Read, Write};
 
 use axum::http::Method;
 use builder::{ErrorKind, blocking};
+use bytes::Bytes;
 use frontend::Platform;
 use http_body_util::BodyExt as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::{Answer, Client, Payload};
 use crate::fault::Fault;
@@ -125,9 +127,17 @@ impl Client {
                 end.fail(error).await;
             }
         };
-        let follow = self.follow("/images/load?quiet=1", Payload::Tar(chunks), show);
-        let ((), followed) = tokio::join!(send, follow);
+        let ((), followed) = tokio::join!(send, self.load_chunks(chunks, show));
         followed
+    }
+
+    /// Hands an archive to the service as it is made; `show` gets a line for each image.
+    pub(crate) async fn load_chunks(
+        &self,
+        chunks: mpsc::Receiver<io::Result<Bytes>>,
+        show: impl FnMut(&str),
+    ) -> Result<(), Fault> {
+        self.follow("/images/load?quiet=1", Payload::Tar(chunks), show).await
     }
 
     /// Returns what `GET /version` answers.

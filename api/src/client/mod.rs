@@ -3,6 +3,7 @@
 mod access;
 mod build;
 mod context;
+mod engine;
 mod image;
 
 use std::io;

@@ -229,6 +229,7 @@ pub(crate) mod samples {
                 manifest_digest: format!("sha256:{}", "f".repeat(64)),
                 tags: vec!["app-node:1".into()],
                 outputs: vec!["oci archive out.tar".into()],
+                pushed: Vec::new(),
                 millis: 62_300,
                 cached: (1, 3),
             }),

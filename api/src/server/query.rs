@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use builder::{
-    BuildRequest, CacheFrom, CachePlace, CacheTo, ContextInput, Credentials, Dns, DockerfileInput,
-    Entitlement, Entitlements, Limits,
+    Annotations, BuildRequest, CacheFrom, CachePlace, CacheTo, ContextInput, Credentials, Dns,
+    DockerfileInput, Entitlement, Entitlements, Limits,
 };
 use frontend::{Platform, RunNetwork};
 
@@ -192,7 +192,9 @@ impl BuildQuery {
             target: self.target,
             build_args: self.build_args.into_iter().filter_map(given).collect(),
             labels: self.labels,
-            platform: self.platform,
+            more_targets: Vec::new(),
+            platforms: self.platform.into_iter().collect(),
+            annotations: Annotations::default(),
             network: self.network.map_or(defaults.network, RunNetwork::from),
             extra_hosts: self.extra_hosts,
             dns: self.dns,

@@ -13,6 +13,7 @@ mod engine;
 mod explain;
 mod failures;
 mod output;
+mod outputs;
 mod registry;
 mod rootless;
 mod run;

@@ -168,7 +168,7 @@ impl Execution {
         &self,
         records: &BTreeMap<VertexId, Record>,
     ) -> Result<(), (VertexId, OpError)> {
-        for id in layer_chain(&self.graph, self.graph.output.vertex).1 {
+        for id in self.graph.outputs().flat_map(|it| layer_chain(&self.graph, it.vertex).1) {
             if let Some(record) = records.get(&id) {
                 self.arrivals.fetch(&record.snapshot).await.map_err(|error| (id, error))?;
             }
@@ -244,7 +244,7 @@ impl Execution {
     /// Which vertices the solver will resolve: what the output needs and the cache lacks.
     fn will_run(&self) -> Vec<bool> {
         let mut will_run = vec![false; self.graph.vertices.len()];
-        let mut wanted = vec![self.graph.output.vertex];
+        let mut wanted: Vec<VertexId> = self.graph.outputs().map(|output| output.vertex).collect();
         while let Some(id) = wanted.pop() {
             if !will_run[id.0] && self.cached(id).is_none() {
                 will_run[id.0] = true;

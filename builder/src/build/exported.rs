@@ -14,7 +14,8 @@ use crate::key;
 /// What is exported of a record.
 pub(super) fn offer(graph: &BuildGraph, id: VertexId, record: &Record) -> Offer {
     let Record { diff_id, size, duration_ms, .. } = *record;
-    let is_in_image = layer_chain(graph, graph.output.vertex).1.contains(&id);
+    let mut chains = graph.outputs().map(|output| layer_chain(graph, output.vertex).1);
+    let is_in_image = chains.any(|chain| chain.contains(&id));
     Offer { diff_id, size, duration_ms, is_in_image }
 }
 

@@ -1,6 +1,6 @@
 //! What is refused once the work is known and before any of it is done.
 
-use frontend::{BuildGraph, Op};
+use frontend::{BuildGraph, Op, Output};
 
 use super::error::BuildError;
 use crate::entitlement::Entitlement;
@@ -35,11 +35,19 @@ fn check_config(
         return Ok(());
     }
     let search = Search::new(secrets);
-    let history = graph.output.history.iter().enumerate();
+    graph.outputs().try_for_each(|output| check_output(output, &search, settings))
+}
+
+fn check_output(
+    output: &Output,
+    search: &Search,
+    settings: &RunSettings,
+) -> Result<(), BuildError> {
+    let history = output.history.iter().enumerate();
     let in_history = history.map(|(index, step)| {
         (step.created_by.as_str(), format!("entry {} of the image's history", index + 1))
     });
-    let config = &graph.output.config.config;
+    let config = &output.config.config;
     let env = config.env.iter().flatten();
     let env = env.map(|pair| {
         let name = pair.split_once('=').map_or("", |(name, _)| name);

@@ -8,17 +8,19 @@ mod guard;
 mod imported;
 mod inputs;
 mod keys;
+mod lowering;
 mod plan;
 mod policy;
 mod remotes;
 mod steps;
+mod store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cache::{ImageRecord, Record, StepLog};
-use frontend::{ImageConfig, Reference, VertexId};
+use cache::{Record, StepLog};
+use frontend::{ImageConfig, Platform, Reference, VertexId};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::keys::unix_now;
@@ -31,11 +33,12 @@ use self::steps::Steps;
 use crate::builder::Inner;
 use crate::cache_exchange::{Asked, Exports, Imports};
 use crate::explain::{Explainer, Scope};
-use crate::image::assemble::{assemble, layer_chain};
+use crate::export::Annotations;
 use crate::op::{OpError, RunSettings};
+use crate::output::{OutputKind, OutputSpec};
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
-use crate::source::{ResolvedImage, SourceSecrets, Sources, write_image};
+use crate::source::{SourceSecrets, Sources};
 use crate::{blocking, history, output, secret, solver};
 
 /// Where a failure's spans point into; filled as soon as the Dockerfile is read.
@@ -51,8 +54,7 @@ pub(crate) async fn build(
     log: Option<StepLog>,
 ) -> Result<Finished, BuildError> {
     let since = Instant::now();
-    let tags = request.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>, _>>()?;
-    let outputs = request.outputs.clone();
+    let wanted = Wanted::of(&request)?;
     let sources = inner.sources_with(&request.credentials);
     let kept_builds = inner.config.history.failed_steps;
     let keeps_failed = log.is_some() && kept_builds > 0;
@@ -77,18 +79,56 @@ pub(crate) async fn build(
     let Prepared { plan, shared, .. } = prepared;
     let entries = execution.entries(&records).await;
     let inline = |config: &mut ImageConfig| shared.exports.put_inline(config, &entries);
-    let image = store_image(inner, &plan, records, &tags, inline).await?;
-    let written = async { Ok(output::write(&sources, &image, &tags, &outputs, events).await?) };
+    let products = store::images(inner, &plan, &records, &wanted, inline).await?;
+    let written = async { Ok(output::write(&sources, &products, &wanted.outputs, events).await?) };
     let exported = async { Ok(shared.exports.finish(&entries).await?) };
     let (written, ()) = tokio::try_join!(written, exported).map_err(|error: BuildError| error)?;
+    let tags = products.iter().flat_map(|product| &product.names).map(Reference::familiar);
+    let first = &products[0].target;
     Ok(Finished {
-        image_id: image.config_digest.to_string(),
-        manifest_digest: image.manifest.digest.to_string(),
-        tags: tags.iter().map(Reference::familiar).collect(),
-        outputs: written,
+        image_id: first.image_for(&Platform::host()).config_digest.to_string(),
+        manifest_digest: first.descriptor.digest.to_string(),
+        tags: tags.collect(),
+        outputs: written.outputs,
+        pushed: written.pushed,
         millis: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
         cached,
     })
+}
+
+/// What is made of the result.
+struct Wanted {
+    /// The names of each target's result.
+    names: Vec<Vec<Reference>>,
+    outputs: Vec<OutputSpec>,
+    /// Of the image in the store.
+    annotations: Annotations,
+    /// Images of one target; several make an index.
+    platforms: usize,
+}
+
+impl Wanted {
+    /// Takes it from a request, before anything is done for it.
+    fn of(request: &BuildRequest) -> Result<Self, BuildError> {
+        let parse = |tags: &[String]| tags.iter().map(|tag| parse_tag(tag)).collect();
+        let more = request.more_targets.iter().map(|target| parse(&target.tags));
+        let names: Vec<Vec<Reference>> =
+            std::iter::once(parse(&request.tags)).chain(more).collect::<Result<_, _>>()?;
+        let mut outputs = request.outputs.clone();
+        let mut annotations = request.annotations.clone();
+        for output in &mut outputs {
+            let mut own = request.annotations.clone();
+            own.extend(&output.form.annotations);
+            output.form.annotations = own;
+            if output.kind == OutputKind::Image {
+                annotations.extend(&output.form.annotations);
+            }
+        }
+        let platforms = request.distinct_platforms().len();
+        output::check(&outputs, &names, platforms)
+            .map_err(|what| BuildError::Request { what, help: None })?;
+        Ok(Self { names, outputs, annotations, platforms })
+    }
 }
 
 /// How the work on a graph ended.
@@ -235,46 +275,4 @@ fn parse_tag(tag: &str) -> Result<Reference, BuildError> {
         Some(_) => Err(refuse("it holds a digest, which only the result can have".to_owned())),
         None => Ok(reference.with_default_tag()),
     }
-}
-
-/// Writes config, manifest and tags.
-async fn store_image(
-    inner: &Arc<Inner>,
-    plan: &Plan,
-    records: BTreeMap<VertexId, Record>,
-    tags: &[Reference],
-    amend: impl FnOnce(&mut ImageConfig),
-) -> Result<ResolvedImage, BuildError> {
-    let output = plan.graph.output.clone();
-    let epoch = plan.epoch;
-    let (base, chain) = layer_chain(&plan.graph, output.vertex);
-    let base_layers = base
-        .and_then(|base| plan.image(base))
-        .map(|image| image.layers.clone())
-        .unwrap_or_default();
-    let references: Vec<Option<String>> = if tags.is_empty() {
-        vec![None]
-    } else {
-        tags.iter().map(|tag| Some(tag.to_string())).collect()
-    };
-    let store = inner.store.clone();
-    let mut assembled = assemble(&output, base_layers, &chain, &records, epoch);
-    amend(&mut assembled.config);
-    blocking::run(move || {
-        let name = references.iter().flatten().next().map_or("the image", String::as_str);
-        let image = write_image(&store, name, &assembled.config, &assembled.layers)?;
-        let now = unix_now();
-        for reference in references {
-            let record = ImageRecord {
-                reference,
-                manifest: image.manifest.clone(),
-                config: image.config_digest,
-                created: now,
-                updated: now,
-            };
-            store.images().put(&record).map_err(BuildError::store)?;
-        }
-        Ok(image)
-    })
-    .await
 }

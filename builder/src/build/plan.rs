@@ -1,41 +1,35 @@
 //! From request to graph: contexts, Dockerfile, bases.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::Store;
 use frontend::{
-    BaseImage, BuildGraph, Diagnostic, Dockerfile, HttpOp, IgnoreRules, LowerOptions, Lowered,
-    NamedContext, Op, Platform, Reference, ResolvedBase, Severity, SourceDateEpoch, Span, Vertex,
-    VertexId,
+    BuildGraph, Diagnostic, Dockerfile, HttpOp, IgnoreRules, LowerOptions, NamedContext, Op,
+    Platform, Reference, Vertex, VertexId,
 };
-use futures_util::future::try_join_all;
 
 use super::SourceSlot;
 use super::error::BuildError;
 use super::execute::Remotes;
 use super::inputs::{Fetcher, Inputs, Origins};
+use super::lowering::Lowering;
 use super::policy::Policy;
 use crate::builder::Inner;
 use crate::context::FileRoot;
-use crate::op::nearest;
 use crate::progress::{Event, Events, SourceText};
 use crate::request::BuildRequest;
 use crate::source::{
     PullPolicy, RemoteContext, ResolvedImage, SourceSecrets, Sources, parse_remote,
 };
 
-/// Build arguments that mean something here.
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
+/// A build argument that means something here.
 const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 /// What `--build-context` takes.
 const CONTEXT_FORMS: &str = "give a directory, docker-image://NAME, oci-layout://DIR[:TAG|@DIGEST], \
                              or the URL of a git repository or an archive";
-
-/// Rounds of "lower, then fetch what ONBUILD triggers name": each base can add one more.
-const MAX_ROUNDS: usize = 16;
 
 /// A graph with everything from outside that it refers to.
 #[derive(Debug)]
@@ -91,11 +85,12 @@ pub(super) async fn make(
     let Named { contexts: named_contexts, directories, downloads } =
         Named::parse(&request.named_contexts)?;
     let keeps_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
+    let variants = Variant::all(&request);
     let mut options = LowerOptions {
         target: request.target,
         build_args: request.build_args,
         labels: request.labels,
-        target_platform: request.platform.unwrap_or_else(Platform::host),
+        target_platform: Platform::host(),
         build_platform: Platform::host(),
         named_contexts,
         ignore: IgnoreRules::default(),
@@ -115,90 +110,49 @@ pub(super) async fn make(
     events.send(Event::Source(shown)).await;
     options.ignore.clone_from(&inputs.ignore);
     let (dockerfile, said) = parse(&inputs.dockerfile, &options)?;
-    let refuse = |diagnostics: Vec<Diagnostic>| BuildError::Dockerfile {
-        diagnostics: said.iter().cloned().chain(diagnostics).collect(),
-    };
-
-    let mut resolved: BTreeMap<BaseImage, ResolvedBase> = BTreeMap::new();
-    let mut images = BTreeMap::new();
-    let mut wanted: BTreeSet<BaseImage> =
-        frontend::base_images(&dockerfile, &options).map_err(refuse)?.into_iter().collect();
-    for _ in 0..MAX_ROUNDS {
-        let span = |base: &BaseImage| frontend::image_span(&dockerfile, &options, base);
-        let fetched = wanted.iter().map(|base| resolve(sources, base, pull, &span));
-        let fetched = try_join_all(fetched).await;
-        for (base, image) in fetched.map_err(|error| meant_a_stage(error, &dockerfile))? {
-            let digest = image.manifest.digest.to_string();
-            let config = image.config.clone();
-            resolved.insert(base, ResolvedBase { digest: digest.clone(), config });
-            images.insert(digest, Arc::new(image));
-        }
-        let lowered = frontend::lower(&dockerfile, &options, &resolved).map_err(refuse)?;
-        match lowered {
-            Lowered::Graph(mut graph) => {
-                if said.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
-                    return Err(refuse(graph.warnings));
-                }
-                let epoch = match graph.source_date_epoch {
-                    None => None,
-                    Some(SourceDateEpoch::Seconds(seconds)) => Some(seconds),
-                    Some(SourceDateEpoch::Context) => {
-                        // From here on it is a number, for RUN steps that see it too.
-                        let seconds = context_time(&inputs).await?;
-                        options.build_args.insert(EPOCH.to_owned(), seconds.to_string());
-                        wanted.clear();
-                        continue;
-                    }
-                };
-                download(&mut inputs, &inner.store, &graph, &downloads, loader).await?;
-                graph.warnings.splice(0..0, said);
-                let forced = policy.forced(&dockerfile, &graph)?;
-                let (graph, remotes) = (Arc::new(*graph), Remotes::new());
-                return Ok(Plan { graph, epoch, policy, forced, inputs, remotes, images });
-            }
-            Lowered::Needs(more) => wanted = more.into_iter().collect(),
-        }
+    let mut lowering = Lowering::new(&dockerfile, &said, sources, pull);
+    let mut graphs = Vec::new();
+    let mut epoch = None;
+    for variant in &variants {
+        let options = variant.apply(&mut options);
+        let (graph, found) = lowering.lower(options, &inputs).await?;
+        graphs.push(graph);
+        epoch = found;
     }
-    Err(BuildError::Request {
-        what: format!("ONBUILD triggers name further images more than {MAX_ROUNDS} times"),
-        help: None,
-    })
+    let images = lowering.images;
+    let mut graph = frontend::merge(graphs).expect("there is always a target and a platform");
+    download(&mut inputs, &inner.store, &graph, &downloads, loader).await?;
+    graph.warnings.splice(0..0, said);
+    let forced = policy.forced(&dockerfile, &graph)?;
+    let (graph, remotes) = (Arc::new(graph), Remotes::new());
+    Ok(Plan { graph, epoch, policy, forced, inputs, remotes, images })
 }
 
-/// Says so where an image that cannot be had is called almost like a stage.
-fn meant_a_stage(mut error: BuildError, dockerfile: &Dockerfile) -> BuildError {
-    if let BuildError::Image { image, help, .. } = &mut error {
-        let name = image.split([':', '@']).next().unwrap_or(image);
-        let stages = dockerfile.stages.iter().filter_map(|stage| stage.name());
-        let stages = stages.map(|stage| stage.as_bytes().to_vec());
-        *help = nearest(name.as_bytes(), stages).map(|stage| {
-            format!("no stage is called so; did you mean `{}`?", String::from_utf8_lossy(&stage))
-        });
-    }
-    error
+/// One target for one platform.
+struct Variant {
+    target: Option<String>,
+    platform: Platform,
 }
 
-async fn resolve(
-    sources: &Sources,
-    base: &BaseImage,
-    policy: PullPolicy,
-    span: impl Fn(&BaseImage) -> Span,
-) -> Result<(BaseImage, ResolvedImage), BuildError> {
-    if let Some(layout) = base.reference.strip_prefix("oci-layout://") {
-        let image = sources.resolve_layout(layout, &base.platform).await?;
-        return Ok((base.clone(), image));
+impl Variant {
+    /// Returns all that a request asks for: targets in their order, platforms within them.
+    fn all(request: &BuildRequest) -> Vec<Self> {
+        let more = request.more_targets.iter().map(|it| Some(it.stage.clone()));
+        let targets = std::iter::once(request.target.clone()).chain(more);
+        let platforms = request.distinct_platforms();
+        let of = |target: Option<String>| {
+            let one =
+                |platform: &Platform| Self { target: target.clone(), platform: platform.clone() };
+            platforms.iter().map(one).collect::<Vec<_>>()
+        };
+        targets.flat_map(of).collect()
     }
-    let reference = Reference::parse_normalized(&base.reference)
-        .map_err(|error| BuildError::Request { what: error.to_string(), help: None })?;
-    let name = reference.familiar();
-    let resolved = sources.resolve(&reference.with_default_tag(), &base.platform, policy).await;
-    let image = resolved.map_err(|source| BuildError::Image {
-        image: name,
-        span: span(base),
-        help: None,
-        source: Box::new(source),
-    })?;
-    Ok((base.clone(), image))
+
+    fn apply<'a>(&self, options: &'a mut LowerOptions) -> &'a mut LowerOptions {
+        options.target.clone_from(&self.target);
+        options.target_platform = self.platform.clone();
+        options
+    }
 }
 
 /// Parses the file; what its rules have to say waits until all of them were heard.
@@ -231,14 +185,6 @@ async fn download(
         }
     }
     Ok(())
-}
-
-/// Tells `SOURCE_DATE_EPOCH=context`.
-async fn context_time(inputs: &Inputs) -> Result<i64, BuildError> {
-    inputs.time().await?.ok_or_else(|| BuildError::Request {
-        what: format!("{EPOCH}=context: the build context holds no file to take a time from"),
-        help: Some("give seconds since 1970".to_owned()),
-    })
 }
 
 /// Reads a build argument as a switch, as Go's `strconv.ParseBool` does.

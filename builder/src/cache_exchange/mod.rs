@@ -73,10 +73,11 @@ impl Asked {
     ///
     /// A scope that makes no tag, in words.
     pub(crate) fn of(request: &BuildRequest) -> Result<Self, String> {
-        let BuildRequest { cache_from, cache_to, cache_scopes, platform, .. } = request;
+        let BuildRequest { cache_from, cache_to, cache_scopes, platforms, .. } = request;
+        let platform = platforms.first();
         let Some(written) = cache_scopes.first() else {
             let (from, to) = (cache_from.clone(), cache_to.clone());
-            return Ok(Self { from, to, platform: platform.clone() });
+            return Ok(Self { from, to, platform: platform.cloned() });
         };
         let mut from = Vec::new();
         for one in cache_from {
@@ -85,7 +86,7 @@ impl Asked {
             }
         }
         let to = cache_to.iter().map(|to| to.in_scope(written)).collect::<Result<_, _>>()?;
-        Ok(Self { from, to, platform: platform.clone() })
+        Ok(Self { from, to, platform: platform.cloned() })
     }
 
     fn platform(&self) -> Platform {

@@ -1,10 +1,10 @@
 //! Archives for `docker load`: `manifest.json` beside an OCI layout, as Docker's own `save` has
 //! written them since version 25. Old and new loaders, with either image store, read them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
-use cache::{Descriptor, Store};
+use cache::{ChainId, Descriptor, Store};
 use serde_json::{Value, json};
 
 use super::ExportImage;
@@ -23,18 +23,23 @@ struct Plain {
 }
 
 /// Writes `images` as one archive.
+///
+/// Layers on top of which `omit` is true are named and left out: the engine that reads the archive
+/// has them.
 pub(super) fn write(
     store: &Store,
     images: &[ExportImage],
     out: &mut dyn Write,
+    omit: &dyn Fn(&ChainId) -> bool,
     events: &Events,
 ) -> Result<(), ExportError> {
     let plain: Vec<_> =
         images.iter().map(|entry| prepare(store, entry)).collect::<Result<_, _>>()?;
     let mut archive = Archive::new(out);
     let entries = images.iter().zip(&plain).map(|(entry, plain)| IndexEntry {
-        manifest: &plain.manifest,
-        platform: entry.image.platform(),
+        descriptor: &plain.manifest,
+        platform: Some(entry.target.images[0].platform()),
+        annotations: BTreeMap::new(),
         names: &entry.names,
     });
     oci::begin(&mut archive, entries)?;
@@ -48,8 +53,11 @@ pub(super) fn write(
                 archive.blob(store, &blob_path(&blob.digest), blob, &mut |_| ())?;
             }
         }
+        let mut below: Option<ChainId> = None;
         for (layer, source, size) in &image.layers {
-            if written.insert(layer.diff_id.0) {
+            let chain_id = below.map_or(ChainId(layer.diff_id.0), |it| it.push(layer.diff_id));
+            below = Some(chain_id);
+            if !omit(&chain_id) && written.insert(layer.diff_id.0) {
                 write_layer(&mut archive, layer, source, *size, events)?;
             }
         }
@@ -67,7 +75,10 @@ fn loader_entry(entry: &ExportImage, plain: &Plain) -> Value {
 
 /// Finds the layers and their sizes: a tar states a file's size before its bytes.
 fn prepare(store: &Store, entry: &ExportImage) -> Result<Plain, ExportError> {
-    let image = &entry.image;
+    let [image] = entry.target.images.as_slice() else {
+        let platforms = entry.target.images.iter().map(|image| image.platform().to_string());
+        return Err(ExportError::Platforms { platforms: platforms.collect() });
+    };
     let mut layers = Vec::with_capacity(image.layers.len());
     for layer in image.each_layer() {
         let source = LayerSource::find(store, &layer)?

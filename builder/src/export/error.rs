@@ -41,6 +41,21 @@ pub enum ExportError {
         /// The part.
         digest: Digest,
     },
+    /// An archive of Docker's holds one image a name.
+    #[error(
+        "an archive for docker holds images for one platform, and this is for {}; write type=oci",
+        .platforms.join(", ")
+    )]
+    Platforms {
+        /// What the image is for.
+        platforms: Vec<String>,
+    },
+    /// An annotation is for an index, and there is none.
+    #[error("the annotation `{key}` is for an index, and an image for one platform has none")]
+    NoIndex {
+        /// Its key.
+        key: String,
+    },
     /// A layer has another size than its descriptor promises.
     #[error("layer `{digest}` has {found} bytes where {expected} were promised")]
     LayerSize {
@@ -60,6 +75,7 @@ impl ExportError {
         match self {
             Self::Source(error) => error.kind(),
             Self::Registry(error) => error.kind(),
+            Self::Platforms { .. } | Self::NoIndex { .. } => ErrorKind::User,
             Self::File { .. }
             | Self::Archive { .. }
             | Self::Tree(_)

@@ -16,7 +16,7 @@ use crate::error::ErrorKind;
 use crate::layer::{Limits, TarError, TarKind, TarReader, decompress};
 use crate::registry::DocumentError;
 use crate::source::{
-    Layer, LayerSource, MANIFEST_LIMIT, ResolvedImage, SourceError, name_image, note_layer,
+    Layer, LayerSource, MANIFEST_LIMIT, ResolvedImage, SourceError, Target, name_target, note_layer,
 };
 
 /// Largest file of an archive, bytes: more than any layer in use.
@@ -222,18 +222,19 @@ pub(super) fn parse_name(name: &str) -> Result<Reference, LoadError> {
 /// Returns them in familiar form, or the image ID.
 pub(super) fn finish(
     store: &Store,
-    image: &ResolvedImage,
+    target: &Target,
     names: &[Reference],
 ) -> Result<Vec<String>, LoadError> {
-    for layer in image.each_layer() {
+    for layer in target.images.iter().flat_map(ResolvedImage::each_layer) {
         check_layer(store, &layer)?;
     }
     if names.is_empty() {
-        name_image(store, image, None)?;
+        name_target(store, target, None)?;
+        let image = target.image_for(&Platform::host());
         return Ok(vec![image.config_digest.to_string()]);
     }
     for name in names {
-        name_image(store, image, Some(name))?;
+        name_target(store, target, Some(name))?;
     }
     Ok(names.iter().map(Reference::familiar).collect())
 }

@@ -35,7 +35,7 @@ pub(super) fn load(
         let names = item.repo_tags.iter().flatten().map(|name| parse_name(name));
         let names: Vec<Reference> = names.collect::<Result<_, _>>()?;
         let image = image(store, contents, &item)?;
-        loaded.extend(finish(store, &image, &names)?);
+        loaded.extend(finish(store, &image.into(), &names)?);
     }
     Ok(loaded)
 }

@@ -6,7 +6,7 @@ use frontend::{Platform, Reference};
 use super::load::{LoadError, finish, parse_name};
 use crate::registry::DocumentError;
 use crate::registry::document::{self, Document, IndexEntry, OCI_INDEX};
-use crate::source::{MANIFEST_LIMIT, SourceError, read_image};
+use crate::source::{MANIFEST_LIMIT, ResolvedImage, SourceError, Target, read_image, read_target};
 
 /// Indexes below `index.json` that are followed.
 const NESTING: usize = 3;
@@ -24,14 +24,42 @@ pub(super) fn load(
     let mut loaded = Vec::new();
     for entry in without_other_platforms(entries, platform)? {
         let names = names(&entry)?;
+        if let Some(target) = whole_index(store, &entry)? {
+            loaded.extend(finish(store, &target, &names)?);
+            continue;
+        }
         let manifest = descend(store, entry, platform)?;
         let missing = || LoadError::Missing { path: manifest.descriptor.digest.to_string() };
         let shown = manifest.descriptor.digest.to_string();
         let image = read_image(store, &shown, &manifest.descriptor)?.ok_or_else(missing)?;
-        loaded.extend(finish(store, &image, &names)?);
+        loaded.extend(finish(store, &image.into(), &names)?);
     }
     loaded.dedup();
     Ok(loaded)
+}
+
+/// Returns the index of `entry` if the archive holds an image for each of several platforms.
+fn whole_index(store: &Store, entry: &IndexEntry) -> Result<Option<Target>, LoadError> {
+    if !document::is_index(&entry.descriptor.media_type) {
+        return Ok(None);
+    }
+    let path = entry.descriptor.digest.to_string();
+    let bytes = store
+        .content()
+        .read(&entry.descriptor.digest, MANIFEST_LIMIT)
+        .map_err(SourceError::store("read the index"))?
+        .ok_or_else(|| LoadError::Missing { path: path.clone() })?;
+    let fault = |source| unusable(&path, source);
+    let document = Document::parse(&bytes, Some(&entry.descriptor.media_type)).map_err(fault)?;
+    let Document::Index(entries) = document else { return Ok(None) };
+    let has_layers = |image: &ResolvedImage| {
+        image.layers.iter().all(|layer| store.content().contains(&layer.digest))
+    };
+    let target = read_target(store, &path, &entry.descriptor)?;
+    Ok(target.filter(|target| {
+        let images = &target.images;
+        entries.len() > 1 && images.len() == entries.len() && images.iter().all(has_layers)
+    }))
 }
 
 /// Of entries without a name that differ by platform only, keeps the one that is wanted: a

@@ -4,10 +4,12 @@
 //! checked against the digest that it is filed under; no layer is held in memory; the same images
 //! give the same bytes.
 
+mod annotation;
 mod archive;
 mod atomic;
 mod docker;
 mod error;
+mod form;
 mod import;
 mod load;
 mod load_docker;
@@ -16,26 +18,31 @@ mod oci;
 mod portable;
 mod push;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 
+use cache::{ChainId, DiffId, Digest};
 use frontend::Reference;
 
 use crate::blocking;
 use crate::progress::Events;
-use crate::source::{ResolvedImage, Sources};
+use crate::source::{Sources, Target};
 
+pub use annotation::{AnnotationLevel, Annotations};
 pub(crate) use atomic::replace;
 pub use error::ExportError;
+pub use form::{ImageForm, MediaTypes};
 pub use import::{ImportOptions, import};
 pub use load::{LoadError, load};
-pub use push::push;
+pub(crate) use portable::{annotate, write_index};
+pub use push::{PushForm, push, push_target};
 
 /// An image to be written, with the names that it gets in the archive.
 #[derive(Clone, Debug)]
 pub struct ExportImage {
     /// What is written.
-    pub image: ResolvedImage,
+    pub target: Target,
     /// Its names; none leaves it to be found by its digest.
     pub names: Vec<Reference>,
 }
@@ -78,14 +85,65 @@ pub async fn export(
     dest: ArchiveDest,
     events: &Events,
 ) -> Result<(), ExportError> {
-    for entry in &images {
-        sources.fetch_layers(&entry.image, events).await?;
+    export_as(sources, images, kind, ImageForm::default(), dest, events).await
+}
+
+/// Writes `images` as one archive for a docker engine that has the layers of `stacks`: of each
+/// image the layers, base first, as `sha256:<hex>` of their tars. Those are named and left out.
+///
+/// # Errors
+///
+/// [`ExportError`].
+pub(crate) async fn export_missing(
+    sources: &Sources,
+    images: Vec<ExportImage>,
+    stacks: &[Vec<String>],
+    mut out: Box<dyn Write + Send>,
+    events: &Events,
+) -> Result<(), ExportError> {
+    for image in images.iter().flat_map(|entry| &entry.target.images) {
+        sources.fetch_layers(image, events).await?;
+    }
+    let known: HashSet<ChainId> = stacks.iter().flat_map(|stack| chains(stack)).collect();
+    let (store, events) = (sources.store().clone(), events.clone());
+    blocking::run(move || {
+        docker::write(&store, &images, &mut out, &|chain_id| known.contains(chain_id), &events)?;
+        out.flush().map_err(|source| ExportError::Archive { source })
+    })
+    .await
+}
+
+/// Returns the chain IDs of a stack of layers, up to the first name that is none.
+fn chains(stack: &[String]) -> impl Iterator<Item = ChainId> {
+    stack.iter().map_while(|text| Digest::parse(text).ok()).scan(None, |below, digest| {
+        let layer = DiffId(digest);
+        let next = below.map_or(ChainId(digest), |below: ChainId| below.push(layer));
+        *below = Some(next);
+        Some(next)
+    })
+}
+
+/// As [`export`], in `form`; an archive for docker has none but annotations, which it cannot hold.
+///
+/// # Errors
+///
+/// [`ExportError`]; a file at the destination is then untouched.
+pub async fn export_as(
+    sources: &Sources,
+    images: Vec<ExportImage>,
+    kind: ArchiveKind,
+    form: ImageForm,
+    dest: ArchiveDest,
+    events: &Events,
+) -> Result<(), ExportError> {
+    for image in images.iter().flat_map(|entry| &entry.target.images) {
+        sources.fetch_layers(image, events).await?;
     }
     let (store, events) = (sources.store().clone(), events.clone());
     blocking::run(move || {
         let write = |out: &mut dyn Write| match kind {
-            ArchiveKind::Oci => oci::write(&store, &images, out, &events),
-            ArchiveKind::Docker => docker::write(&store, &images, out, &events),
+            ArchiveKind::Oci => oci::write(&store, &images, &form, out, &events),
+            ArchiveKind::Docker => docker::write(&store, &images, out, &|_| false, &events),
         };
         match dest {
             ArchiveDest::File(path) => atomic::replace(&path, write),

@@ -1,6 +1,6 @@
 //! OCI image layouts in a tar (OCI image-spec, image-layout.md).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use cache::{Descriptor, Digest, Store};
@@ -8,12 +8,14 @@ use frontend::{Platform, Reference};
 use serde_json::{Value, json};
 
 use super::ExportImage;
+use super::annotation::AnnotationLevel;
 use super::archive::Archive;
 use super::error::ExportError;
-use super::portable::Portable;
+use super::form::ImageForm;
+use super::portable::PortableTarget;
 use crate::progress::{Events, TransferPhase};
 use crate::registry::document::OCI_INDEX;
-use crate::source::Meter;
+use crate::source::{Meter, platform_value};
 
 /// Directory of the blobs in the archive.
 const BLOBS: &str = "blobs/sha256";
@@ -26,21 +28,32 @@ const REF_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 pub(super) fn write(
     store: &Store,
     images: &[ExportImage],
+    form: &ImageForm,
     out: &mut dyn Write,
     events: &Events,
 ) -> Result<(), ExportError> {
-    let prepare = |entry: &ExportImage| Portable::prepare(store, &entry.image, true, events);
+    let form = form.clone().as_oci();
+    let prepare =
+        |entry: &ExportImage| PortableTarget::prepare(store, &entry.target, &form, events);
     let portable: Vec<_> = images.iter().map(prepare).collect::<Result<_, _>>()?;
     let mut archive = Archive::new(out);
-    let entries = images.iter().zip(&portable).map(|(entry, portable)| IndexEntry {
-        manifest: &portable.manifest,
-        platform: entry.image.platform(),
-        names: &entry.names,
+    let entries = images.iter().zip(&portable).map(|(entry, portable)| {
+        let platform = (!entry.target.is_index()).then(|| portable.images[0].platform.clone());
+        let level = match platform {
+            Some(_) => AnnotationLevel::ManifestDescriptor,
+            None => AnnotationLevel::IndexDescriptor,
+        };
+        IndexEntry {
+            descriptor: &portable.descriptor,
+            annotations: form.annotations.at(level, platform.as_ref()),
+            platform,
+            names: &entry.names,
+        }
     });
     begin(&mut archive, entries)?;
     let mut written = BTreeSet::new();
-    for image in &portable {
-        for blob in [&image.manifest, &image.config].into_iter().chain(&image.layers) {
+    for target in &portable {
+        for blob in std::iter::once(&target.descriptor).chain(target.blobs()) {
             if !written.insert(blob.digest) {
                 continue;
             }
@@ -51,10 +64,12 @@ pub(super) fn write(
     archive.finish()
 }
 
-/// One image of `index.json`.
+/// One entry of `index.json`.
 pub(super) struct IndexEntry<'a> {
-    pub(super) manifest: &'a Descriptor,
-    pub(super) platform: Platform,
+    pub(super) descriptor: &'a Descriptor,
+    /// `None` for an index.
+    pub(super) platform: Option<Platform>,
+    pub(super) annotations: BTreeMap<String, String>,
     pub(super) names: &'a [Reference],
 }
 
@@ -78,26 +93,27 @@ pub(super) fn begin<'a>(
 
 /// Returns an entry for each name, or one without a name.
 fn entries(image: &IndexEntry<'_>) -> Vec<Value> {
-    let mut platform = json!({
-        "architecture": image.platform.architecture,
-        "os": image.platform.os,
+    let mut plain = json!({
+        "mediaType": image.descriptor.media_type,
+        "digest": image.descriptor.digest,
+        "size": image.descriptor.size,
     });
-    if let Some(variant) = &image.platform.variant {
-        platform["variant"] = json!(variant);
+    if let Some(platform) = &image.platform {
+        plain["platform"] = platform_value(platform);
     }
-    let plain = json!({
-        "mediaType": image.manifest.media_type,
-        "digest": image.manifest.digest,
-        "size": image.manifest.size,
-        "platform": platform,
-    });
     if image.names.is_empty() {
+        if !image.annotations.is_empty() {
+            plain["annotations"] = json!(image.annotations);
+        }
         return vec![plain];
     }
     let named = image.names.iter().map(|name| {
         let mut entry = plain.clone();
+        let mut annotations = image.annotations.clone();
         let tag = name.tag.as_deref().unwrap_or("latest");
-        entry["annotations"] = json!({ NAME_ANNOTATION: name.to_string(), REF_ANNOTATION: tag });
+        annotations.insert(NAME_ANNOTATION.to_owned(), name.to_string());
+        annotations.insert(REF_ANNOTATION.to_owned(), tag.to_owned());
+        entry["annotations"] = json!(annotations);
         entry
     });
     named.collect()

@@ -1,20 +1,26 @@
 //! Images to a registry: layers first, the manifest last, so that what a tag shows is whole.
 
+use std::collections::BTreeMap;
+
 use cache::{Descriptor, DiffId};
 use frontend::Reference;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::error::ExportError;
-use super::portable::Portable;
+use super::form::ImageForm;
+use super::portable::PortableTarget;
 use crate::blocking;
 use crate::progress::{Events, TransferPhase};
-use crate::registry::{Pushed, RegistryError, Repository, Route};
-use crate::source::{Meter, ResolvedImage, SourceError, Sources, manifest_name, repository};
+use crate::registry::{ManifestName, Pushed, RegistryError, Repository, Route};
+use crate::source::{
+    Meter, ResolvedImage, SourceError, Sources, Target, manifest_name, repository,
+};
 
 /// Layers pushed at once.
 const PUSHES: usize = 3;
 
-/// Pushes `image` under the name `destination` and returns the descriptor of what was put there.
+/// Pushes `image` as it is under the name `destination` and returns the descriptor of what was put
+/// there.
 ///
 /// # Errors
 ///
@@ -25,23 +31,77 @@ pub async fn push(
     destination: &Reference,
     events: &Events,
 ) -> Result<Descriptor, ExportError> {
-    sources.fetch_layers(image, events).await?;
-    let (store, wanted, reports) = (sources.store().clone(), image.clone(), events.clone());
+    let target = Target::from(image.clone());
+    push_target(sources, &target, destination, &PushForm::default(), events).await
+}
+
+/// What a push makes of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PushForm {
+    /// The form that the image gets.
+    pub image: ImageForm,
+    /// Leaves the tag alone: the image is found by its digest.
+    pub by_digest: bool,
+}
+
+/// Pushes `target` under the name `destination` and returns the descriptor of what was put there.
+///
+/// # Errors
+///
+/// [`ExportError`].
+pub async fn push_target(
+    sources: &Sources,
+    target: &Target,
+    destination: &Reference,
+    form: &PushForm,
+    events: &Events,
+) -> Result<Descriptor, ExportError> {
+    for image in &target.images {
+        sources.fetch_layers(image, events).await?;
+    }
+    let (store, wanted, reports) = (sources.store().clone(), target.clone(), events.clone());
+    let asked = form.image.clone();
     let portable =
-        blocking::run(move || Portable::prepare(&store, &wanted, false, &reports)).await?;
+        blocking::run(move || PortableTarget::prepare(&store, &wanted, &asked, &reports)).await?;
     let route = sources.registry().origin(&repository(destination))?;
-    let mut pushes = Vec::with_capacity(portable.layers.len());
-    for (layer, &diff_id) in portable.layers.iter().zip(&image.diff_ids) {
+    let layers: BTreeMap<_, _> = portable
+        .images
+        .iter()
+        .flat_map(|image| &image.layers)
+        .map(|(layer, diff_id)| (layer.digest, (layer, *diff_id)))
+        .collect();
+    let mut pushes = Vec::with_capacity(layers.len());
+    for (layer, diff_id) in layers.into_values() {
         pushes.push(push_layer(sources, &route, layer, diff_id, events));
     }
     stream::iter(pushes).buffer_unordered(PUSHES).try_collect::<()>().await?;
-    push_blob(sources, &route, &portable.config, &[], events).await?;
-    let (store, digest) = (sources.store().clone(), portable.manifest.digest);
+    for image in &portable.images {
+        push_blob(sources, &route, &image.config, &[], events).await?;
+        if target.is_index() {
+            let name = ManifestName::Digest(image.manifest.digest);
+            push_manifest(sources, &route, &name, &image.manifest).await?;
+        }
+    }
+    let name = if form.by_digest {
+        ManifestName::Digest(portable.descriptor.digest)
+    } else {
+        manifest_name(destination)
+    };
+    push_manifest(sources, &route, &name, &portable.descriptor).await?;
+    Ok(portable.descriptor)
+}
+
+async fn push_manifest(
+    sources: &Sources,
+    route: &Route,
+    name: &ManifestName,
+    manifest: &Descriptor,
+) -> Result<(), ExportError> {
+    let (store, digest) = (sources.store().clone(), manifest.digest);
     let bytes = blocking::run(move || store.content().read(&digest, crate::source::MANIFEST_LIMIT));
     let bytes = bytes.await.map_err(SourceError::store("read the manifest"))?;
     let bytes = bytes.ok_or(ExportError::Damaged { digest })?;
-    route.push_manifest(&manifest_name(destination), &portable.manifest, &bytes).await?;
-    Ok(portable.manifest)
+    Ok(route.push_manifest(name, manifest, &bytes).await?)
 }
 
 /// Pushes one layer and notes that the repository has it.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use cache::{Digest, ImageRecord, Store};
-use frontend::ImageConfig;
+use frontend::{ImageConfig, Platform};
 use oci_spec::image::ImageManifest;
+
+use crate::source::{manifest_below, read_target};
 
 use super::names::{ImageError, familiar, find};
 
@@ -71,7 +73,16 @@ fn documents(store: &Store, record: &ImageRecord) -> Result<Documents, ImageErro
             .map_err(ImageError::store)?
             .ok_or_else(|| damaged(format!("its {what} {digest} is missing")))
     };
-    let manifest = read(&record.manifest.digest, "manifest")?;
+    let host = Platform::host();
+    let reference = name();
+    // Of several platforms this machine's is shown, or else the first.
+    let manifest = match manifest_below(store, &reference, &record.manifest, &host)? {
+        Some(manifest) => Some(manifest),
+        None => read_target(store, &reference, &record.manifest)?
+            .map(|target| target.image_for(&host).manifest.clone()),
+    };
+    let manifest = manifest.ok_or_else(|| damaged("its manifest is missing".to_owned()))?;
+    let manifest = read(&manifest.digest, "manifest")?;
     let config = read(&record.config, "config")?;
     Ok(Documents {
         manifest: serde_json::from_slice(&manifest)

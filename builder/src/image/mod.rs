@@ -8,4 +8,4 @@ pub use details::{HistoryRow, ImageDetails, ImageSummary};
 pub use names::{ImageError, Removed};
 
 pub(crate) use details::{details, history, summaries};
-pub(crate) use names::{find, parse_name, remove, resolved, tag};
+pub(crate) use names::{find, parse_name, remove, resolved, tag, target};

@@ -1,10 +1,10 @@
 //! From what a user calls an image to its record, and the changes of names.
 
 use cache::{ImageRecord, Store};
-use frontend::Reference;
+use frontend::{Platform, Reference};
 
 use crate::error::ErrorKind;
-use crate::source::{ResolvedImage, read_image};
+use crate::source::{ResolvedImage, Target, read_target};
 
 /// Why something could not be done with an image.
 #[derive(Debug, thiserror::Error)]
@@ -142,12 +142,17 @@ pub(crate) fn find(store: &Store, name: &str) -> Result<Vec<ImageRecord>, ImageE
     Ok(records)
 }
 
-/// Reads the image that `name` stands for.
+/// Reads the image that `name` stands for: of several platforms, this machine's.
 pub(crate) fn resolved(store: &Store, name: &str) -> Result<ResolvedImage, ImageError> {
+    Ok(target(store, name)?.image_for(&Platform::host()).clone())
+}
+
+/// Reads all that `name` stands for.
+pub(crate) fn target(store: &Store, name: &str) -> Result<Target, ImageError> {
     let records = find(store, name)?;
     let record = records.first().ok_or(ImageError::NotFound { name: name.to_owned() })?;
     let reference = record.reference.clone().unwrap_or_else(|| record.manifest.digest.to_string());
-    read_image(store, &reference, &record.manifest)?.ok_or_else(|| ImageError::Damaged {
+    read_target(store, &reference, &record.manifest)?.ok_or_else(|| ImageError::Damaged {
         name: name.to_owned(),
         what: "its manifest or config is missing".to_owned(),
     })

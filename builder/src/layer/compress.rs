@@ -1,27 +1,76 @@
 //! Layers compressed for the way out: same input, same bytes, whatever the number of threads.
 //!
-//! gzip is a sequence of members (RFC 1952, 2.2) of [`MEMBER`] plain bytes each, so that threads
-//! need not know of each other; every reader of layers concatenates them. zstd runs with at least
-//! one worker: with none it would cut its blocks elsewhere.
+//! zstd runs with at least one worker: with none it would cut its blocks elsewhere.
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
-use libdeflater::{CompressionLvl, Compressor};
-
-/// Plain bytes of one gzip member.
-const MEMBER: usize = 1 << 20;
-
-/// libdeflate's level: the size of zlib's default (6) at twice its speed a thread (measured: ratio
-/// 0.310 at 122 MB/s against 0.308 at 58 MB/s).
-const GZIP_LEVEL: i32 = 4;
+use super::gzip::{GZIP_LEVEL, GzipWriter, gzip_level_writer};
 
 /// zstd's level: its own default.
-const ZSTD_LEVEL: i32 = 3;
+const ZSTD_LEVEL: u8 = 3;
+
+/// How a layer is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Compression {
+    /// A plain tar.
+    Uncompressed,
+    /// What every registry and every engine takes.
+    #[default]
+    Gzip,
+    /// gzip whose files can be fetched one by one (stargz-snapshotter, `docs/estargz.md`).
+    Estargz,
+    /// Smaller and faster; needs a reader of this decade.
+    Zstd,
+}
+
+impl Compression {
+    /// All of them, as they are named.
+    pub const ALL: [Self; 4] = [Self::Uncompressed, Self::Gzip, Self::Estargz, Self::Zstd];
+
+    /// Parses the name that BuildKit has for it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == text)
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uncompressed => "uncompressed",
+            Self::Gzip => "gzip",
+            Self::Estargz => "estargz",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// Returns the levels that it has; a level means nothing to a plain tar.
+    #[must_use]
+    pub const fn levels(self) -> std::ops::RangeInclusive<u8> {
+        match self {
+            Self::Gzip | Self::Estargz => 0..=12,
+            Self::Uncompressed | Self::Zstd => 0..=22,
+        }
+    }
+
+    /// Returns the level that `asked` comes to. For zstd 0 is its default, as for BuildKit.
+    pub(crate) fn level(self, asked: Option<u8>) -> u8 {
+        match (self, asked) {
+            (Self::Uncompressed, _) => 0,
+            (Self::Gzip | Self::Estargz, None) => GZIP_LEVEL,
+            (Self::Zstd, None | Some(0)) => ZSTD_LEVEL,
+            (_, Some(level)) => level.min(*self.levels().end()),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Why something cannot be compressed.
 #[derive(Debug, thiserror::Error)]
@@ -32,147 +81,88 @@ pub enum CompressError {
     /// The output takes no more.
     #[error("could not write compressed data")]
     Io(#[from] io::Error),
+    /// The layer cannot be read as a tar, which only eStargz needs.
+    #[error("could not read the layer")]
+    Tar(#[from] super::TarError),
 }
 
 impl From<CompressError> for io::Error {
     fn from(error: CompressError) -> Self {
         match error {
             CompressError::Io(error) => error,
-            CompressError::Compressor => Self::other(error),
+            other => Self::other(other),
         }
     }
 }
 
-/// Compresses to gzip on `threads` threads. Call [`GzipWriter::finish`] at the end: dropping the
-/// writer ends its threads but loses what they still hold.
-pub fn gzip_writer<W: Write>(out: W, threads: NonZeroUsize) -> GzipWriter<W> {
-    let (jobs, queue) = sync_channel::<Job>(threads.get());
-    let queue = Arc::new(Mutex::new(queue));
-    let work = |queue: Arc<Mutex<Receiver<Job>>>| std::thread::spawn(move || compress_all(&queue));
-    let workers = (0..threads.get()).map(|_| work(Arc::clone(&queue))).collect();
-    GzipWriter {
-        out: Some(out),
-        plain: Vec::with_capacity(MEMBER),
-        jobs: Some(jobs),
-        pending: VecDeque::new(),
-        in_flight: 2 * threads.get(),
-        workers,
-        is_empty: true,
+/// Compresses a tar as it comes, in any form whose bytes hold the same tar.
+pub enum StreamWriter<W: Write> {
+    /// As it is.
+    Plain(W),
+    /// See [`super::gzip_writer`].
+    Gzip(GzipWriter<W>),
+    /// See [`zstd_writer`].
+    Zstd(ZstdWriter<W>),
+}
+
+impl<W: Write> fmt::Debug for StreamWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamWriter").finish_non_exhaustive()
     }
 }
 
-type Member = Result<Vec<u8>, CompressError>;
-
-struct Job {
-    plain: Vec<u8>,
-    done: SyncSender<Member>,
-}
-
-/// See [`gzip_writer`].
-pub struct GzipWriter<W: Write> {
-    /// `None` once finished.
-    out: Option<W>,
-    plain: Vec<u8>,
-    /// `None` once no more comes: the workers end.
-    jobs: Option<SyncSender<Job>>,
-    /// Members handed out, in their order.
-    pending: VecDeque<Receiver<Member>>,
-    /// Members handed out at most, which bounds memory.
-    in_flight: usize,
-    workers: Vec<JoinHandle<()>>,
-    is_empty: bool,
-}
-
-impl<W: Write> std::fmt::Debug for GzipWriter<W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GzipWriter").field("pending", &self.pending.len()).finish_non_exhaustive()
+impl<W: Write> StreamWriter<W> {
+    /// Compresses with `compression` at `level` on `threads` threads; eStargz, which needs the
+    /// files and not their tar, becomes plain gzip here.
+    ///
+    /// # Errors
+    ///
+    /// [`CompressError::Io`] when the compressor cannot be set up.
+    pub fn new(
+        out: W,
+        compression: Compression,
+        level: Option<u8>,
+        threads: NonZeroUsize,
+    ) -> Result<Self, CompressError> {
+        let level = compression.level(level);
+        Ok(match compression {
+            Compression::Uncompressed => Self::Plain(out),
+            Compression::Gzip | Compression::Estargz => {
+                Self::Gzip(gzip_level_writer(out, level, threads))
+            }
+            Compression::Zstd => Self::Zstd(zstd_level_writer(out, level, threads)?),
+        })
     }
-}
 
-impl<W: Write> GzipWriter<W> {
-    /// Compresses what is left and returns the output, flushed. No input makes one empty member.
+    /// Compresses what is left and returns the output, flushed.
     ///
     /// # Errors
     ///
     /// [`CompressError`].
-    pub fn finish(mut self) -> Result<W, CompressError> {
-        if !self.plain.is_empty() || self.is_empty {
-            self.submit()?;
+    pub fn finish(self) -> Result<W, CompressError> {
+        match self {
+            Self::Plain(mut out) => {
+                out.flush()?;
+                Ok(out)
+            }
+            Self::Gzip(writer) => writer.finish(),
+            Self::Zstd(writer) => writer.finish(),
         }
-        self.jobs = None;
-        while !self.pending.is_empty() {
-            self.collect()?;
-        }
-        let mut out = self.out.take().ok_or(CompressError::Compressor)?;
-        out.flush()?;
-        Ok(out)
-    }
-
-    fn submit(&mut self) -> Result<(), CompressError> {
-        self.is_empty = false;
-        while self.pending.len() >= self.in_flight {
-            self.collect()?;
-        }
-        let plain = std::mem::replace(&mut self.plain, Vec::with_capacity(MEMBER));
-        let (done, member) = sync_channel(1);
-        let jobs = self.jobs.as_ref().ok_or(CompressError::Compressor)?;
-        jobs.send(Job { plain, done }).map_err(|_| CompressError::Compressor)?;
-        self.pending.push_back(member);
-        Ok(())
-    }
-
-    fn collect(&mut self) -> Result<(), CompressError> {
-        let Some(member) = self.pending.pop_front() else { return Ok(()) };
-        let member = member.recv().map_err(|_| CompressError::Compressor)??;
-        let out = self.out.as_mut().ok_or(CompressError::Compressor)?;
-        Ok(out.write_all(&member)?)
     }
 }
 
-impl<W: Write> Write for GzipWriter<W> {
+impl<W: Write> Write for StreamWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(MEMBER - self.plain.len());
-        self.plain.extend_from_slice(&bytes[..taken]);
-        if self.plain.len() == MEMBER {
-            self.submit()?;
+        match self {
+            Self::Plain(out) => out.write(bytes),
+            Self::Gzip(writer) => writer.write(bytes),
+            Self::Zstd(writer) => writer.write(bytes),
         }
-        Ok(taken)
     }
 
-    /// Writes nothing yet: where members end must not depend on who flushes when.
+    /// Writes nothing yet: where blocks end must not depend on who flushes when.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<W: Write> Drop for GzipWriter<W> {
-    fn drop(&mut self) {
-        self.jobs = None;
-        self.pending.clear();
-        for worker in self.workers.drain(..) {
-            // A worker that panicked has dropped its sender, which the writer has reported.
-            let _ = worker.join();
-        }
-    }
-}
-
-fn compress_all(queue: &Mutex<Receiver<Job>>) {
-    let level = CompressionLvl::new(GZIP_LEVEL).unwrap_or_default();
-    let mut compressor = Compressor::new(level);
-    loop {
-        // Only `recv` runs under the lock, and it does not panic.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { plain, done }) = job else { return };
-        let mut member = vec![0; compressor.gzip_compress_bound(plain.len())];
-        let result = match compressor.gzip_compress(&plain, &mut member) {
-            Ok(length) => {
-                member.truncate(length);
-                Ok(member)
-            }
-            Err(_) => Err(CompressError::Compressor),
-        };
-        // The writer is gone when it failed itself; nobody waits for the member then.
-        let _ = done.send(result);
     }
 }
 
@@ -185,7 +175,15 @@ pub fn zstd_writer<W: Write>(
     out: W,
     threads: NonZeroUsize,
 ) -> Result<ZstdWriter<W>, CompressError> {
-    let mut encoder = zstd::Encoder::new(out, ZSTD_LEVEL)?;
+    zstd_level_writer(out, ZSTD_LEVEL, threads)
+}
+
+fn zstd_level_writer<W: Write>(
+    out: W,
+    level: u8,
+    threads: NonZeroUsize,
+) -> Result<ZstdWriter<W>, CompressError> {
+    let mut encoder = zstd::Encoder::new(out, i32::from(level))?;
     encoder.multithread(u32::try_from(threads.get()).unwrap_or(u32::MAX))?;
     Ok(ZstdWriter { encoder })
 }
@@ -195,8 +193,8 @@ pub struct ZstdWriter<W: Write> {
     encoder: zstd::Encoder<'static, W>,
 }
 
-impl<W: Write> std::fmt::Debug for ZstdWriter<W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<W: Write> fmt::Debug for ZstdWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ZstdWriter").finish_non_exhaustive()
     }
 }

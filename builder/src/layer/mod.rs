@@ -8,19 +8,24 @@ mod apply;
 mod compress;
 mod decompress;
 mod entry;
+mod estargz;
+mod gzip;
 mod header;
 mod read;
 mod unpack;
 mod write;
 
 pub use apply::{ApplyError, apply_layer};
-pub use compress::{CompressError, GzipWriter, ZstdWriter, gzip_writer, zstd_writer};
+pub use compress::{CompressError, Compression, StreamWriter, ZstdWriter, zstd_writer};
 pub use decompress::{DecompressError, LimitedReader, decompress};
 pub use entry::{TarEntry, TarKind};
+pub use estargz::{Estargz, write_estargz};
+pub use gzip::{GzipWriter, gzip_level_writer, gzip_writer};
 pub use read::{TarError, TarReader};
 pub use unpack::UnpackError;
 pub use write::{TarWriter, WriteError, diff_id, write_layer};
 
+pub(crate) use estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
 pub(crate) use unpack::{Devices, Owners, Policy, Whiteouts, begins_archive, unpack};
 pub(crate) use write::{Told, write_layer_telling};
 

@@ -21,10 +21,12 @@ pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media type of a zstd OCI layer.
 pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// Media type of Docker's list of manifests.
+/// Media type of a manifest of Docker's (schema 2).
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Media type of an index of Docker's.
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Media type of a config in a manifest of Docker's.
+pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// What we ask for, best first.
 pub(super) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
@@ -178,6 +180,11 @@ impl Kind {
     }
 }
 
+/// Tells whether a media type is that of an index.
+pub(crate) fn is_index(media_type: &str) -> bool {
+    matches!(media_type, OCI_INDEX | DOCKER_LIST)
+}
+
 /// Returns the media type of a document that carries it, for those that came without a header.
 pub(crate) fn own_media_type(bytes: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(bytes).ok()?;
@@ -263,6 +270,7 @@ pub(crate) fn docker_layer(media_type: &str) -> String {
     let docker = match media_type {
         OCI_LAYER => "application/vnd.docker.image.rootfs.diff.tar",
         OCI_LAYER_GZIP => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        OCI_LAYER_ZSTD => "application/vnd.docker.image.rootfs.diff.tar.zstd",
         other => other,
     };
     docker.to_owned()

@@ -67,7 +67,7 @@ impl Schedule {
             ready: VecDeque::new(),
             unfinished: 0,
         };
-        let mut wanted = vec![graph.output.vertex];
+        let mut wanted: Vec<VertexId> = graph.outputs().map(|output| output.vertex).collect();
         while let Some(id) = wanted.pop() {
             if schedule.states[id.0] != VertexState::Idle {
                 continue;
@@ -169,6 +169,7 @@ mod tests {
             steps: Vec::new(),
             output,
             warnings: Vec::new(),
+            more_outputs: Vec::new(),
             source_date_epoch: None,
         }
     }

@@ -1,14 +1,14 @@
 //! The bytes of a layer, wherever this machine has them.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use cache::{Descriptor, DiffId, Digest, HashingReader, HashingWriter, LayerBlob, Store};
 
 use super::error::SourceError;
 use super::image::Layer;
-use crate::layer::{Limits, decompress, write_layer};
+use crate::layer::{CompressError, Limits, decompress, write_layer};
 use crate::registry::document::OCI_LAYER;
 
 /// Copied at once, bytes.
@@ -91,6 +91,36 @@ impl LayerSource {
                 }
             }
         }
+    }
+}
+
+impl LayerSource {
+    /// Has `read` read the uncompressed tar of the layer `expected`; returns what it made of it and
+    /// the tar's size in bytes. What was read is the layer only if this returns without an error.
+    /// Blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`LayerSource::write_tar`], and what `read` returns.
+    pub(crate) fn read_tar<T>(
+        &self,
+        expected: DiffId,
+        read: impl FnOnce(io::PipeReader) -> Result<T, CompressError>,
+    ) -> Result<(T, u64), SourceError> {
+        let (reader, writer) = io::pipe().map_err(SourceError::store("make a pipe"))?;
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || {
+                let mut out = BufWriter::with_capacity(BUFFER, writer);
+                let size = self.write_tar(expected, &mut out)?;
+                let fault = |source| SourceError::Write { diff_id: expected, source };
+                out.flush().map_err(fault)?;
+                Ok::<u64, SourceError>(size)
+            });
+            // The writer fails with the reader, whose error is then the cause.
+            let taken = read(reader).map_err(SourceError::store("compress a layer"));
+            let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok((taken?, written?))
+        })
     }
 }
 

@@ -18,6 +18,7 @@ mod progress;
 mod remote;
 mod resolve;
 mod secrets;
+mod target;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -36,6 +37,7 @@ pub use image::{Layer, ResolvedImage, read_image, write_image};
 pub use layer::{LayerSource, built_layer};
 pub use remote::RemoteError;
 pub use resolve::{Distribution, PullPolicy};
+pub use target::{Target, read_target};
 
 pub(crate) use image::{CONFIG_LIMIT, MANIFEST_LIMIT, keep, manifest_bytes, wire};
 pub(crate) use layer::open_tar;
@@ -43,8 +45,9 @@ pub(crate) use materialize::{check_layer, unpack_as};
 pub(crate) use name::{manifest_name, repository};
 pub(crate) use progress::Meter;
 pub(crate) use remote::{RemoteContext, RemoteFiles, parse_remote};
-pub(crate) use resolve::{name_image, note_layer};
+pub(crate) use resolve::{name_image, name_target, note_layer};
 pub(crate) use secrets::SourceSecrets;
+pub(crate) use target::{manifest_below, platform_value};
 
 /// How often a directory that somebody else has is asked for again.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);

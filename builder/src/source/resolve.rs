@@ -6,7 +6,7 @@ use cache::{Descriptor, ImageRecord, LayerBlob};
 use frontend::{Platform, Reference};
 
 use super::image::{self, CONFIG_LIMIT, Layer, MANIFEST_LIMIT, ResolvedImage};
-use super::{SourceError, Sources, manifest_name, repository};
+use super::{SourceError, Sources, Target, manifest_below, manifest_name, repository};
 use crate::blocking;
 use crate::registry::document::{self, Document, Manifest};
 use crate::registry::{Fetched, ManifestName, Repository};
@@ -92,7 +92,9 @@ impl Sources {
             let record =
                 store.images().get(&name).map_err(SourceError::store("read the image's record"))?;
             let Some(record) = record else { return Ok(None) };
-            let image = image::read_image(&store, &name, &record.manifest)?;
+            let below = manifest_below(&store, &name, &record.manifest, &platform)?;
+            let Some(manifest) = below else { return Ok(None) };
+            let image = image::read_image(&store, &name, &manifest)?;
             Ok(image.filter(|image| document::acceptable(&platform).contains(&image.platform())))
         })
         .await
@@ -287,11 +289,20 @@ pub(crate) fn name_image(
     image: &ResolvedImage,
     name: Option<&Reference>,
 ) -> Result<(), SourceError> {
+    name_target(store, &Target::from(image.clone()), name)
+}
+
+/// As [`name_image`], for an index too: its ID is that of this machine's image.
+pub(crate) fn name_target(
+    store: &cache::Store,
+    target: &Target,
+    name: Option<&Reference>,
+) -> Result<(), SourceError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let record = ImageRecord {
         reference: name.map(ToString::to_string),
-        manifest: image.manifest.clone(),
-        config: image.config_digest,
+        manifest: target.descriptor.clone(),
+        config: target.image_for(&Platform::host()).config_digest,
         created: now,
         updated: now,
     };

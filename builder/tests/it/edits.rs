@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use builder::{
-    BuildRequest, Builder, BuilderConfig, ContextInput, DockerfileInput, Events, Finished,
-    RegistryConfig,
+    Annotations, BuildRequest, Builder, BuilderConfig, ContextInput, DockerfileInput, Events,
+    Finished, RegistryConfig,
 };
 use frontend::RunNetwork;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +53,9 @@ fn request(context: &Path) -> BuildRequest {
         target: None,
         build_args: BTreeMap::new(),
         labels: BTreeMap::new(),
-        platform: None,
+        more_targets: Vec::new(),
+        platforms: Vec::new(),
+        annotations: Annotations::default(),
         network: RunNetwork::None,
         extra_hosts: Vec::new(),
         dns: builder::Dns::default(),

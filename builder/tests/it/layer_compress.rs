@@ -5,7 +5,8 @@
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 
-use builder::{LimitedReader, decompress, gzip_writer, zstd_writer};
+use builder::{LimitedReader, decompress, gzip_writer, write_estargz, zstd_writer};
+use cache::{DiffId, Digest};
 use proptest::prelude::*;
 
 use super::layer_tree::run;
@@ -141,4 +142,91 @@ proptest! {
         ];
         drop(plain(&[magic[kind], &bytes].concat()));
     }
+}
+
+/// A tar with a directory, files around the size of a piece, links and an empty file.
+fn sample_tar() -> (Vec<u8>, Vec<u8>) {
+    let big = sample((4 << 20) + 123);
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, kind: tar::EntryType, link: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_path(path).unwrap();
+        if !link.is_empty() {
+            header.set_link_name(link).unwrap();
+        }
+        header.set_mode(0o755);
+        header.set_mtime(1_700_000_000);
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        tar.append(&header, bytes).unwrap();
+    };
+    add("dir/", tar::EntryType::Directory, "", b"");
+    add("dir/big", tar::EntryType::Regular, "", &big);
+    add("dir/empty", tar::EntryType::Regular, "", b"");
+    add("dir/link", tar::EntryType::Symlink, "big", b"");
+    add("dir/same", tar::EntryType::Link, "dir/big", b"");
+    add("small", tar::EntryType::Regular, "", b"small\n");
+    (tar.into_inner().unwrap(), big)
+}
+
+/// Reads one gzip member and returns what it holds.
+fn member(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+#[test]
+fn the_files_of_an_estargz_can_be_had_one_by_one() {
+    let (tar, big) = sample_tar();
+    let write = |workers| write_estargz(&tar[..], Vec::new(), 4, threads(workers)).unwrap();
+    let (blob, written) = write(1);
+    for workers in [2, 8] {
+        assert!(write(workers).0 == blob, "{workers} threads show");
+    }
+    let whole = plain(&blob).unwrap();
+    assert_eq!(DiffId(Digest::of(&whole)), written.diff_id);
+    assert_eq!(whole.len() as u64, written.tar_size);
+
+    // By the specification: the footer's extra field names the place of the table of contents.
+    let footer = &blob[blob.len() - 51..];
+    assert_eq!(member(footer), b"");
+    assert_eq!((&footer[12..14], &footer[32..38]), (&b"SG"[..], &b"STARGZ"[..]));
+    let place = usize::from_str_radix(std::str::from_utf8(&footer[16..32]).unwrap(), 16).unwrap();
+    let toc = &member(&blob[place..])[512..];
+    let end = toc.iter().rposition(|&byte| byte == b'}').unwrap();
+    assert_eq!(Digest::of(&toc[..=end]), written.toc_digest);
+    let toc: serde_json::Value = serde_json::from_slice(&toc[..=end]).unwrap();
+    assert_eq!(toc["version"], 1);
+    let rows = toc["entries"].as_array().unwrap();
+    let shown: Vec<String> = rows
+        .iter()
+        .map(|row| format!("{} {}", row["type"].as_str().unwrap(), row["name"]))
+        .collect();
+    let want = [
+        r#"reg ".no.prefetch.landmark""#,
+        r#"dir "dir/""#,
+        r#"reg "dir/big""#,
+        r#"chunk "dir/big""#,
+        r#"reg "dir/empty""#,
+        r#"symlink "dir/link""#,
+        r#"hardlink "dir/same""#,
+        r#"reg "small""#,
+    ];
+    assert_eq!(shown, want);
+    let content = |at: usize| {
+        let row = &rows[at];
+        let bytes = member(&blob[usize::try_from(row["offset"].as_u64().unwrap()).unwrap()..]);
+        assert_eq!(row["chunkDigest"], Digest::of(&bytes).to_string());
+        bytes
+    };
+    assert_eq!(rows[3]["chunkOffset"], 4 << 20);
+    assert!([content(2), content(3)].concat() == big);
+    assert_eq!(content(7), b"small\n");
+    assert_eq!(rows[2]["digest"], Digest::of(&big).to_string());
+    assert_eq!(rows[2]["modtime"], "2023-11-14T22:13:20Z");
+    // A layer that is one already becomes the same again.
+    let again = write_estargz(&whole[..], Vec::new(), 4, threads(2)).unwrap();
+    assert_eq!(again.1, written);
 }

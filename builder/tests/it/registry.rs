@@ -29,7 +29,7 @@ async fn write(
     path: &Path,
 ) {
     let images = images.iter().map(|(image, names)| ExportImage {
-        image: (*image).clone(),
+        target: (*image).clone().into(),
         names: names.iter().map(|name| reference(name)).collect(),
     });
     let dest = ArchiveDest::File(path.to_owned());
@@ -480,7 +480,7 @@ async fn a_changed_snapshot_is_not_exported() {
     for kind in [ArchiveKind::Oci, ArchiveKind::Docker] {
         let file = bench.path("out.tar");
         std::fs::write(&file, "before").unwrap();
-        let images = vec![ExportImage { image: image.clone(), names: vec![name.clone()] }];
+        let images = vec![ExportImage { target: image.clone().into(), names: vec![name.clone()] }];
         let dest = ArchiveDest::File(file.clone());
         let error = export(&bench.sources, images, kind, dest, &bench.events).await.unwrap_err();
         assert!(told(&error).contains("were changed"), "{kind:?}: {}", told(&error));

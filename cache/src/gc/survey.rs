@@ -130,8 +130,9 @@ fn add_snapshots(store: &Store, graph: &mut Graph) -> Result<()> {
 fn add_layers(store: &Store, graph: &mut Graph) -> Result<()> {
     for path in store.layers().paths()? {
         let Some(layer) = layer::load(&path)? else { continue };
-        let LayerRecord { diff_id, snapshot, blobs, .. } = layer;
-        let blobs = blobs.into_iter().map(|blob| Node::Blob(blob.digest));
+        let LayerRecord { diff_id, snapshot, blobs, forms, .. } = layer;
+        let forms = forms.into_values().map(|form| form.blob);
+        let blobs = blobs.into_iter().chain(forms).map(|blob| Node::Blob(blob.digest));
         let names = snapshot.into_iter().map(Node::Snapshot).chain(blobs).collect();
         graph.add(Node::Layer(diff_id), own_bytes(&path), names);
     }

@@ -179,6 +179,7 @@ pub fn lower(
         vertices,
         steps,
         output,
+        more_outputs: Vec::new(),
         warnings: checks.out.finish(),
         source_date_epoch: epoch,
     })))

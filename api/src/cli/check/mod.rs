@@ -131,10 +131,10 @@ pub(super) async fn call(
         (name.clone(), context)
     });
     let options = LowerOptions {
-        target: args.target.clone(),
+        target: args.target.first().map(|(stage, _)| stage.clone()),
         build_args: super::build::build_args(&args.build_arg, environment),
         named_contexts: contexts.collect(),
-        ..platforms(args.platform.clone())
+        ..platforms(args.platform.first().cloned())
     };
     let file = match args.file.as_slice() {
         [] => None,

@@ -21,7 +21,11 @@ pub(super) fn write(graph: &BuildGraph) -> String {
             label.push('\n');
             label.push_str(text);
         }
-        let border = if graph.output.vertex.0 == index { ", peripheries=2" } else { "" };
+        let border = if graph.outputs().any(|output| output.vertex.0 == index) {
+            ", peripheries=2"
+        } else {
+            ""
+        };
         let _ = writeln!(dot, "  v{index} [label={}{border}];", quoted(&label));
         for (place, input) in vertex.inputs.iter().enumerate() {
             // The first input of what changes a root is that root; others are read.

@@ -1,0 +1,97 @@
+//! What a build leaves in the store: configs, manifests, indexes, and their names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cache::{Descriptor, Record};
+use frontend::{ImageConfig, Output, Platform, Reference, VertexId};
+
+use super::Wanted;
+use super::error::BuildError;
+use super::plan::Plan;
+use crate::blocking;
+use crate::builder::Inner;
+use crate::export::{annotate, write_index};
+use crate::image::assemble::{Assembled, assemble, layer_chain};
+use crate::output::{OutputKind, OutputSpec, Product};
+use crate::source::{Target, name_target, write_image};
+
+/// Everything that one image is made of.
+struct Parts {
+    platform: Platform,
+    assembled: Assembled,
+}
+
+/// Writes the image of every output, and gives each target's its names.
+pub(super) async fn images(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    records: &BTreeMap<VertexId, Record>,
+    wanted: &Wanted,
+    amend: impl Fn(&mut ImageConfig),
+) -> Result<Vec<Product>, BuildError> {
+    let parts = plan.graph.outputs().map(|output| {
+        let mut parts = parts(plan, output, records);
+        amend(&mut parts.assembled.config);
+        parts
+    });
+    let parts: Vec<Parts> = parts.collect();
+    let store = inner.store.clone();
+    let (names, annotations) = (wanted.names.clone(), wanted.annotations.clone());
+    let is_named = !wanted.outputs.iter().any(is_nameless);
+    let (platforms, image_names) = (wanted.platforms, image_names(&wanted.outputs));
+    blocking::run(move || {
+        let mut products = Vec::with_capacity(names.len());
+        for (parts, mut names) in parts.chunks(platforms).zip(names) {
+            for name in &image_names {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+            let shown = names.first().map_or_else(|| "the image".to_owned(), ToString::to_string);
+            let mut images = Vec::with_capacity(parts.len());
+            for Parts { assembled, .. } in parts {
+                let image = write_image(&store, &shown, &assembled.config, &assembled.layers)?;
+                images.push(annotate(&store, image, &annotations)?);
+            }
+            let target = if platforms == 1 {
+                Target::from(images.remove(0))
+            } else {
+                let entries: Vec<(&Descriptor, &Platform)> = images
+                    .iter()
+                    .zip(parts)
+                    .map(|(image, parts)| (&image.manifest, &parts.platform))
+                    .collect();
+                let descriptor = write_index(&store, &entries, &annotations)?;
+                Target { descriptor, images }
+            };
+            let untagged = names.is_empty().then_some(None);
+            for name in names.iter().map(Some).chain(untagged).filter(|_| is_named) {
+                name_target(&store, &target, name)?;
+            }
+            products.push(Product { target, names });
+        }
+        Ok(products)
+    })
+    .await
+}
+
+fn parts(plan: &Plan, output: &Output, records: &BTreeMap<VertexId, Record>) -> Parts {
+    let (base, chain) = layer_chain(&plan.graph, output.vertex);
+    let base = base.and_then(|base| plan.image(base));
+    let base_layers = base.map(|image| image.layers.clone()).unwrap_or_default();
+    let assembled = assemble(output, base_layers, &chain, records, plan.epoch);
+    Parts { platform: output.platform.clone(), assembled }
+}
+
+/// Whether an output keeps the result from getting names.
+fn is_nameless(output: &OutputSpec) -> bool {
+    output.kind == OutputKind::Image && !output.store || output.kind == OutputKind::CacheOnly
+}
+
+/// Returns the names that outputs of images have of their own.
+fn image_names(outputs: &[OutputSpec]) -> Vec<Reference> {
+    let images = outputs.iter().filter(|output| output.kind == OutputKind::Image);
+    let named = images.filter(|output| !output.by_digest).flat_map(|output| &output.names);
+    named.cloned().map(Reference::with_default_tag).collect()
+}
