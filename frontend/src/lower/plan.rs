@@ -1,4 +1,4 @@
-//! Which stages the target reaches, and what each stands on.
+//! The stages of a file, and what each stands on.
 //!
 //! Stage names shadow image names; a named context shadows both. A reference to a later stage is
 //! an error, never an image.
@@ -6,13 +6,15 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::ast::{Dockerfile, Instruction, Stage, StageHead, Statement, Word};
-use crate::check::{self, Checks};
-use crate::nearest::{did_you_mean, nearest};
+use crate::ast::{Dockerfile, Stage, StageHead, Statement, Word};
+use crate::check::Checks;
+use crate::nearest::did_you_mean;
 use crate::words::{Expansion, Lexer};
 use crate::{Diagnostic, Platform, Reference, Span};
 
 use super::budget::Budget;
+use super::head::without_default;
+use super::reach::onbuild_triggers;
 use super::scope::{self, platform_arguments};
 use super::{BaseImage, LowerOptions, NamedContext};
 
@@ -53,14 +55,14 @@ pub(super) struct Plan<'a> {
     /// Values that FROM sees and a bare ARG imports.
     pub(super) globals: BTreeMap<String, String>,
     /// Names of the ARGs before the first FROM, with a value or without.
-    declared: BTreeSet<&'a str>,
+    pub(super) declared: BTreeSet<&'a str>,
     pub(super) stages: Vec<PlannedStage<'a>>,
     pub(super) target: usize,
     /// ARGs before the first FROM that have no default.
-    without_default: BTreeSet<&'a str>,
-    names: Vec<Option<&'a str>>,
+    pub(super) without_default: BTreeSet<&'a str>,
+    pub(super) names: Vec<Option<&'a str>>,
     /// Stages by name, in the order of the file.
-    by_name: HashMap<&'a str, Vec<usize>>,
+    pub(super) by_name: HashMap<&'a str, Vec<usize>>,
     /// What expansions may still take.
     pub(super) budget: Cell<Budget>,
 }
@@ -136,7 +138,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Expands a word that global arguments may stand in, within the budget.
-    fn expand(
+    pub(super) fn expand(
         &self,
         word: &Word,
         values: &BTreeMap<String, String>,
@@ -152,60 +154,6 @@ impl<'a> Plan<'a> {
         let is_within = budget.take(expansion.cost(values));
         self.budget.set(budget);
         if is_within { Ok(expansion) } else { Err(super::stage::too_large(word.span)) }
-    }
-
-    /// Evaluates the ARGs before the first FROM; returns what they were without `--build-arg`.
-    fn read_globals(
-        &mut self,
-        dockerfile: &Dockerfile,
-        checks: &mut Checks<'_>,
-    ) -> BTreeMap<String, String> {
-        let mut defaults = self.globals.clone();
-        for declaration in dockerfile.globals.iter().flat_map(scope::declared) {
-            if self.budget.get().is_spent() {
-                break;
-            }
-            let name = &declaration.name.text;
-            let given = self.options.build_args.get(name.as_str()).cloned();
-            if let Some(default) = &declaration.default {
-                if let Ok(value) = self.expand(default, &defaults) {
-                    defaults.insert(name.to_string(), value.text);
-                }
-                if given.is_none() {
-                    match self.expand(default, &self.globals) {
-                        Ok(value) => {
-                            self.globals.insert(name.to_string(), value.text);
-                        }
-                        Err(diagnostic) => checks.out.push(*diagnostic),
-                    }
-                }
-            }
-            if let Some(given) = given {
-                self.globals.insert(name.to_string(), given);
-            }
-        }
-        defaults
-    }
-
-    fn check_default_base(
-        &self,
-        stage: &Stage,
-        defaults: &BTreeMap<String, String>,
-        checks: &mut Checks<'_>,
-    ) {
-        let base = &stage.from.base;
-        if !base.text.contains('$') {
-            return;
-        }
-        let Ok(value) = self.expand(base, defaults) else { return };
-        if Reference::parse_normalized(&value.text).is_err() {
-            let message = format!(
-                "Default value for ARG {} results in empty or invalid base image name",
-                base.text
-            );
-            let rule = check::INVALID_DEFAULT_ARG_IN_FROM;
-            checks.warn(&stage.from.comments, rule, base.span, message);
-        }
     }
 
     fn plan_stage(
@@ -271,14 +219,14 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns the last stage named `name`, in lower case, among the first `end`.
-    fn named_below(&self, name: &str, end: usize) -> Option<usize> {
+    pub(super) fn named_below(&self, name: &str, end: usize) -> Option<usize> {
         let stages = self.by_name.get(name)?;
         let earlier = stages.partition_point(|&stage| stage < end);
         stages[..earlier].last().copied()
     }
 
     /// Resolves a name that is no stage: `scratch`, a named context or an image.
-    fn image_source(
+    pub(super) fn image_source(
         &self,
         text: &str,
         platform: &Platform,
@@ -307,225 +255,10 @@ impl<'a> Plan<'a> {
         Some((found.0.as_str(), found.1))
     }
 
-    /// Expands a word of FROM with the global arguments.
-    fn expand_head(
-        &self,
-        head: &StageHead,
-        word: &Word,
-        checks: &mut Checks<'_>,
-    ) -> Option<Expansion> {
-        let expansion = match self.expand(word, &self.globals) {
-            Ok(expansion) => expansion,
-            Err(diagnostic) => {
-                checks.out.push(*diagnostic);
-                return None;
-            }
-        };
-        for name in &expansion.unmatched {
-            if self.declared.contains(name.as_str()) {
-                continue;
-            }
-            let known = self.globals.keys().map(String::as_str);
-            let hint = check::did_you_mean(name, "", known.chain(self.declared.iter().copied()));
-            let message = format!("FROM argument '{name}' is not declared{hint}");
-            checks.warn(&head.comments, check::UNDEFINED_ARG_IN_FROM, word.span, message);
-        }
-        Some(expansion)
-    }
-
-    /// Says how a variable of FROM that is not set can get its value.
-    fn how_to_set(&self, expansion: &Expansion) -> Option<String> {
-        let name = expansion.unmatched.first()?;
-        if self.without_default.contains(name.as_str()) {
-            return Some(format!("give `--build-arg {name}=VALUE`, or its ARG a default"));
-        }
-        let names = self.globals.keys().map(String::as_str);
-        Some(match nearest(name, names.chain(self.without_default.iter().copied())) {
-            Some(near) => format!("did you mean `${near}`?"),
-            None => format!("declare it before the first FROM: `ARG {name}=VALUE`"),
-        })
-    }
-
-    fn platform(&self, head: &StageHead, checks: &mut Checks<'_>) -> Option<Platform> {
-        let word = head.platform.as_ref()?;
-        let expansion = self.expand_head(head, word, checks)?;
-        let text = &expansion.text;
-        if text.is_empty() {
-            let mut error = Diagnostic::error(word.span, format!("`{}` is blank", word.text));
-            error.help = self.how_to_set(&expansion);
-            checks.out.push(error);
-            return None;
-        }
-        let platform = match Platform::parse(text) {
-            Ok(platform) => platform,
-            Err(error) => {
-                checks.out.push(Diagnostic::error(word.span, error.to_string()));
-                return None;
-            }
-        };
-        let is_only_target = expansion.matched.len() == 1
-            && expansion.unmatched.is_empty()
-            && expansion.matched.contains("TARGETPLATFORM")
-            && Some(text) == self.globals.get("TARGETPLATFORM");
-        if is_only_target {
-            let message = format!(
-                "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
-                word.text
-            );
-            let rule = check::REDUNDANT_TARGET_PLATFORM;
-            checks.warn(&head.comments, rule, word.span, message);
-        }
-        let is_constant = expansion.matched.is_empty() && expansion.unmatched.is_empty();
-        let name = head.name.as_ref().map_or("", |name| name.text.as_str());
-        if is_constant && !name.contains(&platform.os) && !name.contains(&platform.architecture) {
-            let message = format!("FROM --platform flag should not use constant value \"{text}\"");
-            let rule = check::FROM_PLATFORM_FLAG_CONST;
-            if let Some(warning) = checks.warn(&head.comments, rule, word.span, message) {
-                warning.help = Some("use a variable, or name the stage after it".to_owned());
-            }
-        }
-        Some(platform)
-    }
-
-    /// Resolves the name in a `--from` or a mount's `from` of the stage `index`.
-    pub(super) fn resolve(&self, index: usize, from: &Word) -> Result<Source, Box<Diagnostic>> {
-        let text = from.text.as_str();
-        let lower = text.to_lowercase();
-        let number = text.parse::<usize>().ok().filter(|_| !text.starts_with('+'));
-        let earlier = self.named_below(&lower, index);
-        if let Some(stage) = earlier.or(number.filter(|&number| number < index)) {
-            return Ok(Source::Stage(stage));
-        }
-        let error = |message: String| Box::new(Diagnostic::error(from.span, message));
-        if self.names[index] == Some(lower.as_str()) || number == Some(index) {
-            return Err(error(format!("stage `{text}` cannot copy from itself")));
-        }
-        let is_below = self.by_name.contains_key(lower.as_str());
-        if is_below || number.is_some_and(|number| number < self.names.len()) {
-            let message = format!("stage `{text}` stands below; it must stand above its use");
-            return Err(error(message));
-        }
-        if number.is_some() {
-            let message = format!("there is no stage {text}; this one is stage {index}");
-            return Err(error(message));
-        }
-        self.image_source(text, &self.options.target_platform, from.span).map_err(|mut fault| {
-            let names = self.names[..index].iter().flatten().copied();
-            fault.help = fault.help.take().or_else(|| did_you_mean(text, names));
-            fault
-        })
-    }
-
-    /// The stages that the stage `index` waits for (`FROM --after`).
-    pub(super) fn after(&self, index: usize) -> Vec<usize> {
-        let Some(stage) = self.stages.get(index) else { return Vec::new() };
-        stage.head.after.iter().filter_map(|word| self.resolve_stage(index, word).ok()).collect()
-    }
-
-    /// Resolves a name or number that must be an earlier stage's.
-    fn resolve_stage(&self, index: usize, word: &Word) -> Result<usize, Box<Diagnostic>> {
-        let names = self.names[..index].iter().flatten().copied();
-        let known = self.named_below(&word.text.to_lowercase(), index).is_some()
-            || word.text.parse::<usize>().is_ok();
-        match self.resolve(index, word) {
-            Ok(Source::Stage(stage)) => Ok(stage),
-            Err(fault) if known || self.by_name.contains_key(word.text.to_lowercase().as_str()) => {
-                Err(fault)
-            }
-            _ => {
-                let message = format!("`--after` names no stage above: `{}`", word.text);
-                let mut error = Diagnostic::error(word.span, message);
-                error.help = did_you_mean(&word.text, names);
-                Err(Box::new(error))
-            }
-        }
-    }
-
-    fn check_references(&self, checks: &mut Checks<'_>) {
-        for index in 0..self.stages.len() {
-            for from in self.references(index) {
-                if let Err(diagnostic) = self.resolve(index, from) {
-                    checks.out.push(*diagnostic);
-                }
-            }
-            for stage in &self.stages[index].head.after {
-                if let Err(diagnostic) = self.resolve_stage(index, stage) {
-                    checks.out.push(*diagnostic);
-                }
-            }
-        }
-    }
-
-    /// The `from`s of a stage's instructions, those of triggers that it inherits included.
-    fn references(&self, index: usize) -> Vec<&Word> {
-        let stage = &self.stages[index];
-        let inherited = match stage.base {
-            Source::Stage(base) => onbuild_triggers(self.stages[base].statements),
-            _ => Vec::new(),
-        };
-        let statements = stage.triggers.iter().chain(inherited).chain(stage.statements);
-        statements.flat_map(references_of).collect()
-    }
-
-    /// The stages that the target needs, in the order of the file.
-    pub(super) fn reached(&self) -> Vec<usize> {
-        let mut reached = BTreeSet::new();
-        let mut open = vec![self.target];
-        while let Some(index) = open.pop() {
-            if !reached.insert(index) {
-                continue;
-            }
-            if let Some(Source::Stage(base)) = self.stages.get(index).map(|stage| &stage.base) {
-                open.push(*base);
-            }
-            for from in self.references(index) {
-                if let Ok(Source::Stage(stage)) = self.resolve(index, from) {
-                    open.push(stage);
-                }
-            }
-            open.extend(self.after(index));
-        }
-        reached.into_iter().collect()
-    }
-
-    /// The images that the stages `reached` need.
-    pub(super) fn images(&self, reached: &[usize]) -> BTreeSet<BaseImage> {
-        let mut images = BTreeSet::new();
-        for &index in reached {
-            let sources = self.references(index).into_iter();
-            let sources = sources.filter_map(|from| self.resolve(index, from).ok());
-            let base = self.stages[index].base.clone();
-            images.extend(sources.chain([base]).filter_map(|source| match source {
-                Source::Image(image) => Some(image),
-                Source::Scratch | Source::Stage(_) | Source::Context(_) | Source::Git(_) => None,
-            }));
-        }
-        images
-    }
-
-    /// Where the stage `index` names `image`, if it does.
-    pub(super) fn span_of(&self, index: usize, image: &BaseImage) -> Option<Span> {
-        let is_meant = |source: &Source| matches!(source, Source::Image(base) if base == image);
-        let stage = self.stages.get(index)?;
-        if is_meant(&stage.base) {
-            return Some(stage.head.base.span);
-        }
-        let mut references = self.references(index).into_iter();
-        let found = references.find(|from| self.resolve(index, from).is_ok_and(|s| is_meant(&s)));
-        found.map(|from| from.span)
-    }
-
     /// A stage's name or number, as messages and progress show it.
     pub(super) fn label(&self, index: usize) -> String {
         self.names[index].map_or_else(|| index.to_string(), str::to_owned)
     }
-}
-
-/// Names the ARGs before the first FROM that have no default.
-fn without_default(dockerfile: &Dockerfile) -> BTreeSet<&str> {
-    let declared = dockerfile.globals.iter().flat_map(scope::declared);
-    let bare = declared.filter(|declaration| declaration.default.is_none());
-    bare.map(|declaration| declaration.name.text.as_str()).collect()
 }
 
 /// Returns what a named context stands for.
@@ -548,25 +281,6 @@ fn context_source(
                 Err(Box::new(Diagnostic::error(span, message)))
             }
         },
-    }
-}
-
-/// The triggers that ONBUILD instructions of a stage leave to stages on it.
-pub(super) fn onbuild_triggers(statements: &[Statement]) -> Vec<&Statement> {
-    statements
-        .iter()
-        .filter_map(|statement| match &statement.instruction {
-            Instruction::Onbuild(onbuild) => Some(&*onbuild.trigger),
-            _ => None,
-        })
-        .collect()
-}
-
-pub(super) fn references_of(statement: &Statement) -> Vec<&Word> {
-    match &statement.instruction {
-        Instruction::Copy(transfer) => transfer.from.iter().collect(),
-        Instruction::Run(run) => run.mounts().iter().filter_map(|mount| mount.from()).collect(),
-        _ => Vec::new(),
     }
 }
 

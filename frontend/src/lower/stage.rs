@@ -11,7 +11,8 @@ use crate::{
 };
 
 use super::budget::Budget;
-use super::plan::{self, Plan, PlannedStage, Source};
+use super::plan::{Plan, PlannedStage, Source};
+use super::reach::onbuild_triggers;
 use super::scope::Scope;
 use super::vertices::Vertices;
 use super::{BaseImage, LowerOptions, ResolvedBase, history};
@@ -91,7 +92,7 @@ impl<'a, 'o> Lowering<'a, 'o> {
         self.vertices.after = self.roots_of(&plan.after(index));
         let Some(mut stage) = self.base(planned) else { return };
         let inherited = match planned.base {
-            Source::Stage(base) => plan::onbuild_triggers(plan.stages[base].statements),
+            Source::Stage(base) => onbuild_triggers(plan.stages[base].statements),
             _ => Vec::new(),
         };
         let total = 1 + planned.triggers.len() + inherited.len() + planned.statements.len();

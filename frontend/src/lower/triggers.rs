@@ -40,7 +40,7 @@ pub(super) fn inherit(
         }
         any |= !stage.triggers.is_empty();
         let triggers = plan.stages[index].triggers.clone();
-        for from in triggers.iter().flat_map(super::plan::references_of) {
+        for from in triggers.iter().flat_map(super::reach::references_of) {
             if let Err(mut diagnostic) = plan.resolve(index, from) {
                 diagnostic.span = span;
                 checks.out.push(*diagnostic);
