@@ -12,6 +12,7 @@ mod estargz;
 mod gzip;
 mod header;
 mod read;
+mod sparse;
 mod unpack;
 mod write;
 

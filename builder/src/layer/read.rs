@@ -11,6 +11,7 @@ use std::io::{self, BufReader, Read};
 use super::Limits;
 use super::entry::{TarEntry, TarKind};
 use super::header::{BLOCK, XATTR_RECORD, checksum_fits, lossy, number, padding, records};
+use super::sparse::{self, HeadMap, OldMap, SparseMap, SparseRecords};
 use crate::rootfs::{Time, is_portable};
 
 /// Bytes of one PAX header or GNU long name at most; Go's reader has the same bound.
@@ -47,7 +48,7 @@ pub enum TarError {
         /// What is there twice.
         reason: &'static str,
     },
-    /// An entry of a kind that has no place in a file tree, or a sparse file.
+    /// An entry of a kind that has no place in a file tree.
     #[error("the archive holds `{path}` of unsupported type `{flag}`")]
     Unsupported {
         /// Its path.
@@ -88,6 +89,8 @@ pub struct TarReader<R> {
     /// Content of the current entry not yet read, and the padding after it.
     remaining: u64,
     padding: usize,
+    /// What of the current entry is stored, where it is a sparse file.
+    sparse: Option<SparseMap>,
     ended: bool,
 }
 
@@ -115,6 +118,7 @@ impl<R: Read> TarReader<R> {
             bytes: 0,
             remaining: 0,
             padding: 0,
+            sparse: None,
             ended: false,
         }
     }
@@ -210,6 +214,7 @@ impl<R: Read> TarReader<R> {
         let is_whole = skipped >= self.remaining;
         self.remaining = 0;
         self.padding = 0;
+        self.sparse = None;
         if is_whole { Ok(()) } else { Err(TarError::Truncated) }
     }
 
@@ -254,19 +259,70 @@ impl<R: Read> TarReader<R> {
         extensions: Extensions,
     ) -> Result<TarEntry, TarError> {
         let mut entry = plain_entry(block, size)?;
+        let mut sparse = SparseRecords::default();
         if let Some(name) = extensions.long_name {
             entry.path = until_nul(&name).to_vec();
         }
         if let Some(link) = extensions.long_link {
             entry.link = until_nul(&link).to_vec();
         }
+        let mut is_sparse = false;
         if let Some(pax) = extensions.pax {
-            merge(&mut entry, &pax)?;
+            is_sparse = merge(&mut entry, &mut sparse, &pax)?;
         }
-        self.check(&entry)?;
         self.remaining = entry.size;
         self.padding = padding(entry.size);
+        self.sparse = if block[156] == b'S' {
+            Some(self.old_map(block)?)
+        } else if is_sparse && entry.kind == TarKind::File {
+            entry.path = sparse.name.take().unwrap_or(entry.path);
+            Some(self.map_of_records(sparse)?)
+        } else {
+            None
+        };
+        if let Some(map) = &self.sparse {
+            entry.size = map.size();
+        }
+        self.check(&entry)?;
         Ok(entry)
+    }
+
+    /// Reads the map of a sparse file from its header and the blocks behind it.
+    fn old_map(&mut self, header: &[u8; BLOCK]) -> Result<SparseMap, TarError> {
+        // Other formats have other fields where the map is.
+        if &header[257..265] != b"ustar  \0" {
+            return Err(TarError::Header);
+        }
+        let mut map = OldMap::of_header(header)?;
+        while map.continues {
+            let block = self.block()?.ok_or(TarError::Truncated)?;
+            map.add_block(&block)?;
+        }
+        map.finish(self.remaining)
+    }
+
+    /// Makes the map of a sparse file from its PAX records, or from the head of its content.
+    fn map_of_records(&mut self, records: SparseRecords) -> Result<SparseMap, TarError> {
+        if !records.is_in_content()? {
+            return records.finish(None, self.remaining);
+        }
+        let mut head = HeadMap::default();
+        loop {
+            self.remaining = self.remaining.checked_sub(BLOCK as u64).ok_or(TarError::Truncated)?;
+            let block = self.block()?.ok_or(TarError::Truncated)?;
+            if head.add_block(&block)? {
+                return records.finish(Some(head.numbers()), self.remaining);
+            }
+        }
+    }
+
+    /// Skips the hole of a sparse file that is next, and returns its size in bytes: reading it gives
+    /// as many zeros.
+    pub(crate) fn skip_hole(&mut self) -> u64 {
+        let Some(map) = &mut self.sparse else { return 0 };
+        let hole = map.hole();
+        map.advance(hole);
+        hole
     }
 
     fn check(&mut self, entry: &TarEntry) -> Result<(), TarError> {
@@ -290,12 +346,25 @@ impl<R: Read> TarReader<R> {
 
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
+        let bounded = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(buffer.len());
+        let mut wanted = bounded(self.remaining);
+        if let Some(map) = &mut self.sparse {
+            let hole = bounded(map.hole());
+            if hole > 0 {
+                buffer[..hole].fill(0);
+                map.advance(hole as u64);
+                return Ok(hole);
+            }
+            wanted = bounded(map.stored());
+        }
         let read = self.inner.read(&mut buffer[..wanted])?;
         if read == 0 && wanted > 0 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, TarError::Truncated));
         }
         self.remaining -= read as u64;
+        if let Some(map) = &mut self.sparse {
+            map.advance(read as u64);
+        }
         Ok(read)
     }
 }
@@ -337,7 +406,7 @@ fn kind_of(flag: u8, path: &[u8]) -> Result<TarKind, TarError> {
     match flag {
         // Archives older than ustar have no flag for directories.
         0 if path.ends_with(b"/") => Ok(TarKind::Dir),
-        0 | b'0' | b'7' => Ok(TarKind::File),
+        0 | b'0' | b'7' | b'S' => Ok(TarKind::File),
         b'1' => Ok(TarKind::HardLink),
         b'2' => Ok(TarKind::Symlink),
         b'3' => Ok(TarKind::CharDevice),
@@ -348,8 +417,10 @@ fn kind_of(flag: u8, path: &[u8]) -> Result<TarKind, TarError> {
     }
 }
 
-/// Applies PAX records: later ones win, empty ones say nothing (POSIX pax).
-fn merge(entry: &mut TarEntry, pax: &[u8]) -> Result<(), TarError> {
+/// Applies PAX records: later ones win, empty ones say nothing (POSIX pax). Returns whether they
+/// are those of a sparse file.
+fn merge(entry: &mut TarEntry, sparse: &mut SparseRecords, pax: &[u8]) -> Result<bool, TarError> {
+    let mut is_sparse = false;
     for (key, value) in records(pax)? {
         if value.is_empty() {
             continue;
@@ -361,10 +432,11 @@ fn merge(entry: &mut TarEntry, pax: &[u8]) -> Result<(), TarError> {
             b"uid" => entry.uid = id(value).ok_or(TarError::Number { field: "user id" })?,
             b"gid" => entry.gid = id(value).ok_or(TarError::Number { field: "group id" })?,
             b"mtime" => entry.mtime = time(value).ok_or(TarError::Number { field: "time" })?,
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(TarError::Unsupported { path: lossy(&entry.path), flag: 'S' });
-            }
             _ => {
+                if let Some(key) = key.strip_prefix(sparse::RECORD) {
+                    is_sparse = true;
+                    sparse.add(key, value)?;
+                }
                 let xattr = key.strip_prefix(XATTR_RECORD);
                 if let Some(name) = xattr.filter(|name| is_portable(name)) {
                     entry.xattrs.retain(|(known, _)| known != name);
@@ -374,7 +446,7 @@ fn merge(entry: &mut TarEntry, pax: &[u8]) -> Result<(), TarError> {
         }
     }
     entry.xattrs.sort();
-    Ok(())
+    Ok(is_sparse)
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {

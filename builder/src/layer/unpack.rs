@@ -5,7 +5,7 @@
 //! to; the last component is never followed. What cannot be a file of a tree is an error that
 //! names it.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use super::entry::{TarEntry, TarKind};
@@ -290,17 +290,27 @@ impl<R: Read> Unpack<R> {
         self.replace(at, name)?;
         let path = join(&at.path, name);
         let mut file = at.create_file(name)?;
+        let unwritable =
+            |source| UpperError::Io { action: "write", path: display_path(&path), source };
+        let mut has_holes = false;
         loop {
+            // A hole of the archive's is one of the file's: it costs no space.
+            let hole = self.tar.skip_hole();
+            if hole > 0 {
+                has_holes = true;
+                let offset = i64::try_from(hole).unwrap_or(i64::MAX);
+                file.seek(SeekFrom::Current(offset)).map_err(unwritable)?;
+                continue;
+            }
             let read = self.tar.read(&mut self.buffer).map_err(TarError::Io)?;
             if read == 0 {
                 break;
             }
-            let written = file.write_all(&self.buffer[..read]);
-            written.map_err(|source| UpperError::Io {
-                action: "write",
-                path: display_path(&path),
-                source,
-            })?;
+            file.write_all(&self.buffer[..read]).map_err(unwritable)?;
+        }
+        if has_holes {
+            // One at the end is none before the file is that long.
+            file.set_len(entry.size).map_err(unwritable)?;
         }
         self.stats.bytes += entry.size;
         let attributes = self.attributes(entry);

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
 
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::process::Command;
 
 use builder::{ArchiveLimits as Limits, TarReader, apply_layer, unpack_context};
 use proptest::prelude::*;
@@ -210,7 +213,13 @@ fn archives_that_parsers_disagree_about() {
         ("a negative record",   raw().pax(&[("size", "-1")]).entry("a", b'0', b"x").end(),        Err("the archive holds an invalid size")),
         ("a wrapping uid",      raw().pax(&[("uid", "4294967295")]).entry("a", b'0', b"x").end(), Err("the archive holds an invalid user id")),
         ("a NUL in a path",     raw().pax(&[("path", "a\0b")]).entry("a", b'0', b"").end(),       Err("the archive holds an invalid path")),
-        ("a sparse file",       raw().entry("s", b'S', b"").end(),                                Err("the archive holds `s` of unsupported type `S`")),
+        ("a sparse file of another format", raw().entry("s", b'S', b"").end(),                    Err("the archive holds an invalid header")),
+        ("a sparse file without size", raw().pax(&[("GNU.sparse.map", "0,1")]).entry("s", b'0', b"x").end(), Err("the archive holds an invalid map of a sparse file")),
+        ("a sparse file that lies", raw().pax(&[("GNU.sparse.map", "0,2"), ("GNU.sparse.size", "9")]).entry("s", b'0', b"x").end(), Err("the archive holds an invalid map of a sparse file")),
+        ("a huge sparse file",  raw().pax(&[("GNU.sparse.map", "0,1"), ("GNU.sparse.size", "99999999999")]).entry("s", b'0', b"x").end(), Err("the archive exceeds the limit of 1048576 bytes")),
+        ("a newer sparse file", raw().pax(&[("GNU.sparse.major", "2"), ("GNU.sparse.minor", "0")]).entry("s", b'0', b"x").end(), Err("the archive holds an invalid version of a sparse file")),
+        ("a sparse file by pairs", raw().pax(&[("GNU.sparse.size", "9"), ("GNU.sparse.offset", "4"), ("GNU.sparse.numbytes", "1")]).entry("s", b'0', b"x").end(), Ok(vec![("s", 9)])),
+        ("an endless map",      raw().pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9")]).entry("s", b'0', &[b'1'; 512]).end(), Err("the archive holds an invalid map of a sparse file")),
         ("extensions at the end", raw().pax(&[("path", "a")]).end(),                              Err("the archive is cut off")),
         ("one zero block",      [vec![0; 512], raw().entry("a", b'0', b"").end()].concat(),       Err("the archive holds an invalid header")),
         ("too many entries",    (0..51).fold(raw(), |raw, _| raw.entry("a", b'0', b"")).end(),    Err("the archive exceeds the limit of 50 entries")),
@@ -221,6 +230,48 @@ fn archives_that_parsers_disagree_about() {
         let want = want
             .map(|names| names.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect());
         assert_eq!(names(&tar), want, "{name}");
+    }
+}
+
+/// GNU tar writes four forms of sparse files; what is read back must be the file, holes included.
+#[test]
+fn sparse_files_are_read() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("sparse");
+    let file = fs::File::create(&path).unwrap();
+    // Enough pieces for blocks behind the header, and a hole at the end.
+    for piece in 0..40_u64 {
+        file.write_all_at(format!("piece {piece}").as_bytes(), (2 * piece + 1) << 16).unwrap();
+    }
+    file.set_len(100 << 16).unwrap();
+    let formats: [&[&str]; 5] = [
+        &["--format=gnu"],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+        &["--format=posix"],
+    ];
+    for format in formats {
+        let tar = Command::new("tar")
+            .args(format)
+            .args(["--sparse", "-c", "-C"])
+            .arg(dir.path())
+            .arg("sparse")
+            .output()
+            .unwrap();
+        assert!(tar.status.success() && tar.stdout.len() < 1 << 20, "{format:?}");
+        let out = tempdir().unwrap();
+        apply_layer(&tar.stdout[..], out.path(), &[], &Limits::LAYER).unwrap();
+        let copy = out.path().join("sparse");
+        assert!(fs::read(&copy).unwrap() == fs::read(&path).unwrap(), "{format:?}");
+        let (copy, original) = (copy.metadata().unwrap(), path.metadata().unwrap());
+        assert!(copy.blocks() <= original.blocks() + 8, "{format:?}: {} blocks", copy.blocks());
+        let mut reader = TarReader::new(&tar.stdout[..], Limits::LAYER);
+        let entry = reader.next_entry().unwrap().expect("the file");
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content).unwrap();
+        assert_eq!((entry.path.as_slice(), entry.size), (&b"sparse"[..], 100 << 16));
+        assert!(content == fs::read(&path).unwrap(), "{format:?}");
     }
 }
 
