@@ -37,7 +37,7 @@ const PIECES: [&[u8]; 16] = [
     b"GNU.sparse.map=0,1",
     b"30 SCHILY.xattr.user.a=xxxxxxx\n",
     b"xKLgSDV0123456",
-    b"ustar\000",
+    b"ustar\x0000",
     b"ustar  \0",
     b"a/b/c/",
 ];
@@ -146,7 +146,9 @@ fn number(name: &str, default: u64) -> u64 {
 /// Runs `target` on mutated archives until its time is up; each has a deadline, too.
 fn fuzz(name: &str, target: impl Fn(&[u8])) {
     let corpus = corpus();
-    corpus.iter().for_each(|tar| target(tar));
+    for tar in &corpus {
+        target(tar);
+    }
     let time = Duration::from_secs(number("RBUILD_FUZZ_SECONDS", 2));
     let seed = number("RBUILD_FUZZ_SEED", 0x9e37_79b9_7f4a_7c15).max(1);
     let mut random = Random(seed);

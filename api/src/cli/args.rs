@@ -157,8 +157,8 @@ pub(crate) struct BuildArgs {
     /// as one [default: Dockerfile or Containerfile in the context]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
-    /// Ignore file in the place of those that are looked for (FILE.dockerignore, .containerignore,
-    /// .dockerignore)
+    /// Ignore file in the place of those that are looked for (FILE.containerignore,
+    /// FILE.dockerignore, .containerignore, .dockerignore)
     #[arg(long, value_name = "FILE")]
     pub(crate) ignorefile: Option<PathBuf>,
     /// Write the result elsewhere too: type=image|registry|oci|docker|local|tar|cacheonly with

@@ -1,6 +1,7 @@
 //! Where a build's files may come from.
 
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
 use super::sources::{Answer, Bench, HttpServer, tar_of};
@@ -184,14 +185,23 @@ fn ignore_files_in_their_order() {
     assert_eq!(bench.build(&["context"]).ok().files(), ["a", "c", "d"]);
     bench.write("context/Dockerfile.dockerignore", "a\nD*\n.*\n");
     assert_eq!(bench.build(&["context"]).ok().files(), ["b", "c", "d"]);
+    bench.write("context/Dockerfile.containerignore", "a\nb\nD*\n.*\n");
+    assert_eq!(bench.build(&["context"]).ok().files(), ["c", "d"]);
     assert_eq!(bench.build(&["--ignorefile", "given", "context"]).ok().files(), ["a", "b", "c"]);
     bench.write("outside", COPY_ALL);
     bench.write("outside.dockerignore", "a\nb\n.*\nD*\n");
     assert_eq!(bench.build(&["-f", "outside", "context"]).ok().files(), ["c", "d"]);
+    bench.write("outside.containerignore", "a\nb\nc\n.*\nD*\n");
+    assert_eq!(bench.build(&["-f", "outside", "context"]).ok().files(), ["d"]);
     bench
         .build(&["--ignorefile", "no", "context"])
         .fails(1, &["the ignore file `no` does not exist"]);
     bench.write("given", "a[\n");
     bench.build(&["--ignorefile", "given", "context"]).fails(1, &["`given`:", "a["]);
     bench.build(&["-f", "/dev/null", "context"]).fails(1, &["`/dev/null` is not a regular file"]);
+    bench.write("led/a", "");
+    symlink("../outside", bench.path().join("led/Dockerfile")).expect("a link");
+    let why = "failed to read Dockerfile: `Dockerfile` links to nothing in the build context, or \
+               out of it: -> ../outside";
+    bench.build(&["led"]).fails(1, &[why]);
 }

@@ -202,7 +202,11 @@ fn open_local(store: &Store, context: ContextInput) -> Result<Opened, BuildError
     Ok(Opened { root, time: None, single: None })
 }
 
-/// Where the ignore file of one Dockerfile may be.
+/// Endings of the ignore file of one Dockerfile, in the order in which they are looked for: buildah
+/// knows both, BuildKit the last.
+const OWN_ENDINGS: [&str; 2] = [".containerignore", ".dockerignore"];
+
+/// Where the ignore file of one Dockerfile may be: its path, without the ending.
 enum OwnIgnore {
     /// In the context.
     Inside(String),
@@ -219,7 +223,7 @@ fn read_dockerfile(
 ) -> Result<(SourceText, OwnIgnore), BuildError> {
     let inside = |name: &str, text: Vec<u8>| {
         let text = decode(Path::new(name), text)?;
-        let own = OwnIgnore::Inside(format!("{name}.dockerignore"));
+        let own = OwnIgnore::Inside(name.to_owned());
         Ok((SourceText { name: name.to_owned(), text }, own))
     };
     match dockerfile {
@@ -227,15 +231,13 @@ fn read_dockerfile(
             Ok((SourceText { name: "Dockerfile".to_owned(), text }, OwnIgnore::Nowhere))
         }
         DockerfileInput::File(path) => {
-            let text = read_at(&path)?.ok_or_else(|| missing(&path))?;
+            let text = read_at(&path)?.ok_or_else(|| missing(&path, &path, "its directory"))?;
             let (name, text) = (path.display().to_string(), decode(&path, text)?);
-            let mut own = path.into_os_string();
-            own.push(".dockerignore");
-            Ok((SourceText { name, text }, OwnIgnore::Beside(own.into())))
+            Ok((SourceText { name, text }, OwnIgnore::Beside(path)))
         }
         DockerfileInput::InContext(Some(name)) => {
             let text = context.read_file(&name, TEXT_LIMIT)?;
-            inside(&name, text.ok_or_else(|| missing(Path::new(&name)))?)
+            inside(&name, text.ok_or_else(|| missing_in(context, &name))?)
         }
         DockerfileInput::InContext(None) => {
             for name in DEFAULT_NAMES {
@@ -243,7 +245,9 @@ fn read_dockerfile(
                     return inside(name, text);
                 }
             }
-            Err(missing(Path::new("Dockerfile")))
+            let is_link = |name: &&str| context.dir.join(name).is_symlink();
+            let link = DEFAULT_NAMES.into_iter().find(is_link);
+            Err(missing_in(context, link.unwrap_or("Dockerfile")))
         }
     }
 }
@@ -251,7 +255,8 @@ fn read_dockerfile(
 /// Reads a file of this machine, symlinks followed within its own directory.
 fn read_at(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| missing(path))?;
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| missing(path, path, "its directory"))?;
     match FileRoot::open(dir.unwrap_or(Path::new("."))) {
         Ok(dir) => dir.read_file(name, TEXT_LIMIT).map_err(|error| BuildError::Request {
             // The path, not what is left of it below its directory.
@@ -268,7 +273,22 @@ fn read_at(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
     }
 }
 
-fn missing(path: &Path) -> BuildError {
+fn missing_in(context: &FileRoot, name: &str) -> BuildError {
+    missing(Path::new(name), &context.dir.join(name), "the build context")
+}
+
+/// Says that the Dockerfile called `path` is not there. Links are followed within `bounds`: one
+/// that leads out of them is told, or nobody would understand.
+fn missing(path: &Path, place: &Path, bounds: &str) -> BuildError {
+    if let Ok(target) = std::fs::read_link(place) {
+        let (path, target) = (path.display(), target.display());
+        let what = format!(
+            "failed to read Dockerfile: `{path}` links to nothing in {bounds}, or out of it: -> \
+             {target}"
+        );
+        let help = "name the file itself with -f, or copy it there".to_owned();
+        return BuildError::Request { what, help: Some(help) };
+    }
     BuildError::Request {
         what: format!("failed to read Dockerfile: open {}: no such file", path.display()),
         help: Some("name another file with -f".to_owned()),
@@ -296,19 +316,26 @@ fn read_ignore_rules(
     context: &FileRoot,
     own: Option<&OwnIgnore>,
 ) -> Result<Option<IgnoreRules>, BuildError> {
-    let mut names = IGNORE_NAMES.to_vec();
+    let mut names = Vec::new();
     match own {
-        Some(OwnIgnore::Inside(name)) => names.insert(0, name),
+        Some(OwnIgnore::Inside(name)) => {
+            names.extend(OWN_ENDINGS.map(|ending| format!("{name}{ending}")));
+        }
         Some(OwnIgnore::Beside(path)) => {
-            if let Some(rules) = read_rules_at(path)? {
-                return Ok(Some(rules));
+            for ending in OWN_ENDINGS {
+                let mut own = path.as_os_str().to_owned();
+                own.push(ending);
+                if let Some(rules) = read_rules_at(Path::new(&own))? {
+                    return Ok(Some(rules));
+                }
             }
         }
         Some(OwnIgnore::Nowhere) | None => {}
     }
+    names.extend(IGNORE_NAMES.map(str::to_owned));
     for name in names {
-        if let Some(text) = context.read_file(name, TEXT_LIMIT)? {
-            return parse_rules(Path::new(name), text).map(Some);
+        if let Some(text) = context.read_file(&name, TEXT_LIMIT)? {
+            return parse_rules(Path::new(&name), text).map(Some);
         }
     }
     Ok(None)

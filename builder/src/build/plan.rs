@@ -232,9 +232,11 @@ impl Named {
             }
             Some(("oci-layout", layout)) => Ok(NamedContext::OciLayout(layout.to_owned())),
             Some((scheme, _)) => Err(format!("`{scheme}://` is not supported")),
-            // Stages of other targets are bake's to know.
+            // As with buildx, where only a bake file has targets to name.
             None if value.starts_with("target:") => {
-                Err("`target:` names a target of a bake file, and there is none".to_owned())
+                let what = "`target:` names a target of a bake file, and there is none; stages of \
+                            the Dockerfile go by their names in FROM and --from";
+                Err(what.to_owned())
             }
             None => {
                 self.directories.push((name.to_owned(), PathBuf::from(value)));
