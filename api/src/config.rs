@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::client::{ClientAccess, ClientTable};
 use crate::fault::Fault;
 use crate::limits::LimitsTable;
+use crate::server::{ServerLimits, ServerTable};
 use crate::upkeep::{GcArgs, GcTable, HistoryTable};
 
 /// Where the system's settings are.
@@ -156,27 +157,6 @@ pub(crate) struct BuildTable {
     pub(crate) jobs: Option<NonZeroUsize>,
 }
 
-/// `[server]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct ServerTable {
-    /// What builds may do beyond the sandbox, if they ask for it.
-    pub(crate) allow: Vec<AllowedWord>,
-}
-
-/// An entitlement as configuration files have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct AllowedWord(Entitlement);
-
-impl TryFrom<String> for AllowedWord {
-    type Error = String;
-
-    fn try_from(word: String) -> Result<Self, String> {
-        Entitlement::parse(&word).map(Self)
-    }
-}
-
 /// `--network` and `[run] network`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -243,6 +223,8 @@ pub(crate) struct Settings {
     pub(crate) ca_certs: Vec<PathBuf>,
     /// The network of RUN steps that do not choose one.
     pub(crate) network: NetworkMode,
+    /// What clients may ask of this process, as a service.
+    pub(crate) server: ServerLimits,
     /// What the builder may use.
     pub(crate) builder: BuilderConfig,
 }
@@ -278,6 +260,7 @@ impl Settings {
             client: file.client.clone().access(environment)?,
             ca_certs: ca_certs(flags, environment, &file),
             network: flags.network.or(file.run.network).unwrap_or_default(),
+            server: file.server.limits(),
             builder: BuilderConfig {
                 root: std::path::absolute(&root)
                     .map_err(|error| Fault::file("use the store", &root, &error))?,
@@ -301,6 +284,15 @@ impl Settings {
     }
 }
 
+/// Reads the file anew for what clients may ask of a service.
+///
+/// # Errors
+///
+/// A configuration file that cannot be read or understood.
+pub(crate) fn server_limits(environment: &Environment) -> Result<ServerLimits, Fault> {
+    Ok(load_file(environment)?.server.limits())
+}
+
 fn default_store(environment: &Environment) -> Option<PathBuf> {
     if environment.is_root {
         return Some(SYSTEM_STORE.into());
@@ -312,7 +304,7 @@ fn default_store(environment: &Environment) -> Option<PathBuf> {
 fn allowed(flags: &Flags, server: &ServerTable) -> Entitlements {
     match &flags.serve_allow {
         None => Entitlements::all(),
-        Some(given) if given.is_empty() => server.allow.iter().map(|word| word.0).collect(),
+        Some(given) if given.is_empty() => server.allowed(),
         Some(given) => given.iter().copied().collect(),
     }
 }

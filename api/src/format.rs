@@ -60,6 +60,11 @@ pub(crate) fn ago(then: i64, now: i64) -> String {
     text + " ago"
 }
 
+/// Tells a place in a queue of builds.
+pub(crate) fn queued(place: usize) -> String {
+    format!("waiting for other builds: number {place} in the queue")
+}
+
 /// Returns the time in Unix seconds.
 pub(crate) fn now() -> i64 {
     jiff::Timestamp::now().as_second()

@@ -237,7 +237,8 @@ pub(crate) fn set_parameter(limits: &mut Limits, name: &str, value: &str) -> Res
         "timeout" if !is_nothing => limits.timeout = Some(duration(value)?),
         "timeout" => {}
         // Either may come first, and a quota of -1 is none.
-        "cpuquota" if value == "-1" => {}
+        "cpuquota" if matches!(value, "" | "-1") => {}
+        "cpuperiod" if value.is_empty() => {}
         "cpuquota" => limits.cpu = pair(number()?.unwrap_or(0), period),
         "cpuperiod" => limits.cpu = pair(quota, number()?.unwrap_or(0)),
         _ => return Ok(false),

@@ -19,6 +19,7 @@ mod report;
 mod server;
 mod signals;
 mod story;
+mod systemd;
 mod tls;
 mod upkeep;
 mod wire;

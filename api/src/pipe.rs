@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Chunks on their way: enough to keep both ends busy, few enough to bound memory.
 const CHUNKS: usize = 16;
@@ -22,8 +23,29 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// taken for one which is done.
 type Incoming = Option<io::Result<Bytes>>;
 
+/// What may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Upload {
+    /// Bytes in all.
+    pub(crate) bytes: u64,
+    /// How long the sender may be waited for in all.
+    pub(crate) time: Duration,
+}
+
 /// Makes a reader of `chunks`, and the future that feeds it: both must run at once.
 pub(crate) fn reader<S, E>(chunks: S, limit: u64) -> (ChunkReader, impl Future<Output = ()> + Send)
+where
+    S: Stream<Item = Result<Bytes, E>> + Send,
+    E: std::error::Error,
+{
+    upload(chunks, Upload { bytes: limit, time: Duration::MAX })
+}
+
+/// Makes a [`reader`] whose sender is given up when it takes too long.
+pub(crate) fn upload<S, E>(
+    chunks: S,
+    limit: Upload,
+) -> (ChunkReader, impl Future<Output = ()> + Send)
 where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: std::error::Error,
@@ -32,24 +54,23 @@ where
     (ChunkReader { receiver, chunk: Bytes::new(), is_done: false }, feed(chunks, limit, sender))
 }
 
-async fn feed<S, E>(chunks: S, limit: u64, sender: mpsc::Sender<Incoming>)
+async fn feed<S, E>(chunks: S, limit: Upload, sender: mpsc::Sender<Incoming>)
 where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: std::error::Error,
 {
     let mut chunks = pin!(chunks);
-    let mut left = limit;
+    let Upload { bytes: mut left, time: mut patience } = limit;
     loop {
-        let incoming = match tokio::time::timeout(IDLE_LIMIT, chunks.next()).await {
-            Err(_) => Some(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("nothing was sent for {} seconds", IDLE_LIMIT.as_secs()),
-            ))),
+        let since = Instant::now();
+        let next = tokio::time::timeout(IDLE_LIMIT.min(patience), chunks.next()).await;
+        let next = next.map(|next| next.map(|chunk| chunk.map_err(|error| broken(&error))));
+        // What the reader takes its time for is not the sender's.
+        patience = patience.saturating_sub(since.elapsed());
+        let incoming = match next {
+            Err(_) => Some(Err(late(patience, limit.time))),
             Ok(None) => None,
-            Ok(Some(Err(error))) => Some(Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("the upload broke off: {}", builder::causes(&error).join(": ")),
-            ))),
+            Ok(Some(Err(error))) => Some(Err(error)),
             Ok(Some(Ok(chunk))) => match left.checked_sub(chunk.len() as u64) {
                 Some(rest) => {
                     left = rest;
@@ -57,7 +78,7 @@ where
                 }
                 None => Some(Err(io::Error::new(
                     io::ErrorKind::FileTooLarge,
-                    format!("the upload is larger than the limit of {limit} bytes"),
+                    format!("the upload is larger than the limit of {} bytes", limit.bytes),
                 ))),
             },
         };
@@ -67,6 +88,20 @@ where
             return;
         }
     }
+}
+
+fn broken(error: &dyn std::error::Error) -> io::Error {
+    let what = format!("the upload broke off: {}", builder::causes(error).join(": "));
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
+}
+
+fn late(patience: Duration, limit: Duration) -> io::Error {
+    let what = if patience.is_zero() {
+        format!("the upload took longer than {} seconds", limit.as_secs())
+    } else {
+        format!("nothing was sent for {} seconds", IDLE_LIMIT.as_secs())
+    };
+    io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
 /// Reads what arrives; for blocking code only.
@@ -211,10 +246,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_sender_is_given_up() {
         let (sender, receiver) = mpsc::channel(1);
-        feed(stream::pending::<Result<Bytes, io::Error>>(), 1, sender).await;
+        let limit = Upload { bytes: 1, time: Duration::MAX };
+        feed(stream::pending::<Result<Bytes, io::Error>>(), limit, sender).await;
         let mut receiver = receiver;
         let error = receiver.recv().await.unwrap().unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_only_dawdles_is_given_up_in_the_end() {
+        let drip = stream::unfold((), |()| async {
+            tokio::time::sleep(IDLE_LIMIT / 2).await;
+            Some((Ok::<_, io::Error>(Bytes::from_static(b"x")), ()))
+        });
+        let (sender, mut receiver) = mpsc::channel(100);
+        feed(drip, Upload { bytes: 100, time: 3 * IDLE_LIMIT }, sender).await;
+        let mut last = None;
+        while let Some(incoming) = receiver.recv().await {
+            last = incoming;
+        }
+        let error = last.unwrap().unwrap_err();
+        assert!(error.to_string().contains("longer than 180 seconds"), "{error}");
     }
 
     #[tokio::test]

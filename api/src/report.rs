@@ -151,6 +151,7 @@ mod tests {
             text: text.into(),
             span,
             has_work: true,
+            inputs: Vec::new(),
         };
         vec![step(1, "FROM node:14", (0, 12)), step(2, "RUN npm ñ install", (13, 35))]
     }

@@ -1,11 +1,15 @@
 //! A past build told from its record: the same events that its watcher saw, folded.
 
+use std::fmt::Write as _;
 use std::io::BufRead;
 
 use builder::{
     Event, Lookup, PlannedStep, RecordedEvent, SourceDiagnostic, SourceText, StepOutcome, StepUsage,
 };
+use cache::BuildRecord;
 use serde_json::{Value, json};
+
+use crate::report;
 
 /// What a record tells.
 #[derive(Debug, Default)]
@@ -77,7 +81,8 @@ impl Story {
         story
     }
 
-    fn note(&mut self, event: Event) {
+    /// Adds one event.
+    pub(crate) fn note(&mut self, event: Event) {
         match event {
             Event::Source(source) => self.source = Some(source),
             Event::Warning(warning) => self.warnings.push(warning),
@@ -105,7 +110,10 @@ impl Story {
                 (it.state, it.millis) = (State::Failed, millis);
             }),
             Event::Finished(_) | Event::Failed(_) => self.end = Some(event),
-            Event::Note { .. } | Event::StepOutput { .. } | Event::Transfer(_) => {}
+            Event::Note { .. }
+            | Event::Queued { .. }
+            | Event::StepOutput { .. }
+            | Event::Transfer(_) => {}
         }
     }
 
@@ -130,6 +138,20 @@ impl Story {
         self.steps.iter().map(|step| self.step_json(step)).collect()
     }
 
+    /// Returns what needs what in Graphviz' language.
+    pub(crate) fn dot(&self) -> String {
+        let mut dot = String::from("digraph build {\n  node [shape=box, fontname=monospace];\n");
+        for (index, step) in self.steps.iter().enumerate() {
+            let label = format!("{} {}", report::step_label(&step.planned), step.planned.text);
+            let label = label.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = writeln!(dot, "  s{index} [label=\"{label}\\n{}\"];", step.state.word());
+            for input in &step.planned.inputs {
+                let _ = writeln!(dot, "  s{input} -> s{index};");
+            }
+        }
+        dot + "}\n"
+    }
+
     fn step_json(&self, step: &StepStory) -> Value {
         json!({
             "stage": step.planned.stage,
@@ -138,12 +160,30 @@ impl Story {
             "text": step.planned.text,
             "line": self.lines(step).0,
             "has_work": step.planned.has_work,
+            "inputs": step.planned.inputs,
             "state": step.state.word(),
             "millis": step.millis,
             "lookup": step.lookup,
             "usage": step.usage,
         })
     }
+}
+
+/// Returns a build with its steps as one JSON object.
+pub(crate) fn record_json(record: &BuildRecord, story: &Story) -> Value {
+    let mut value = json!(record);
+    value["dockerfile_text"] = json!(story.source.as_ref().map(|source| &source.text));
+    value["warnings"] = json!(story.warnings);
+    value["plan"] = story.steps_json().into();
+    value["end"] = json!(story.end);
+    value
+}
+
+/// Whether `name`, `2` or `STAGE/2`, means `step`.
+pub(crate) fn is_called(step: &PlannedStep, name: &str) -> bool {
+    let number = step.number.to_string();
+    let full = step.stage.as_ref().map(|stage| format!("{stage}/{number}"));
+    name == number || full.as_deref() == Some(name)
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl ItemFilter {
 /// A time as [`duration`] reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-struct Age(Duration);
+pub(crate) struct Age(pub(crate) Duration);
 
 impl TryFrom<String> for Age {
     type Error = String;

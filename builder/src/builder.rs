@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cache::{Builds, CheckReport, Item, PruneOptions, Pruned, StepLog, Store, StoreError, Usage};
 use frontend::Platform;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking;
@@ -26,7 +26,7 @@ use crate::sandbox::{Sandbox, SandboxError};
 use crate::shell::{self, ShellError, ShellRequest};
 use crate::solver::Flights;
 use crate::source::{Distribution, Sources};
-use crate::spool::{self, Spool};
+use crate::spool::{self, Spool, SpoolEnd};
 
 /// How long a cancelled build waits for a reader that does not read.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
@@ -94,6 +94,30 @@ pub struct Pulled {
     pub up_to_date: bool,
 }
 
+/// A build that has an id and a record, and has not begun.
+#[derive(Debug)]
+pub struct Entered {
+    id: String,
+    growth: Option<watch::Receiver<u64>>,
+    log: Option<StepLog>,
+    spool: Arc<Spool>,
+    end: SpoolEnd,
+}
+
+impl Entered {
+    /// Returns the id that the build's record has.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Tells how the record grows, in bytes, until it is complete; `None` when there is none.
+    #[must_use]
+    pub fn growth(&self) -> Option<watch::Receiver<u64>> {
+        self.growth.clone()
+    }
+}
+
 /// What a push left at the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
@@ -155,17 +179,62 @@ impl Builder {
         events: Events,
         cancel: CancellationToken,
     ) -> Result<Finished, Box<Failure>> {
-        let (header, limits) = (history::header(&request), self.inner.config.history);
+        match self.enter(&request).await {
+            Ok(entered) => {
+                let no_wait = |_| std::future::ready(());
+                self.build_entered(entered, request, events, cancel, no_wait).await
+            }
+            Err(error) => {
+                let failure = build::failure_of(&BuildError::store(error), None);
+                events.send(Event::Failed(failure.clone())).await;
+                Err(Box::new(failure))
+            }
+        }
+    }
+
+    /// Gives a build its id and begins its record, before it has its turn.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when there can be no id. A record that cannot be written is no error.
+    pub fn enter(
+        &self,
+        request: &BuildRequest,
+    ) -> impl Future<Output = Result<Entered, StoreError>> + Send + use<> {
+        let (header, limits) = (history::header(request), self.inner.config.history);
         let store = self.inner.store.clone();
-        let (spool, end, log) = blocking::run(move || {
-            let recorder = Recorder::begin(store.builds(), &header, limits);
+        blocking::run(move || {
+            let id = store.builds().new_id()?;
+            let recorder = Recorder::begin(store.builds(), &id, &header, limits);
+            let growth = recorder.as_ref().map(Recorder::growth);
             let log = recorder.as_ref().and_then(Recorder::steps);
             let (spool, end) = Spool::new(store, spool::OUTPUT_LIMIT, recorder);
-            (spool, end, log)
+            Ok(Entered { id, growth, log, spool, end })
         })
-        .await;
+    }
+
+    /// Builds as [`Builder::build`] does what was entered for `request`, once `turn` is over. `turn`
+    /// may tell events of its own; what it returns is dropped when the build has ended.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] that the last event tells.
+    pub async fn build_entered<T, F>(
+        &self,
+        entered: Entered,
+        request: BuildRequest,
+        events: Events,
+        cancel: CancellationToken,
+        turn: impl FnOnce(Events) -> F,
+    ) -> Result<Finished, Box<Failure>>
+    where
+        F: Future<Output = T>,
+    {
+        let Entered { log, spool, end, .. } = entered;
         let spooled = Events::spooled(Arc::clone(&spool));
         let build = async {
+            // Who is cancelled has waited long enough: the build then ends before it begins.
+            let _turn = cancel.run_until_cancelled(turn(spooled.clone())).await;
             let result = Box::pin(self.build_spooled(request, spooled, &cancel, log)).await;
             blocking::run(move || drop(end)).await;
             result

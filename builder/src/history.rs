@@ -10,6 +10,7 @@ use cache::{
     StoreError,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::config::HistoryLimits;
 use crate::error::ErrorKind;
@@ -69,17 +70,20 @@ pub(crate) struct Recorder {
     summary: BuildSummary,
     builds: Builds,
     limits: HistoryLimits,
+    /// Bytes of the record, for those who read it meanwhile; closed with the record.
+    growth: watch::Sender<u64>,
 }
 
 impl Recorder {
-    /// Begins the record of the build that `header` tells of; past builds beyond `limits` go when
-    /// it ends.
+    /// Begins the record of the build `id` that `header` tells of; past builds beyond `limits` go
+    /// when it ends.
     pub(crate) fn begin(
         builds: &Builds,
+        id: &str,
         header: &BuildHeader,
         limits: HistoryLimits,
     ) -> Option<Self> {
-        let log = told(builds.begin(header))?;
+        let log = told(builds.begin(id, header))?;
         let summary = BuildSummary {
             result: BuildResult::Interrupted,
             millis: 0,
@@ -90,7 +94,13 @@ impl Recorder {
             log_bytes: 0,
         };
         let (since, builds) = (Instant::now(), builds.clone());
-        Some(Self { log: Some(log), since, summary, builds, limits })
+        let growth = watch::Sender::new(log.length());
+        Some(Self { log: Some(log), since, summary, builds, limits, growth })
+    }
+
+    /// Tells how the record grows, in bytes, until it is complete.
+    pub(crate) fn growth(&self) -> watch::Receiver<u64> {
+        self.growth.subscribe()
     }
 
     /// Returns what notes the build's steps.
@@ -109,7 +119,9 @@ impl Recorder {
         line.push(b'\n');
         if told(log.append(&line)).is_none() {
             self.log = None;
+            return;
         }
+        self.growth.send_replace(log.length());
     }
 
     fn sum_up(&mut self, event: &Event) {
@@ -133,6 +145,7 @@ impl Recorder {
                 summary.result = BuildResult::Failed { causes: failure.causes.clone() };
             }
             Event::Note { .. }
+            | Event::Queued { .. }
             | Event::StepLookup { .. }
             | Event::StepStarted { .. }
             | Event::StepUsage { .. }
@@ -194,7 +207,7 @@ mod tests {
         let store = cache::Store::open(&dir.path().join("store")).unwrap();
         let (outer, mut passed) = Events::channel();
         let header = BuildHeader { started_ms: header_time(), ..BuildHeader::default() };
-        let recorder = Recorder::begin(store.builds(), &header, LIMITS);
+        let recorder = Recorder::begin(store.builds(), "0a1b2c3d", &header, LIMITS);
         let (spool, end) = Spool::new(store.clone(), OUTPUT_LIMIT, recorder);
         for event in events {
             spool.push(event.clone()).unwrap();

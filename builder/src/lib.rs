@@ -39,7 +39,7 @@ mod ssh;
 mod tree;
 mod userns;
 
-pub use builder::{Builder, OpenError, Pulled, Pushed};
+pub use builder::{Builder, Entered, OpenError, Pulled, Pushed};
 pub use cache_exchange::{
     CacheCompression, CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError,
 };

@@ -29,6 +29,11 @@ pub enum Event {
         /// One line.
         text: String,
     },
+    /// The build waits for others. Repeated as it moves on.
+    Queued {
+        /// 1 for the next that begins.
+        place: usize,
+    },
     /// A check rule or a deprecation.
     Warning(SourceDiagnostic),
     /// The work is known. Sent once, before any step event.
@@ -149,6 +154,9 @@ pub struct PlannedStep {
     pub span: (usize, usize),
     /// Whether it does work of its own (false for ENV, LABEL, ENTRYPOINT ...).
     pub has_work: bool,
+    /// Indexes of the steps whose results it needs.
+    #[serde(default)]
+    pub inputs: Vec<usize>,
 }
 
 /// Which descriptor a step wrote to.

@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::build_events::EventTail;
 use crate::build_steps::StepLog;
 use crate::digest::Digest;
 use crate::document::{self, Durability, Kind, Loaded};
@@ -133,6 +134,7 @@ pub struct BuildLog {
     id: String,
     dir: PathBuf,
     events: File,
+    length: u64,
     handle: Arc<Handle>,
     _lock: FileLock,
 }
@@ -151,13 +153,21 @@ impl BuildLog {
         StepLog::new(self.id.clone(), self.dir.clone(), builds)
     }
 
+    /// Returns how many bytes were written, the header among them.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Appends whole lines.
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`](crate::StoreError::Io).
     pub fn append(&mut self, lines: &[u8]) -> Result<()> {
-        self.events.write_all(lines).at("write", &self.dir.join("events"))
+        self.events.write_all(lines).at("write", &self.dir.join("events"))?;
+        self.length += lines.len() as u64;
+        Ok(())
     }
 
     /// Notes how the build ended.
@@ -176,15 +186,25 @@ impl Builds {
         Self { handle }
     }
 
-    /// Begins the record of a build.
+    /// Makes up an id for a build.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io) when the system has no random numbers.
+    pub fn new_id(&self) -> Result<String> {
+        let mut id = random_hex().at("name", &self.handle.layout.builds())?;
+        id.truncate(ID_DIGITS);
+        Ok(id)
+    }
+
+    /// Begins the record of the build `id`.
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`](crate::StoreError::Io).
-    pub fn begin(&self, header: &BuildHeader) -> Result<BuildLog> {
+    pub fn begin(&self, id: &str, header: &BuildHeader) -> Result<BuildLog> {
         let root = self.handle.layout.builds();
-        let mut id = random_hex().at("name", &root)?;
-        id.truncate(ID_DIGITS);
+        let id = id.to_owned();
         let new = self.handle.session.fresh("build");
         make_dir(&new, false).at("create", &new)?;
         let path = new.join("events");
@@ -196,7 +216,8 @@ impl Builds {
         events.write_all(&line).at("write", &path)?;
         let dir = root.join(format!("{:0TIME_DIGITS$x}-{id}", header.started_ms));
         fs::rename(&new, &dir).at("write", &dir)?;
-        Ok(BuildLog { id, dir, events, handle: Arc::clone(&self.handle), _lock: lock })
+        let (length, handle) = (line.len() as u64, Arc::clone(&self.handle));
+        Ok(BuildLog { id, dir, events, length, handle, _lock: lock })
     }
 
     /// Lists the builds, newest first.
@@ -243,6 +264,20 @@ impl Builds {
         let mut reader = BufReader::new(file);
         header_line(&mut reader).at("read", &path)?;
         Ok(Some(reader))
+    }
+
+    /// Opens what happens in the build `id` to be read while it is written: from its first event
+    /// on, or from byte `after` of the record, which must be the end of a line. `None` when there is
+    /// no such build, or no line that ends there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn follow(&self, id: &str, after: Option<u64>) -> Result<Option<EventTail>> {
+        match self.dirs()?.into_iter().find(|dir| id_of(dir) == Some(id)) {
+            None => Ok(None),
+            Some(dir) => EventTail::open(&dir, after),
+        }
     }
 
     /// Forgets the build `id`; false when there is none, or it runs.
@@ -333,7 +368,7 @@ fn read(dir: &Path) -> Result<Option<BuildRecord>> {
     Ok(Some(BuildRecord { id: id.to_owned(), header, summary }))
 }
 
-fn header_line(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+pub(crate) fn header_line(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
     let mut line = Vec::new();
     std::io::Read::take(reader, MAX_HEADER as u64).read_until(b'\n', &mut line)?;
     Ok(line)

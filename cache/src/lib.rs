@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod build_events;
 mod build_record;
 mod build_steps;
 mod cache_mount;
@@ -36,6 +37,7 @@ mod stat_cache;
 mod store;
 mod trail;
 
+pub use build_events::{EventLines, EventTail};
 pub use build_record::{BuildHeader, BuildLog, BuildRecord, BuildResult, BuildSummary, Builds};
 pub use build_steps::StepLog;
 pub use cache_mount::{CacheMount, Sharing};

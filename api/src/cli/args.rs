@@ -84,6 +84,7 @@ pub(crate) enum Command {
     Load(LoadArgs),
     Run(Box<RunArgs>),
     Shell(Box<super::shell::ShellArgs>),
+    Attach(super::attach::AttachArgs),
     Explain(super::explain::ExplainArgs),
     /// Look at past builds
     Builds {
@@ -134,6 +135,7 @@ impl Command {
                 | Self::Debug { .. }
                 | Self::Fmt(_)
                 | Self::Check(_)
+                | Self::Attach(_)
         )
     }
 }
@@ -242,6 +244,10 @@ pub(crate) struct BuildArgs {
     /// Print the image ID alone: --progress quiet
     #[arg(short, long, conflicts_with = "progress")]
     pub(crate) quiet: bool,
+    /// With --host: print the build's ID once its context is sent, and let it go on by itself; see
+    /// rbuild attach
+    #[arg(long, conflicts_with_all = ["iidfile", "metadata_file", "output"])]
+    pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) dns: DnsArgs,
     #[command(flatten)]
@@ -259,8 +265,9 @@ pub(crate) struct BuildArgs {
 /// Answer Docker clients and `rbuild --host`
 ///
 /// Listens on a socket file that its owner and group may use, or on a port of the loopback
-/// interface; on another interface only with tokens or client certificates. SIGTERM lets running
-/// builds finish for ten seconds.
+/// interface; on another interface only with tokens or client certificates. A socket that systemd
+/// hands over is used unless --listen is given. SIGTERM lets running builds finish for ten seconds;
+/// SIGHUP reads tokens, certificates and the limits of [server] in rbuild.toml anew.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// unix://PATH or tcp://127.0.0.1:PORT [default: unix:///run/rbuild/rbuild.sock for root, else

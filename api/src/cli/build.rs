@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
 use super::outputs::{self, Targets};
-use super::{certs, check, context, engine::Engine, secrets, source, ssh};
+use super::{certs, check, context, engine::Engine, print, secrets, source, ssh};
 use crate::config::{Environment, Settings};
 use crate::fault::{Fault, exit_code};
 use crate::progress::{self, Mode};
@@ -31,6 +31,15 @@ pub(super) async fn build(
         .map_err(|error| Fault::of(builder::ErrorKind::Host, &error))?;
     let request = request(&args, &settings, environment).await?;
     let engine = Engine::open(&settings).await?;
+    if args.detach {
+        let Engine::Remote(client) = &engine else {
+            return Err(Fault::user("--detach needs a service that goes on with the build")
+                .with_help("name it with --host"));
+        };
+        let id = client.start_build(request, args.network, &cancel).await?;
+        print(&(id + "\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (events, seen) = Events::channel();
     let shown = progress::show(mode, seen);
     let ended = async {

@@ -2,19 +2,19 @@
 
 use std::io::{self, Write as _};
 
-use builder::{Builder, Event, blocking};
+use builder::{Event, PlannedStep, RecordedEvent};
 use cache::{BuildRecord, BuildResult};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::ListFormat;
-use super::store::store_fault;
-use super::{open_local, print};
+use super::engine::Engine;
+use super::print;
 use crate::config::Settings;
 use crate::fault::Fault;
 use crate::format::{ago, ellipsis, millis, now, printable, short_id, size, table};
 use crate::report::step_label;
-use crate::story::{self, StepStory, Story};
+use crate::story::{self, StepStory};
 
 /// Characters of a reason of failure in a list.
 const RESULT_WIDTH: usize = 60;
@@ -76,41 +76,17 @@ pub(crate) struct ForgetArgs {
 }
 
 /// `rbuild builds`.
-pub(super) async fn builds(command: BuildsCommand, settings: Settings) -> Result<(), Fault> {
-    let builder = open_local(settings, "builds").await?;
-    blocking::run(move || match command {
-        BuildsCommand::Ls(args) => list(&args, &builder),
-        BuildsCommand::Show(args) => show(&args, &builder),
-        BuildsCommand::Logs(args) => logs(&args, &builder),
-        BuildsCommand::Rm(args) => forget(&args, &builder),
-    })
-    .await
-}
-
-/// Finds the one build that `prefix` means; the newest for an empty one.
-pub(super) fn find(builder: &Builder, prefix: &str) -> Result<BuildRecord, Fault> {
-    let mut found = builder.builds().find(prefix).map_err(|error| store_fault(&error))?;
-    let help = "`rbuild builds ls` lists them";
-    match (found.len(), prefix) {
-        (0, "") => Err(Fault::user("no build is remembered here")),
-        (0, _) => Err(Fault::user(format!("there is no build `{prefix}`")).with_help(help)),
-        (1, _) => Ok(found.remove(0)),
-        (count, _) => {
-            let what = format!("{count} builds have an id that begins with `{prefix}`");
-            Err(Fault::user(what).with_help(help))
-        }
+pub(super) async fn builds(command: BuildsCommand, settings: &Settings) -> Result<(), Fault> {
+    let engine = Engine::open(settings).await?;
+    match command {
+        BuildsCommand::Ls(args) => list(&args, &engine.builds("").await?),
+        BuildsCommand::Show(args) => show(&args, &engine).await,
+        BuildsCommand::Logs(args) => logs(args, &engine).await,
+        BuildsCommand::Rm(args) => forget(&args, &engine).await,
     }
 }
 
-/// Reads what happened in a build.
-pub(super) fn tell(builder: &Builder, record: &BuildRecord) -> Result<Story, Fault> {
-    let events = builder.builds().events(&record.id).map_err(|error| store_fault(&error))?;
-    let events = events.into_iter().flat_map(story::events);
-    Ok(Story::of(events.map(|recorded| recorded.event)))
-}
-
-fn list(args: &ListArgs, builder: &Builder) -> Result<(), Fault> {
-    let records = builder.builds().list().map_err(|error| store_fault(&error))?;
+fn list(args: &ListArgs, records: &[BuildRecord]) -> Result<(), Fault> {
     if args.quiet {
         return print(&records.iter().map(|it| it.id.clone() + "\n").collect::<String>());
     }
@@ -153,11 +129,11 @@ pub(super) fn result(result: &BuildResult) -> String {
     }
 }
 
-fn show(args: &ShowArgs, builder: &Builder) -> Result<(), Fault> {
-    let record = find(builder, &args.id)?;
-    let story = tell(builder, &record)?;
+async fn show(args: &ShowArgs, engine: &Engine) -> Result<(), Fault> {
+    let record = engine.build(&args.id).await?;
+    let story = engine.story(&record.id).await?;
     if args.format == ListFormat::Json {
-        return print(&(record_json(&record, &story).to_string() + "\n"));
+        return print(&(story::record_json(&record, &story).to_string() + "\n"));
     }
     let (header, summary) = (&record.header, &record.summary);
     let mut rows = vec![
@@ -206,72 +182,74 @@ fn step_row(step: &StepStory) -> [String; 5] {
     ]
 }
 
-/// Returns a build with its steps as one JSON object.
-pub(super) fn record_json(record: &BuildRecord, story: &Story) -> Value {
-    let mut value = json!(record);
-    value["dockerfile_text"] = json!(story.source.as_ref().map(|source| &source.text));
-    value["warnings"] = json!(story.warnings);
-    value["plan"] = story.steps_json().into();
-    value["end"] = json!(story.end);
-    value
-}
-
 fn time(unix_millis: u64) -> String {
     let millis = i64::try_from(unix_millis).unwrap_or(i64::MAX);
     let second = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
     format!("{} ({})", second.strftime("%F %T UTC"), ago(seconds(unix_millis), now()))
 }
 
-fn logs(args: &LogsArgs, builder: &Builder) -> Result<(), Fault> {
-    let record = find(builder, &args.id)?;
-    let events = builder.builds().events(&record.id).map_err(|error| store_fault(&error))?;
-    let mut out = io::stdout().lock();
-    let mut steps = Vec::new();
-    for recorded in events.into_iter().flat_map(story::events) {
-        let written = if args.events {
+async fn logs(args: LogsArgs, engine: &Engine) -> Result<(), Fault> {
+    let record = engine.build(&args.id).await?;
+    let shown = Logs { args, steps: Vec::new(), is_read: true };
+    engine.fold_events(&record.id, shown, Logs::note).await.map(drop)
+}
+
+/// Output on its way to standard output.
+struct Logs {
+    args: LogsArgs,
+    steps: Vec<PlannedStep>,
+    /// Whether somebody still reads it.
+    is_read: bool,
+}
+
+impl Logs {
+    fn note(&mut self, recorded: RecordedEvent) -> Result<(), Fault> {
+        if !self.is_read {
+            return Ok(());
+        }
+        let written = if self.args.events {
             let line = serde_json::to_string(&recorded).expect("events are JSON");
-            writeln!(out, "{line}")
+            writeln!(io::stdout(), "{line}")
         } else {
             match recorded.event {
-                Event::Planned { steps: planned } => {
-                    steps = planned;
+                Event::Planned { steps } => {
+                    self.steps = steps;
                     Ok(())
                 }
-                Event::StepOutput { step, data, .. } if is_wanted(args, steps.get(step)) => {
-                    out.write_all(&data.bytes())
+                Event::StepOutput { step, data, .. }
+                    if is_wanted(&self.args, self.steps.get(step)) =>
+                {
+                    io::stdout().write_all(&data.bytes())
                 }
                 _ => Ok(()),
             }
         };
         match written {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.is_read = false,
             Err(error) => return Err(Fault::of(builder::ErrorKind::Host, &error)),
             Ok(()) => {}
         }
+        Ok(())
     }
-    Ok(())
 }
 
-fn is_wanted(args: &LogsArgs, step: Option<&builder::PlannedStep>) -> bool {
+fn is_wanted(args: &LogsArgs, step: Option<&PlannedStep>) -> bool {
     let Some(wanted) = &args.step else { return true };
-    step.is_some_and(|step| {
-        let number = step.number.to_string();
-        let full = step.stage.as_ref().map(|stage| format!("{stage}/{number}"));
-        *wanted == number || full.as_ref() == Some(wanted)
-    })
+    step.is_some_and(|step| story::is_called(step, wanted))
 }
 
-fn forget(args: &ForgetArgs, builder: &Builder) -> Result<(), Fault> {
-    let ids = if args.all {
-        let all = builder.builds().list().map_err(|error| store_fault(&error))?;
-        let ended = all.into_iter().filter(|it| it.summary.result != BuildResult::Running);
-        ended.map(|it| it.id).collect()
-    } else {
-        let found = args.ids.iter().map(|prefix| Ok(find(builder, prefix)?.id));
-        found.collect::<Result<Vec<_>, Fault>>()?
-    };
+async fn forget(args: &ForgetArgs, engine: &Engine) -> Result<(), Fault> {
+    let mut ids = Vec::new();
+    if args.all {
+        let all = engine.builds("").await?.into_iter();
+        let ended = all.filter(|it| it.summary.result != BuildResult::Running);
+        ids.extend(ended.map(|it| it.id));
+    }
+    for prefix in &args.ids {
+        ids.push(engine.build(prefix).await?.id);
+    }
     for id in ids {
-        if !builder.builds().remove(&id).map_err(|error| store_fault(&error))? && !args.all {
+        if !engine.forget(&id).await? && !args.all {
             return Err(Fault::user(format!("build `{id}` is running")));
         }
         print(&(id + "\n"))?;

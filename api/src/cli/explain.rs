@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use builder::{Answer, Events, Lookup, blocking};
+use builder::{Answer, Events, Lookup};
 use cache::{BuildRecord, FileChanges, Named};
 use clap::{Args, Parser as _};
 use serde_json::json;
@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{Cli, Command};
 use super::build;
-use super::builds::{find, record_json, tell};
+use super::engine::Engine;
 use super::{open_local, print};
 use crate::config::{Environment, Settings};
 use crate::fault::Fault;
 use crate::format::{ago, millis, now, printable};
 use crate::report::{self, Quotable, step_label};
-use crate::story::{State, StepStory, Story};
+use crate::story::{self, State, StepStory, Story};
 
 /// Files named of each kind of change.
 const SHOWN_FILES: usize = 20;
@@ -56,18 +56,15 @@ pub(super) async fn explain(
     if what.starts_with('-') {
         return Err(Fault::user(format!("there is no option `{what}`")).with_help(SEE_HELP));
     }
-    let builder = open_local(settings, "explain").await?;
-    blocking::run(move || {
-        let (build, line) = place(&what)?;
-        let record = find(&builder, &build)?;
-        let story = tell(&builder, &record)?;
-        if args.json {
-            return print(&(record_json(&record, &story).to_string() + "\n"));
-        }
-        let steps = steps_at(&story, line)?;
-        print(&(title(&record) + &steps.map(|it| paragraph(&story, it)).collect::<String>()))
-    })
-    .await
+    let engine = Engine::open(&settings).await?;
+    let (build, line) = place(&what)?;
+    let record = engine.build(&build).await?;
+    let story = engine.story(&record.id).await?;
+    if args.json {
+        return print(&(story::record_json(&record, &story).to_string() + "\n"));
+    }
+    let steps = steps_at(&story, line)?;
+    print(&(title(&record) + &steps.map(|it| paragraph(&story, it)).collect::<String>()))
 }
 
 const SEE_HELP: &str = "`rbuild explain --help` tells the forms";

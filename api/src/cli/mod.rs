@@ -1,6 +1,7 @@
 //! The command line: what was typed, then what it means, then doing it.
 
 mod args;
+mod attach;
 mod build;
 mod builds;
 mod cache;
@@ -15,6 +16,7 @@ mod duration;
 mod engine;
 mod explain;
 mod fmt;
+mod history;
 mod image;
 mod limits;
 mod outputs;
@@ -67,15 +69,19 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Warnings and worse go to standard error; `RBUILD_LOG` asks for more (`debug`, `api=trace`).
+/// Warnings and worse go to standard error; `RBUILD_LOG` asks for more (`debug`, `api=trace`), and
+/// `RBUILD_LOG_FORMAT=json` for one JSON object a line.
 fn start_log() {
     let filter = EnvFilter::try_from_env("RBUILD_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| LogOutput(io::stderr()))
-        .without_time()
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    if std::env::var_os("RBUILD_LOG_FORMAT").is_some_and(|format| format == "json") {
+        log.json().flatten_event(true).init();
+    } else {
+        log.without_time().init();
+    }
 }
 
 fn start(cli: Cli) -> Result<ExitCode, Fault> {
@@ -172,8 +178,8 @@ async fn execute(
         Command::Push(args) => transfer::push(args, &Engine::open(&settings).await?).await,
         Command::Save(args) => transfer::save(args, &Engine::open(&settings).await?).await,
         Command::Load(args) => transfer::load(args, &Engine::open(&settings).await?).await,
-        Command::Du(args) => store::usage(args, settings).await,
-        Command::Prune(args) => store::prune(args, settings).await,
+        Command::Du(args) => store::usage(&args, &settings).await,
+        Command::Prune(args) => store::prune(&args, &settings).await,
         Command::Store { command: StoreCommand::Check(args) } => {
             return store::check(args, settings).await;
         }
@@ -181,7 +187,8 @@ async fn execute(
         Command::Debug { command } => {
             builder::blocking::run(move || debug::debug(&command, &environment)).await
         }
-        Command::Builds { command } => builds::builds(command, settings).await,
+        Command::Attach(args) => return attach::attach(args, &settings).await,
+        Command::Builds { command } => builds::builds(command, &settings).await,
         Command::Explain(args) => explain::explain(args, settings, &environment).await,
         Command::Completions { shell } => pages::completions(shell),
         Command::Man { dir } => pages::manual(dir),

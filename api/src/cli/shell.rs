@@ -4,13 +4,13 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use builder::{
-    Entitlement, ErrorKind, Events, PROXY_NAMES, ShellCommand, ShellError, ShellRequest, blocking,
+    Entitlement, ErrorKind, Events, PROXY_NAMES, ShellCommand, ShellError, ShellRequest,
 };
 use clap::Args;
 use rustix::termios::isatty;
 use tokio_util::sync::CancellationToken;
 
-use super::builds::find;
+use super::engine::Engine;
 use super::secrets::{self, SecretArg};
 use super::ssh::{self, SshArg};
 use super::{build, open_local};
@@ -79,10 +79,7 @@ pub(super) async fn shell(
     let ssh = ssh::resolve(&args.ssh, environment)?;
     let builder = open_local(settings, "shell").await?;
     let prefix = if args.id == "last" { String::new() } else { args.id };
-    let record = {
-        let builder = builder.clone();
-        blocking::run(move || find(&builder, &prefix)).await?
-    };
+    let record = Engine::Local(builder.clone()).build(&prefix).await?;
     let request = ShellRequest {
         build: record.id,
         step: args.step,

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use builder::{ErrorKind, blocking};
-use cache::{Item, ItemKind, PruneOptions, StoreError, Sum, Usage};
+use cache::{Item, ItemKind, PruneOptions, StoreError, Sum};
 use serde_json::json;
 
 use super::args::{CheckArgs, ListFormat, PruneArgs, UsageArgs};
+use super::engine::Engine;
 use super::{open_local, print};
 use crate::config::Settings;
 use crate::fault::{Fault, exit_code};
@@ -17,19 +18,28 @@ use crate::upkeep::ItemFilter;
 const TITLE_WIDTH: usize = 60;
 
 /// `rbuild du`.
-pub(super) async fn usage(args: UsageArgs, settings: Settings) -> Result<(), Fault> {
-    let root = settings.builder.root.clone();
-    let builder = open_local(settings, "du").await?;
+pub(super) async fn usage(args: &UsageArgs, settings: &Settings) -> Result<(), Fault> {
+    let (root, usage, items) = match Engine::open(settings).await? {
+        Engine::Remote(client) => {
+            let answer = client.store(args.verbose).await?;
+            (printable(&answer.root), answer.usage, answer.items)
+        }
+        Engine::Local(builder) => {
+            let is_verbose = args.verbose;
+            let (usage, items) = blocking::run(move || {
+                let items = if is_verbose { builder.items()? } else { Vec::new() };
+                Ok((builder.usage()?, items))
+            })
+            .await
+            .map_err(|error: StoreError| store_fault(&error))?;
+            (settings.builder.root.display().to_string(), usage, items)
+        }
+    };
     if args.verbose {
-        return blocking::run(move || {
-            let items = builder.items().map_err(|error| store_fault(&error))?;
-            print(&listing(&items, &args))
-        })
-        .await;
+        return print(&listing(&items, args));
     }
-    let usage = blocking::run(move || builder.usage().map_err(|error| store_fault(&error))).await?;
     if args.format == ListFormat::Json {
-        return print(&(usage_json(&usage).to_string() + "\n"));
+        return print(&(json!(usage).to_string() + "\n"));
     }
     let row = |what: &str, sum: Sum| [what.to_owned(), sum.count.to_string(), size(sum.bytes)];
     let alone = |what: &str, bytes| [what.to_owned(), String::new(), size(bytes)];
@@ -43,9 +53,8 @@ pub(super) async fn usage(args: UsageArgs, settings: Settings) -> Result<(), Fau
         alone("of it prune --all frees", usage.reclaimable),
     ];
     let (images, records) = (usage.images, usage.records);
-    let store = root.display();
     print(&table(["CONTENT", "COUNT", "SIZE"], &rows))?;
-    print(&format!("\n{images} image names and {records} cache records in {store}\n"))
+    print(&format!("\n{images} image names and {records} cache records in {root}\n"))
 }
 
 /// Lists what passes the filters.
@@ -76,32 +85,20 @@ fn listing(items: &[Item], args: &UsageArgs) -> String {
 /// Characters of an id in a list.
 const ID_WIDTH: usize = 20;
 
-fn usage_json(usage: &Usage) -> serde_json::Value {
-    let sum = |sum: Sum| json!({ "count": sum.count, "bytes": sum.bytes });
-    json!({
-        "images": usage.images,
-        "untagged_images": usage.untagged_images,
-        "records": usage.records,
-        "blobs": sum(usage.blobs),
-        "snapshots": sum(usage.snapshots),
-        "cache_mounts": sum(usage.cache_mounts),
-        "builds": sum(usage.builds),
-        "metadata": usage.metadata,
-        "bytes": usage.bytes,
-        "reclaimable": usage.reclaimable,
-    })
-}
-
 pub(super) fn store_fault(error: &StoreError) -> Fault {
     Fault::of(ErrorKind::Host, error)
 }
 
 /// `rbuild prune`.
-pub(super) async fn prune(args: PruneArgs, settings: Settings) -> Result<(), Fault> {
-    let options = prune_options(&args)?;
-    let builder = open_local(settings, "prune").await?;
-    let pruned =
-        blocking::run(move || builder.prune(&options).map_err(|error| store_fault(&error))).await?;
+pub(super) async fn prune(args: &PruneArgs, settings: &Settings) -> Result<(), Fault> {
+    let options = prune_options(args)?;
+    let pruned = match Engine::open(settings).await? {
+        Engine::Remote(client) => client.prune(&options).await?,
+        Engine::Local(builder) => {
+            let pruned = blocking::run(move || builder.prune(&options)).await;
+            pruned.map_err(|error| store_fault(&error))?
+        }
+    };
     let verb = if args.dry_run { "Would delete" } else { "Deleted" };
     print(&format!("{verb} {} items, {}\n", pruned.items, size(pruned.bytes)))
 }

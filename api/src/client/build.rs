@@ -4,10 +4,14 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use axum::http::Method;
+use axum::http::header::ACCEPT;
 use builder::{
     BuildRequest, ContextInput, DockerfileInput, ErrorKind, Event, Events, Failure, Finished,
     blocking,
 };
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{self, RemoteContext};
@@ -34,52 +38,48 @@ impl Client {
         events: Events,
         cancel: &CancellationToken,
     ) -> Result<Ended, Fault> {
-        refuse_unsupported(&request)?;
-        let mut query = BuildQuery {
-            tags: request.tags,
-            build_args: request.build_args.into_iter().map(|(k, v)| (k, Some(v))).collect(),
-            labels: request.labels,
-            target: request.target,
-            platform: request.platforms.into_iter().next(),
-            network,
-            extra_hosts: request.extra_hosts,
-            dns: request.dns,
-            limits: request.limits,
-            no_new_privs: request.no_new_privs,
-            no_cache: request.no_cache,
-            no_cache_filter: request.no_cache_filter,
-            cache_ttl: request.cache_ttl,
-            cache_from: request.cache_from,
-            cache_to: request.cache_to,
-            cache_scopes: request.cache_scopes,
-            pull: request.pull,
-            allow: request.allow,
-            ..BuildQuery::default()
-        };
-        let (input, dockerfile) = (request.context, request.dockerfile);
-        if let ContextInput::Url(url) = &input {
-            query.remote = Some(url.clone());
-            refuse_with_url(&dockerfile, request.ignore_file.as_deref())?;
-        }
-        let ignore_file = request.ignore_file;
-        let opened =
-            blocking::run(move || RemoteContext::open(input, dockerfile, ignore_file.as_deref()))
-                .await?;
-        query.dockerfile = opened.dockerfile().map(str::to_owned);
-        let path = format!("/v1/builds?{}", query.encode());
-        let work = self.exchange(&path, opened, events);
+        let (path, opened) = prepare(request, network).await?;
+        let work = self.exchange(opened, |chunks| self.follow_build(&path, chunks, events));
         cancel
             .run_until_cancelled(work)
             .await
             .unwrap_or_else(|| Err(Fault::new(ErrorKind::Cancelled, "the build was cancelled")))
     }
 
-    async fn exchange(
+    /// Has the service build `request` by itself; returns the build's id once the context is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::build`], as far as it comes.
+    pub(crate) async fn start_build(
         &self,
-        path: &str,
+        request: BuildRequest,
+        network: Option<NetworkMode>,
+        cancel: &CancellationToken,
+    ) -> Result<String, Fault> {
+        #[derive(Deserialize)]
+        struct Started {
+            id: String,
+        }
+        let (path, opened) = prepare(request, network).await?;
+        let start = async |chunks| {
+            let answer = self.send(Method::POST, &path, Payload::Tar(chunks)).await?;
+            answer.document::<Started>().await
+        };
+        let work = self.exchange(opened, start);
+        let started = cancel
+            .run_until_cancelled(work)
+            .await
+            .unwrap_or_else(|| Err(Fault::new(ErrorKind::Cancelled, "the build was cancelled")))?;
+        Ok(crate::format::printable(&started.id))
+    }
+
+    /// Sends the context while `answer` takes what comes back.
+    async fn exchange<T, F: Future<Output = Result<T, Fault>>>(
+        &self,
         opened: RemoteContext,
-        events: Events,
-    ) -> Result<Ended, Fault> {
+        answer: impl FnOnce(mpsc::Receiver<io::Result<Bytes>>) -> F,
+    ) -> Result<T, Fault> {
         let (mut writer, end, chunks) = pipe::writer();
         let send = async move {
             let sent = blocking::run(move || {
@@ -96,34 +96,87 @@ impl Client {
                 }
             }
         };
-        let (fault, ended) = tokio::join!(send, self.follow_build(path, chunks, events));
+        let (fault, ended) = tokio::join!(send, answer(chunks));
         fault.map_or(ended, Err)
     }
 
     async fn follow_build(
         &self,
         path: &str,
-        chunks: tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>,
+        chunks: mpsc::Receiver<io::Result<Bytes>>,
         events: Events,
     ) -> Result<Ended, Fault> {
-        let mut answer = self.send(Method::POST, path, Payload::Tar(chunks)).await?;
+        let accept = [(ACCEPT, "application/x-ndjson".to_owned())];
+        let mut answer = self.send_with(Method::POST, path, Payload::Tar(chunks), &accept).await?;
         let mut rest = Vec::new();
-        while let Some(mut event) = answer.line::<Event>(&mut rest).await? {
-            if let Event::Failed(failure) = &mut event {
-                // It can be looked at there and not from here.
-                failure.kept_by = None;
-            }
-            let ended = match &event {
-                Event::Finished(finished) => Some(Ok(finished.clone())),
-                Event::Failed(failure) => Some(Err(Box::new(failure.clone()))),
-                _ => None,
-            };
+        while let Some(event) = answer.line::<Event>(&mut rest).await? {
+            let event = seen_from_afar(event);
+            let ended = end_of(&event);
             events.send(event).await;
             if let Some(ended) = ended {
                 return Ok(ended);
             }
         }
         Err(Fault::new(ErrorKind::Remote, "the service ended the stream before the build was over"))
+    }
+}
+
+/// Reads the context's directory, and says what the service is asked for: path and query.
+async fn prepare(
+    request: BuildRequest,
+    network: Option<NetworkMode>,
+) -> Result<(String, RemoteContext), Fault> {
+    refuse_unsupported(&request)?;
+    let mut query = BuildQuery {
+        tags: request.tags,
+        build_args: request.build_args.into_iter().map(|(k, v)| (k, Some(v))).collect(),
+        labels: request.labels,
+        target: request.target,
+        platform: request.platforms.into_iter().next(),
+        network,
+        extra_hosts: request.extra_hosts,
+        dns: request.dns,
+        limits: request.limits,
+        no_new_privs: request.no_new_privs,
+        no_cache: request.no_cache,
+        no_cache_filter: request.no_cache_filter,
+        cache_ttl: request.cache_ttl,
+        cache_from: request.cache_from,
+        cache_to: request.cache_to,
+        cache_scopes: request.cache_scopes,
+        pull: request.pull,
+        allow: request.allow,
+        ..BuildQuery::default()
+    };
+    let (input, dockerfile) = (request.context, request.dockerfile);
+    if let ContextInput::Url(url) = &input {
+        query.remote = Some(url.clone());
+        refuse_with_url(&dockerfile, request.ignore_file.as_deref())?;
+    }
+    let ignore_file = request.ignore_file;
+    let opened =
+        blocking::run(move || RemoteContext::open(input, dockerfile, ignore_file.as_deref()))
+            .await?;
+    query.dockerfile = opened.dockerfile().map(str::to_owned);
+    let path = format!("/v1/builds?{}", query.encode());
+    Ok((path, opened))
+}
+
+/// Takes away what helps at the service alone.
+pub(super) fn seen_from_afar(mut event: Event) -> Event {
+    if let Event::Failed(failure) = &mut event {
+        // The failed step can be looked at there and not from here.
+        failure.kept_by = None;
+    }
+    event
+}
+
+/// Returns how a build ended, if this is its last event.
+pub(super) fn end_of(event: &Event) -> Option<Ended> {
+    match event {
+        Event::Finished(finished) => Some(Ok(finished.clone())),
+        Event::Failed(failure) => Some(Err(Box::new(failure.clone()))),
+        _ => None,
     }
 }
 

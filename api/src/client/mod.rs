@@ -2,6 +2,7 @@
 
 mod access;
 mod build;
+mod builds;
 mod context;
 mod engine;
 mod image;
@@ -10,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{self, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use builder::{ErrorKind, blocking};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -105,6 +106,17 @@ impl Client {
 
     /// Sends a request and returns the answer if it is a good one.
     async fn send(&self, method: Method, path: &str, payload: Payload) -> Result<Answer, Fault> {
+        self.send_with(method, path, payload, &[]).await
+    }
+
+    /// Sends a request with headers of its own.
+    async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+        headers: &[(HeaderName, String)],
+    ) -> Result<Answer, Fault> {
         let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(&error))?;
@@ -122,6 +134,10 @@ impl Client {
             Some(value) => request.header(header::AUTHORIZATION, value),
             None => request,
         };
+        let add = |request: http::request::Builder, (name, value): &(HeaderName, String)| {
+            request.header(name, value)
+        };
+        let request = headers.iter().fold(request, add);
         let request = match payload {
             Payload::Nothing => {
                 request.body(Empty::new().map_err(|never| match never {}).boxed_unsync())
@@ -185,25 +201,36 @@ impl Client {
 
     /// Sends a request without a body and parses the answer.
     async fn json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Fault> {
-        let answer = self.send(method, path, Payload::Nothing).await?;
-        let body = Limited::new(answer.body, DOCUMENT_LIMIT).collect().await;
-        let body = body.map_err(|error| Fault::of(ErrorKind::Remote, error.as_ref()))?;
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| not_understood(&error))
+        self.send(method, path, Payload::Nothing).await?.document().await
     }
 }
 
 impl Answer {
+    /// Reads the whole body and parses it.
+    async fn document<T: DeserializeOwned>(self) -> Result<T, Fault> {
+        let body = Limited::new(self.body, DOCUMENT_LIMIT).collect().await;
+        let body = body.map_err(|error| Fault::of(ErrorKind::Remote, error.as_ref()))?;
+        serde_json::from_slice(&body.to_bytes()).map_err(|error| not_understood(&error))
+    }
+
     /// Returns the next line of a stream of JSON, parsed; `None` at its end. `rest` holds what is
     /// read beyond it.
     async fn line<T: DeserializeOwned>(&mut self, rest: &mut Vec<u8>) -> Result<Option<T>, Fault> {
-        loop {
-            if let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                if line.trim_ascii().is_empty() {
-                    continue;
-                }
+        while let Some(line) = self.text_line(rest).await? {
+            if !line.trim_ascii().is_empty() {
                 let parsed = serde_json::from_slice(&line);
                 return parsed.map(Some).map_err(|error| not_understood(&error));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the next line as it is, its end cut off.
+    async fn text_line(&mut self, rest: &mut Vec<u8>) -> Result<Option<Vec<u8>>, Fault> {
+        loop {
+            if let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).take(end).collect();
+                return Ok(Some(line));
             }
             if rest.len() > LINE_LIMIT {
                 let what = format!("the service sent a line longer than {LINE_LIMIT} bytes");

@@ -186,6 +186,7 @@ impl View for Live {
             | Event::StepLookup { .. }
             | Event::StepUsage { .. } => return Ok(()),
             Event::Note { text } => self.paint("2", &printable(text)),
+            Event::Queued { place } => self.paint("2", &format::queued(*place)),
             Event::Warning(remark) => report::diagnostic(remark, self.seen.quotable(), self.color),
             Event::StepStarted { step } => {
                 self.start(*step);

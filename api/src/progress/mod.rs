@@ -83,6 +83,7 @@ impl Seen {
             Event::Source(source) => self.source = Some(source.clone()),
             Event::Planned { steps } => self.steps.clone_from(steps),
             Event::Note { .. }
+            | Event::Queued { .. }
             | Event::Warning(_)
             | Event::StepLookup { .. }
             | Event::StepStarted { .. }
@@ -168,6 +169,7 @@ pub(crate) mod samples {
             text: text.into(),
             span: (start, start + text.len()),
             has_work: number < 4,
+            inputs: Vec::new(),
         };
         let output = |text: &str| Event::StepOutput {
             step: 2,

@@ -105,6 +105,7 @@ impl<W: Write + Send> View for Plain<W> {
             Event::Source(_) | Event::Planned { .. } | Event::StepLookup { .. } => String::new(),
             Event::StepUsage { step, usage } => self.usage(*step, usage),
             Event::Note { text } => printable(text) + "\n",
+            Event::Queued { place } => format::queued(*place) + "\n",
             Event::Warning(remark) => report::diagnostic(remark, self.seen.quotable(), self.color),
             Event::StepStarted { step } => {
                 let (label, instruction) = self.seen.step(*step);

@@ -35,6 +35,7 @@ impl<O: Write + Send, E: Write + Send> View for Quiet<O, E> {
             }
             Event::Source(_)
             | Event::Note { .. }
+            | Event::Queued { .. }
             | Event::Warning(_)
             | Event::Planned { .. }
             | Event::StepLookup { .. }

@@ -2,14 +2,16 @@
 
 use std::collections::hash_map::Entry;
 
+use axum::Json;
 use axum::body::Body;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::response::{IntoResponse as _, Response};
-use builder::{BuildRequest, ContextInput, Event, Events};
+use builder::{BuildRequest, ContextInput, Entered, Event, Events};
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::sync::mpsc;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::access::Scope;
@@ -17,17 +19,21 @@ use super::classic::Classic;
 use super::error::ApiError;
 use super::events::EngineEvent;
 use super::query::BuildQuery;
-use super::{Call, Service, auth, guard};
+use super::queue::Turn;
+use super::{Call, RunningBuild, Service, auth, guard, native};
 use crate::pipe;
 
-/// Bytes of context accepted from a client.
-const CONTEXT_LIMIT: u64 = 64 << 30;
+/// Events, one a line.
+const EVENT_LINES: &str = "application/x-ndjson";
 
 /// A build under way. Dropping it cancels the build.
 struct Running {
     number: u64,
+    id: String,
     events: mpsc::Receiver<Event>,
-    _cancel_on_drop: DropGuard,
+    /// Comes when the context is there, or the build is over without it.
+    arrived: oneshot::Receiver<()>,
+    cancel_on_drop: DropGuard,
 }
 
 /// A build that can be cancelled by its name, until this is dropped.
@@ -65,7 +71,7 @@ impl Drop for NamedBuild {
 pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiError> {
     let (query, request) = request(call, BuildQuery::consent_by_asking)?;
     let quiet = query.quiet;
-    let mut running = start(call, body, query.build_id, request)?;
+    let mut running = start(call, body, query.build_id, request).await?;
     let mut classic = Classic::new(running.number, quiet);
     let mut first = String::new();
     // A quiet build has nothing to show before its end; a silent connection would be cut by some.
@@ -96,16 +102,31 @@ pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiErro
     Ok(answer("application/json", futures_util::StreamExt::chain(first, rest)))
 }
 
-/// Answers each event as one line of JSON.
-pub(super) fn native(call: &Call, body: Body) -> Result<Response, ApiError> {
-    let (query, request) = request(call, |_| {})?;
-    let running = start(call, body, query.build_id, request)?;
-    let lines = stream::unfold(running, |mut running| async move {
-        let event = running.events.recv().await?;
-        let line = serde_json::to_string(&event).expect("events are JSON") + "\n";
-        Some((line, running))
-    });
-    Ok(answer("application/x-ndjson", lines))
+/// `POST /v1/builds`. Who accepts `application/x-ndjson` gets each event as one line of JSON, and
+/// has to stay; others get the build's id as soon as the context has arrived.
+pub(super) async fn native(call: &Call, body: Body) -> Result<Response, ApiError> {
+    let is_json = native::is_json(&call.headers);
+    let (call, body) = if is_json {
+        (call.with_options(body).await?, Body::empty())
+    } else {
+        (call.clone(), body)
+    };
+    let (query, request) = request(&call, |_| {})?;
+    let running = start(&call, body, query.build_id, request).await?;
+    let location = [(LOCATION, format!("/v1/builds/{}", running.id))];
+    if call.accepts(EVENT_LINES) {
+        let lines = stream::unfold(running, |mut running| async move {
+            let event = running.events.recv().await?;
+            let line = serde_json::to_string(&event).expect("events are JSON") + "\n";
+            Some((line, running))
+        });
+        return Ok((location, answer(EVENT_LINES, lines)).into_response());
+    }
+    let Running { id, arrived, cancel_on_drop, .. } = running;
+    // Told or not, it is over by then.
+    drop(arrived.await);
+    drop(cancel_on_drop.disarm());
+    Ok((StatusCode::CREATED, location, Json(json!({ "id": id }))).into_response())
 }
 
 /// `POST /build/cancel?id=`: ends the build that was given this name by `buildid`. A build that is
@@ -139,12 +160,18 @@ fn request(
 ) -> Result<(BuildQuery, Prepared), ApiError> {
     let mut query = BuildQuery::parse(&call.query)?;
     // A context that is fetched needs no body, and no body needs no type.
-    if query.remote.is_none() || call.headers.contains_key(CONTENT_TYPE) {
+    let is_named = query.remote.is_some();
+    if native::is_json(&call.headers) {
+        if !is_named {
+            let reason = "options as JSON need a context that is elsewhere";
+            return Err(ApiError::parameter("remote", reason));
+        }
+    } else if !is_named || call.headers.contains_key(CONTENT_TYPE) {
         guard::check_tar(&call.headers)?;
     }
     if !query.cache_to.is_empty() {
         // Results leave this machine, as images do by a push.
-        call.service.0.access.judge(&call.headers, Scope::Push)?;
+        call.service.access().judge(&call.headers, Scope::Push)?;
     }
     complete(&mut query);
     let credentials = auth::for_build(&call.headers)?;
@@ -153,29 +180,40 @@ fn request(
     Ok((query, Box::new(move |context| prepared.into_request(context, credentials, &defaults))))
 }
 
-/// Starts the build; its task lives on until everything is cleaned up, also when the client went
-/// away.
-fn start(
+/// Starts the build, or lets it wait for its turn; its task lives on until everything is cleaned up,
+/// also when the client went away.
+async fn start(
     call: &Call,
     body: Body,
     name: Option<String>,
     prepared: Prepared,
 ) -> Result<Running, ApiError> {
     let service = &call.service;
-    let permit = service.0.builds.clone().try_acquire_owned().map_err(|_| ApiError::Busy)?;
-    let (reader, feed) = pipe::reader(body.into_data_stream(), CONTEXT_LIMIT);
+    let mut turn = service.0.queue.enter(&call.client)?;
+    let (reader, feed) = pipe::upload(body.into_data_stream(), service.limits().upload);
     let request = prepared(ContextInput::Tar(Box::new(reader)));
     let (events, receiver) = Events::channel();
     let cancel = service.0.stop.child_token();
     let cancel_on_drop = CancellationToken::clone(&cancel).drop_guard();
     let named = name.map(|name| NamedBuild::enter(service, name, &cancel)).transpose()?;
+    let entered = service.builder().enter(&request).await?;
+    let id = entered.id().to_owned();
+    let known = KnownBuild::enter(service, &entered, &turn, &cancel);
+    let (has_arrived, arrived) = oneshot::channel();
     let of_task = service.clone();
     service.spawn(async move {
-        let (_permit, _named) = (permit, named);
-        let _running = of_task.0.metrics.build_started();
+        let _known = (known, named);
+        let metrics = of_task.clone();
+        let wait = |events: Events| async move {
+            while let Some(place) = turn.next_place().await {
+                events.send(Event::Queued { place }).await;
+            }
+            (turn, metrics.0.metrics.build_started())
+        };
         let build = async {
             // How it ended is in the events; Docker's own tell the names alone.
-            let ended = of_task.builder().build(request, events, cancel).await;
+            let builder = of_task.builder();
+            let ended = builder.build_entered(entered, request, events, cancel, wait).await;
             of_task.0.metrics.build_ended(&ended);
             if let Ok(finished) = ended {
                 for tag in &finished.tags {
@@ -187,8 +225,40 @@ fn start(
         let mut build = std::pin::pin!(build);
         tokio::select! {
             () = &mut build => {}
-            () = feed => build.await,
+            () = feed => {
+                // Nobody may be waiting for it.
+                let _ = has_arrived.send(());
+                build.await;
+            }
         }
     });
-    Ok(Running { number: service.next_build(), events: receiver, _cancel_on_drop: cancel_on_drop })
+    let number = service.next_build();
+    Ok(Running { number, id, events: receiver, arrived, cancel_on_drop })
+}
+
+/// A build that can be looked at and cancelled by its id, until this is dropped.
+struct KnownBuild {
+    service: Service,
+    id: String,
+}
+
+impl KnownBuild {
+    fn enter(
+        service: &Service,
+        entered: &Entered,
+        turn: &Turn,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let id = entered.id().to_owned();
+        let (growth, place) = (entered.growth(), turn.place());
+        let build = RunningBuild { cancel: cancel.clone(), growth, place };
+        service.running().insert(id.clone(), build);
+        Self { service: service.clone(), id }
+    }
+}
+
+impl Drop for KnownBuild {
+    fn drop(&mut self) {
+        self.service.running().remove(&self.id);
+    }
 }

@@ -10,7 +10,7 @@ use cache::Digest;
 use serde_json::{Value, json};
 
 use super::status::{Direction, StatusLines};
-use crate::format::{printable, short_id};
+use crate::format::{printable, queued, short_id};
 
 /// Bytes of output held back for the sake of order. A step that writes more while an earlier one
 /// runs is shown out of order: complete logs and bounded memory matter more.
@@ -68,6 +68,7 @@ impl Classic {
             Event::Planned { steps } => self.plan(steps),
             _ if self.quiet => {}
             Event::Note { .. } | Event::StepLookup { .. } | Event::StepUsage { .. } => {}
+            Event::Queued { place } => return stream_line(&(queued(*place) + "\n")),
             Event::Warning(remark) => return self.warning(remark),
             Event::StepStarted { step } => self.started(*step),
             Event::StepOutput { step, stream, data } => {

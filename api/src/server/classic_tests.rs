@@ -13,6 +13,7 @@ fn planned(texts: &[(&str, bool)]) -> Event {
         text: text.to_owned(),
         span: (0, 0),
         has_work,
+        inputs: Vec::new(),
     };
     Event::Planned { steps: texts.iter().enumerate().map(step).collect() }
 }

@@ -1,7 +1,7 @@
 //! The one error type of the service's handlers: a status and Docker's `{"message": ..}`.
 
 use axum::Json;
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{ALLOW, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use builder::{ErrorKind, ImageError};
@@ -29,9 +29,12 @@ pub(crate) enum ApiError {
     /// No such path.
     #[error("page not found")]
     NoRoute,
-    /// The path is there, for other methods.
+    /// The path is there, for other methods: these.
     #[error("method not allowed")]
-    Method,
+    Method(String),
+    /// It cannot be done as things are.
+    #[error("{0}")]
+    Conflict(String),
     /// An API version that is not spoken here.
     #[error("{0}")]
     Version(String),
@@ -59,7 +62,7 @@ pub(crate) enum ApiError {
     #[error("{0}")]
     MediaType(String),
     /// As much as may run at once is running.
-    #[error("too many builds are running, try again later")]
+    #[error("too many builds wait already, try again later")]
     Busy,
     /// The service is shutting down.
     #[error("the service is shutting down")]
@@ -92,7 +95,8 @@ impl ApiError {
                 StatusCode::BAD_REQUEST
             }
             Self::NoRoute | Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::NotHere(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -136,8 +140,15 @@ pub(crate) fn kind_of(status: StatusCode) -> ErrorKind {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let allowed = match &self {
+            Self::Method(allowed) => HeaderValue::from_str(allowed).ok(),
+            _ => None,
+        };
         let body = Json(json!({ "message": self.to_string() }));
         let mut response = (self.status(), body).into_response();
+        if let Some(allowed) = allowed {
+            response.headers_mut().insert(ALLOW, allowed);
+        }
         if response.status() == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"rbuild\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);

@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use builder::ErrorKind;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Exposure;
-use super::{Service, router};
+use super::{Peer, Service, router};
 use crate::address::{Address, is_loopback};
 use crate::fault::Fault;
 
@@ -44,8 +45,8 @@ const CLEAN_UP: Duration = Duration::from_secs(15);
 /// A bound socket.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    /// A socket file, removed at the end.
-    Unix(UnixListener, SocketFile),
+    /// A socket file, removed at the end if it is ours.
+    Unix(UnixListener, Option<SocketFile>),
     /// A TCP port.
     Tcp(TcpListener, Port),
 }
@@ -53,8 +54,8 @@ pub(crate) enum Listener {
 /// How a TCP port is protected.
 #[derive(Clone, Default)]
 pub(crate) struct Port {
-    /// Speaks TLS.
-    pub(crate) tls: Option<TlsAcceptor>,
+    /// Speaks TLS, with the certificate of the moment.
+    pub(crate) tls: Option<watch::Receiver<TlsAcceptor>>,
     /// Whoever may do anything has shown a token or a certificate: other machines may ask.
     pub(crate) is_guarded: bool,
 }
@@ -78,6 +79,35 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
+    /// Takes the socket that the service's manager has bound (`sd_listen_fds(3)`), if there is one.
+    ///
+    /// # Errors
+    ///
+    /// More sockets than one, one of another kind, or a port that other machines could reach and
+    /// nothing guards.
+    pub(crate) fn inherited(guard: &Port) -> Result<Option<Self>, Fault> {
+        let mut sockets = listenfd::ListenFd::from_env();
+        match sockets.len() {
+            0 => return Ok(None),
+            1 => {}
+            count => {
+                let what = format!("{count} sockets are handed over, and one can be used");
+                return Err(Fault::user(what));
+            }
+        }
+        let fault = |error: io::Error| Fault::of(ErrorKind::Host, &error);
+        if let Ok(Some(listener)) = sockets.take_unix_listener(0) {
+            listener.set_nonblocking(true).map_err(fault)?;
+            let listener = UnixListener::from_std(listener).map_err(fault)?;
+            return Ok(Some(Self::Unix(listener, None)));
+        }
+        let listener = sockets.take_tcp_listener(0).map_err(fault)?;
+        let Some(listener) = listener else { return Ok(None) };
+        listener.set_nonblocking(true).map_err(fault)?;
+        let listener = TcpListener::from_std(listener).map_err(fault)?;
+        Self::guarded(listener, guard.clone()).map(Some)
+    }
+
     /// Binds `address`. A socket file that nobody listens on any more is replaced.
     ///
     /// # Errors
@@ -123,37 +153,40 @@ impl Listener {
         let file = SocketFile(path.to_owned());
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))
             .map_err(|error| fault(&error))?;
-        Ok(Self::Unix(listener, file))
+        Ok(Self::Unix(listener, Some(file)))
     }
 
     async fn bind_tcp(host: &str, port: u16, guard: Port) -> Result<Self, Fault> {
-        let refuse = || {
-            let what = format!("refusing to listen on `{host}`: who reaches this port may build");
-            Fault::user(what).with_help(
-                "use a loopback address such as tcp://127.0.0.1:2375, or guard the port by \
-                 --token-file or --tls-client-ca",
-            )
-        };
         if !guard.is_guarded && !is_loopback(host) {
-            return Err(refuse());
+            return Err(unguarded(host));
         }
         let listener = TcpListener::bind((host, port)).await.map_err(|error| {
             let what = format!("could not listen on `{host}` port {port}");
             Fault { causes: vec![what, error.to_string()], ..Fault::new(ErrorKind::Host, "") }
         })?;
-        // A name of this machine's may have been given another address.
+        Self::guarded(listener, guard)
+    }
+
+    /// Looks at the address that counts: a name of this machine's may have been given another.
+    fn guarded(listener: TcpListener, guard: Port) -> Result<Self, Fault> {
         match listener.local_addr() {
             Ok(local) if guard.is_guarded || local.ip().is_loopback() => {
                 Ok(Self::Tcp(listener, guard))
             }
-            _ => Err(refuse()),
+            Ok(local) => Err(unguarded(&local.ip().to_string())),
+            Err(error) => Err(Fault::of(ErrorKind::Host, &error)),
         }
     }
 
     /// Returns where it listens, the port filled in.
     pub(crate) fn address(&self) -> Address {
         match self {
-            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+            Self::Unix(_, Some(file)) => Address::Unix(file.0.clone()),
+            Self::Unix(listener, None) => {
+                let local = listener.local_addr().ok();
+                let path = local.and_then(|local| local.as_pathname().map(Path::to_owned));
+                Address::Unix(path.unwrap_or_default())
+            }
             Self::Tcp(listener, guard) => {
                 let local = listener.local_addr().ok();
                 let host = local.map_or_else(String::new, |local| local.ip().to_string());
@@ -178,19 +211,32 @@ impl Listener {
     }
 
     /// Takes the next connection; what is left to agree on is done by [`Accepted::establish`].
-    async fn accept(&self) -> io::Result<Accepted> {
+    async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         Ok(match self {
-            Self::Unix(listener, _) => Accepted::Plain(Box::new(listener.accept().await?.0)),
-            Self::Tcp(listener, guard) => {
+            Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
+                let peer = stream.peer_cred().map(|peer| format!("user {}", peer.uid()));
+                (Accepted::Plain(Box::new(stream)), Peer(peer.unwrap_or_default()))
+            }
+            Self::Tcp(listener, guard) => {
+                let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                match &guard.tls {
-                    Some(tls) => Accepted::Tls(stream, tls.clone()),
+                let accepted = match &guard.tls {
+                    Some(tls) => Accepted::Tls(stream, tls.borrow().clone()),
                     None => Accepted::Plain(Box::new(stream)),
-                }
+                };
+                (accepted, Peer(format!("address {}", address.ip())))
             }
         })
     }
+}
+
+fn unguarded(host: &str) -> Fault {
+    let what = format!("refusing to listen on `{host}`: who reaches this port may build");
+    Fault::user(what).with_help(
+        "use a loopback address such as tcp://127.0.0.1:2375, or guard the port by --token-file or \
+         --tls-client-ca",
+    )
 }
 
 /// A connection that may still have to agree on TLS.
@@ -222,12 +268,12 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 pub(crate) async fn serve(listener: Listener, service: Service, shutdown: CancellationToken) {
     let connections = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let answers = TowerToHyperService::new(router(service.clone()));
+    let router = router(service.clone());
     while let Some(slot) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await {
         let Ok(slot) = slot else { break };
-        let stream = match shutdown.run_until_cancelled(listener.accept()).await {
+        let (stream, peer) = match shutdown.run_until_cancelled(listener.accept()).await {
             None => break,
-            Some(Ok(stream)) => stream,
+            Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
                 tracing::warn!(%error, "could not accept a connection");
                 // Out of descriptors, most likely: the next try would fail at once.
@@ -235,7 +281,8 @@ pub(crate) async fn serve(listener: Listener, service: Service, shutdown: Cancel
                 continue;
             }
         };
-        let (shutdown, answers) = (shutdown.clone(), answers.clone());
+        let answers = TowerToHyperService::new(router.clone().layer(Extension(peer)));
+        let shutdown = shutdown.clone();
         connections.spawn(async move {
             let _slot = slot;
             let stream = match stream.establish().await {
@@ -266,6 +313,7 @@ pub(crate) async fn serve(listener: Listener, service: Service, shutdown: Cancel
 
 async fn end(service: &Service, connections: &TaskTracker) {
     let tasks = &service.0.tasks;
+    service.0.ending.cancel();
     connections.close();
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {

@@ -38,6 +38,7 @@ pub(super) struct Metrics {
     build_seconds: Histogram,
     steps: Family<ResultLabel, Counter>,
     running: Gauge,
+    waiting: Gauge,
     requests: Family<StatusLabel, Counter>,
     store_bytes: Gauge<u64, AtomicU64>,
 }
@@ -51,6 +52,7 @@ impl Metrics {
             build_seconds: Histogram::new(exponential_buckets(0.01, 2.5, 14)),
             steps: Family::default(),
             running: Gauge::default(),
+            waiting: Gauge::default(),
             requests: Family::default(),
             store_bytes: Gauge::default(),
         };
@@ -64,6 +66,8 @@ impl Metrics {
             metrics.steps.clone(),
         );
         registry.register("builds_running", "Builds under way", metrics.running.clone());
+        let waiting = metrics.waiting.clone();
+        registry.register("builds_waiting", "Builds that wait for their turn", waiting);
         registry.register("http_requests", "Requests answered", metrics.requests.clone());
         let (text, bytes) = ("Room that the store takes", metrics.store_bytes.clone());
         registry.register_with_unit("store", text, Unit::Bytes, bytes);
@@ -115,6 +119,8 @@ pub(super) async fn show(call: &Call) -> Result<Response, ApiError> {
     let usage = blocking::run(move || builder.usage().map_err(ApiError::from)).await?;
     let metrics = &call.service.0.metrics;
     metrics.store_bytes.set(usage.bytes);
+    let (_, waiting) = call.service.builds();
+    metrics.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     let mut text = String::new();
     encode(&mut text, &metrics.registry).expect("writing to a string works");
     Ok(([(CONTENT_TYPE, MEDIA_TYPE)], text).into_response())

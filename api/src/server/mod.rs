@@ -19,24 +19,27 @@ mod listen;
 mod login;
 mod metrics;
 mod moment;
+mod native;
 mod prune;
 mod query;
+mod queue;
 mod route;
+mod settings;
 mod status;
 mod system;
 mod transfer;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::EXPECT;
+use axum::http::header::{ACCEPT, EXPECT};
 use axum::response::{IntoResponse as _, Response};
 use builder::Builder;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,16 +48,17 @@ pub(crate) use error::kind_of;
 pub(crate) use guard::Exposure;
 pub(crate) use listen::{Listener, Port, serve};
 pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host, parse_word};
+pub(crate) use settings::{ServerLimits, ServerTable};
 
 use error::ApiError;
 use events::EventLog;
 use metrics::Metrics;
 use query::Pairs;
+use queue::Queue;
 use route::{Route, Version};
 
-/// Builds that may run at once; a further one is told to come again. Steps within them are
-/// bounded by the builder.
-const MAX_BUILDS: usize = 64;
+/// Records of builds that are read at once.
+const READERS: usize = 16;
 
 /// All that the handlers share.
 #[derive(Clone, Debug)]
@@ -65,18 +69,38 @@ struct Shared {
     builder: Builder,
     defaults: BuildDefaults,
     exposure: Exposure,
-    access: Access,
+    access: RwLock<Arc<Access>>,
     root: std::path::PathBuf,
-    builds: Arc<Semaphore>,
+    limits: RwLock<ServerLimits>,
+    queue: Queue,
     build_number: AtomicU64,
+    /// Builds under way, by their ids.
+    running: Mutex<HashMap<String, RunningBuild>>,
+    readers: Arc<Semaphore>,
     /// Builds under way that their clients gave a name, to be cancelled by it.
     named_builds: Mutex<HashMap<String, CancellationToken>>,
     events: EventLog,
     metrics: Metrics,
     tasks: TaskTracker,
+    /// No more requests are taken, and nobody waits for what others do.
+    ending: CancellationToken,
     /// Cancels everything that still runs.
     stop: CancellationToken,
 }
+
+/// A build under way.
+#[derive(Debug)]
+struct RunningBuild {
+    cancel: CancellationToken,
+    /// How its record grows.
+    growth: Option<watch::Receiver<u64>>,
+    /// Its place in the queue; 0 once it runs.
+    place: watch::Receiver<usize>,
+}
+
+/// Who is at the other end of a connection, as far as it tells: a user of this machine, an address.
+#[derive(Clone, Debug)]
+struct Peer(String);
 
 impl Service {
     /// A service around `builder`, whose store is at `root`.
@@ -86,21 +110,50 @@ impl Service {
         defaults: BuildDefaults,
         exposure: Exposure,
         access: Access,
+        limits: ServerLimits,
     ) -> Self {
         Self(Arc::new(Shared {
             builder,
             defaults,
             exposure,
-            access,
+            access: RwLock::new(Arc::new(access)),
             root,
-            builds: Arc::new(Semaphore::new(MAX_BUILDS)),
+            limits: RwLock::new(limits),
+            queue: Queue::new(limits.queue),
             build_number: AtomicU64::new(0),
+            running: Mutex::default(),
+            readers: Arc::new(Semaphore::new(READERS)),
             named_builds: Mutex::default(),
             events: EventLog::new(),
             metrics: Metrics::new(),
             tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
             stop: CancellationToken::new(),
         }))
+    }
+
+    /// Lets other tokens and limits hold from now on; what runs is left alone.
+    pub(crate) fn reload(&self, access: Access, limits: ServerLimits) {
+        *self.0.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
+        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.0.queue.set_limits(limits.queue);
+    }
+
+    /// Returns how many builds run, and how many wait.
+    pub(crate) fn builds(&self) -> (usize, usize) {
+        self.0.queue.counts()
+    }
+
+    fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.0.access.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn limits(&self) -> ServerLimits {
+        *self.0.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, RunningBuild>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn builder(&self) -> &Builder {
@@ -127,13 +180,15 @@ pub(crate) fn router(service: Service) -> Router {
 }
 
 /// The parts of a request that handlers look at; the body is handed to those that want it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Call {
     service: Service,
     /// The dialect that the client speaks.
     version: Version,
     query: Pairs,
     headers: HeaderMap,
+    /// Whose limits count: a token's, or a peer's.
+    client: String,
 }
 
 impl Call {
@@ -141,6 +196,39 @@ impl Call {
     fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().rev().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the parameter `name` as a number.
+    fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let parse = |text: &str| text.parse().ok();
+        let refuse = || ApiError::parameter(name, "it is no number");
+        self.parameter(name).map(|text| parse(text).ok_or_else(refuse)).transpose()
+    }
+
+    /// Returns the parameter `name` as yes or no: `1`, `true`, `0`, `false`.
+    fn flag(&self, name: &str, default: bool) -> Result<bool, ApiError> {
+        match self.parameter(name) {
+            None => Ok(default),
+            Some("1" | "true") => Ok(true),
+            Some("0" | "false") => Ok(false),
+            Some(_) => Err(ApiError::parameter(name, "it is neither true nor false")),
+        }
+    }
+
+    /// Whether the client asks for this very type.
+    fn accepts(&self, media_type: &str) -> bool {
+        let accept = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let types = accept.split(',').filter_map(|part| part.split(';').next()).map(str::trim);
+        types.into_iter().any(|it| it.eq_ignore_ascii_case(media_type))
+    }
+
+    /// Adds the options of a body of JSON, if it is one.
+    async fn with_options(&self, body: axum::body::Body) -> Result<Self, ApiError> {
+        let mut call = self.clone();
+        if native::is_json(&self.headers) {
+            call.query.extend(native::read_options(body).await?);
+        }
+        Ok(call)
     }
 
     /// Refuses parameters that are not in `known`: none is silently ignored.
@@ -176,12 +264,17 @@ async fn answer(service: Service, request: Request) -> Result<Response, ApiError
     let (head, body) = request.into_parts();
     guard::check(&head.headers, service.0.exposure)?;
     let (version, route) = Route::parse(&head.method, head.uri.path())?;
+    let peer = head.extensions.get::<Peer>();
+    let mut client = peer.map_or_else(String::new, |Peer(name)| name.clone());
     if let Some(scope) = route.scope() {
-        let who = service.0.access.judge(&head.headers, scope)?;
-        tracing::debug!(who, method = %head.method, path = head.uri.path(), "request");
+        let access = service.access();
+        if let Some(token) = access.judge(&head.headers, scope)? {
+            client = format!("token {token}");
+        }
+        tracing::debug!(client, method = %head.method, path = head.uri.path(), "request");
     }
     let query = query::pairs(head.uri.query());
-    let call = Call { service, version, query, headers: head.headers };
+    let call = Call { service, version, query, headers: head.headers, client };
     match route {
         Route::Ping => Ok(system::ping()),
         Route::Health => Ok("ok\n".into_response()),
@@ -191,7 +284,7 @@ async fn answer(service: Service, request: Request) -> Result<Response, ApiError
         Route::Info => system::info(&call).await,
         Route::DiskUsage => system::disk_usage(&call).await,
         Route::Build => build::classic(&call, body).await,
-        Route::NativeBuild => build::native(&call, body),
+        Route::Native(native) => native::answer(&call, native, body).await,
         Route::Images => image::list(&call).await,
         Route::Image(name) => image::inspect(&call, name).await,
         Route::History(name) => image::history(&call, name).await,

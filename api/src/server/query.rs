@@ -132,6 +132,7 @@ impl BuildQuery {
             "pull" => self.pull = boolean(value),
             "q" => self.quiet = boolean(value),
             "buildid" => self.build_id = non_empty(value),
+            "allow" if value.is_empty() => {}
             "allow" => self.allow.insert(
                 Entitlement::parse(value).map_err(|reason| ApiError::parameter(name, reason))?,
             ),

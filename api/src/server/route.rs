@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use super::access::Scope;
 use super::error::ApiError;
+use super::native::Native;
 
 /// A version of Docker's Engine API: major and minor.
 pub(crate) type Version = (u32, u32);
@@ -47,8 +48,8 @@ pub(crate) enum Route {
     Distribution(String),
     /// `POST /build`
     Build,
-    /// `POST /v1/builds`: the same, answering our own events
-    NativeBuild,
+    /// rbuild's own API
+    Native(Native),
     /// `GET /images/json`
     Images,
     /// `GET /images/get`
@@ -111,12 +112,10 @@ impl Route {
             | Self::SaveImage(_)
             | Self::Distribution(_)
             | Self::Absent(_) => Some(Scope::Read),
-            Self::Build
-            | Self::NativeBuild
-            | Self::CancelBuild
-            | Self::LoadImages
-            | Self::Pull
-            | Self::Tag(_) => Some(Scope::Build),
+            Self::Native(native) => Some(native.scope()),
+            Self::Build | Self::CancelBuild | Self::LoadImages | Self::Pull | Self::Tag(_) => {
+                Some(Scope::Build)
+            }
             Self::Push(_) => Some(Scope::Push),
             Self::PruneBuilds | Self::PruneImages | Self::RemoveImage(_) => Some(Scope::Admin),
         }
@@ -129,6 +128,9 @@ impl Route {
     /// [`ApiError::Version`], [`ApiError::NoRoute`], [`ApiError::Method`], or
     /// [`ApiError::Parameter`] for a name that is not UTF-8.
     pub(crate) fn parse(method: &Method, path: &str) -> Result<(Version, Self), ApiError> {
+        if let Some(native) = Native::parse(method, path)? {
+            return Ok((API_VERSION, Self::Native(native)));
+        }
         let (version, path) = split_version(path)?;
         let parts = path.strip_prefix('/').ok_or(ApiError::NoRoute)?;
         let (want, route) = match parts {
@@ -141,7 +143,6 @@ impl Route {
             "info" => (Method::GET, Self::Info),
             "system/df" => (Method::GET, Self::DiskUsage),
             "build" => (Method::POST, Self::Build),
-            "v1/builds" => (Method::POST, Self::NativeBuild),
             "images/json" => (Method::GET, Self::Images),
             "images/get" => (Method::GET, Self::SaveImages),
             "images/load" => (Method::POST, Self::LoadImages),
@@ -159,7 +160,10 @@ impl Route {
             "containers/create" => (Method::POST, Self::Absent(Absent::CreateContainer)),
             other => named(method, other)?,
         };
-        if *method == want { Ok((version, route)) } else { Err(ApiError::Method) }
+        if *method == want {
+            return Ok((version, route));
+        }
+        Err(ApiError::Method(want.to_string()))
     }
 }
 
@@ -251,7 +255,7 @@ mod tests {
             ("GET",    "/info",                                  Route::Info),
             ("POST",   "/build",                                 Route::Build),
             ("POST",   "/v1.41/build",                           Route::Build),
-            ("POST",   "/v1/builds",                             Route::NativeBuild),
+            ("POST",   "/v1/builds",                             Route::Native(Native::StartBuild)),
             ("GET",    "/images/json",                           Route::Images),
             ("GET",    "/v1.47/images/a/json",                   Route::Image(name("a"))),
             ("GET",    "/images/reg.local:5000/a/b:1/json",      Route::Image(name("reg.local:5000/a/b:1"))),

@@ -39,8 +39,8 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         gc: cache::GcPolicy::default(),
     };
     let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();
-    let router =
-        router(Service::new(builder, root, BuildDefaults::default(), exposure, Access::default()));
+    let (defaults, limits) = (BuildDefaults::default(), ServerTable::default().limits());
+    let router = router(Service::new(builder, root, defaults, exposure, Access::default(), limits));
     let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -9,6 +9,8 @@ mod dockerfile;
 mod fmt;
 mod git;
 mod http;
+mod native;
+mod operation;
 mod service;
 mod sources;
 

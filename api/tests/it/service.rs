@@ -12,13 +12,13 @@ use super::sources::{Answer, HttpServer, tar_of};
 use super::{command, rbuild, text};
 
 /// A running service; killed if a test forgets to end it.
-struct Service {
+pub(super) struct Service {
     child: Child,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Service {
-    fn start(dir: &Path, listen: &str) -> Self {
+    pub(super) fn start(dir: &Path, listen: &str) -> Self {
         // A log that nobody reads any more once the address is known must not end the service.
         let mut child = command(dir, &["serve", "--listen", listen])
             .env("RBUILD_LOG", "debug")

@@ -3,7 +3,7 @@
 //! An instruction that only changes the config ends when the work before it in its stage has
 //! ended; one whose result another build of the graph shares ends with that vertex.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -40,13 +40,15 @@ impl Steps {
         explainer: &Arc<Explainer>,
         events: &Events,
     ) -> Self {
-        let steps = graph.steps.iter().map(|step| PlannedStep {
+        let inputs = inputs(graph);
+        let steps = graph.steps.iter().zip(inputs).map(|(step, inputs)| PlannedStep {
             stage: step.stage.clone(),
             number: step.number,
             total: step.total,
             text: step.text.clone(),
             span: (step.span.start, step.span.end),
             has_work: step.vertex.is_some(),
+            inputs,
         });
         events.send(Event::Planned { steps: steps.collect() }).await;
         let rows = graph
@@ -162,6 +164,37 @@ impl Steps {
         }
         events
     }
+}
+
+/// Returns, for each step, the steps that it needs. Vertices that are no step's (contexts, downloads)
+/// are looked through; a step without work needs the one before it in its stage.
+fn inputs(graph: &BuildGraph) -> Vec<Vec<usize>> {
+    let mut owners: BTreeMap<VertexId, usize> = BTreeMap::new();
+    for (index, step) in graph.steps.iter().enumerate() {
+        if let Some(vertex) = step.vertex {
+            owners.entry(vertex).or_insert(index);
+        }
+    }
+    // Inputs come before their users, so one pass settles every vertex.
+    let mut needs: Vec<BTreeSet<usize>> = Vec::with_capacity(graph.vertices.len());
+    for vertex in &graph.vertices {
+        let of_vertex =
+            vertex.inputs.iter().chain(&vertex.after).flat_map(|input| match owners.get(input) {
+                Some(owner) => BTreeSet::from([*owner]),
+                None => needs[input.0].clone(),
+            });
+        let of_vertex = of_vertex.collect();
+        needs.push(of_vertex);
+    }
+    let of_step = |(index, step): (usize, &frontend::Step)| {
+        if let Some(vertex) = step.vertex {
+            // Equal instructions share a vertex, which one of them owns.
+            return needs[vertex.0].iter().copied().filter(|&it| it != index).collect();
+        }
+        let before = index.checked_sub(1);
+        before.filter(|&it| graph.steps[it].stage == step.stage).into_iter().collect()
+    };
+    graph.steps.iter().enumerate().map(of_step).collect()
 }
 
 fn elapsed_millis(since: Instant) -> u64 {

@@ -18,6 +18,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use self::graph::Node;
 use self::survey::{Candidate, CandidateKind, Survey};
 use crate::cutoff;
@@ -47,7 +49,7 @@ pub struct PruneOptions {
 }
 
 /// What a prune removed, or would have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
     /// Records, images without a tag, cache mounts, layers, snapshots and blobs.
     pub items: usize,
@@ -56,7 +58,7 @@ pub struct Pruned {
 }
 
 /// A number of things and the room they take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
     /// How many.
     pub count: usize,
@@ -65,7 +67,7 @@ pub struct Sum {
 }
 
 /// What a store holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tags.
     pub images: usize,

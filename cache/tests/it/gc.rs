@@ -249,7 +249,7 @@ fn the_listing_adds_up_to_what_du_says() -> Done {
     fixture
         .store
         .builds()
-        .begin(&cache::BuildHeader::default())?
+        .begin("0a1b2c3d", &cache::BuildHeader::default())?
         .append("x".repeat(50_000).as_bytes())?;
     fixture.store.trails().put(&Digest::of(b"scope"), &cache::Trail::default())?;
     let fixture = fixture.reopen();
@@ -273,8 +273,8 @@ fn kinds_are_pruned_alone() -> Done {
     let fixture = Fixture::new();
     step(&fixture.store, None, "base");
     drop(fixture.store.cache_mount("npm", Sharing::Shared)?);
-    drop(fixture.store.builds().begin(&cache::BuildHeader::default())?);
-    let running = fixture.store.builds().begin(&cache::BuildHeader::default())?;
+    drop(fixture.store.builds().begin("0a1b2c3d", &cache::BuildHeader::default())?);
+    let running = fixture.store.builds().begin("0a1b2c3e", &cache::BuildHeader::default())?;
     let fixture = Fixture { store: fixture.other(), dir: fixture.dir };
     let only = |kind| PruneOptions { only: Some(kind), ..PruneOptions::default() };
     assert_eq!(fixture.store.prune(&only(ItemKind::Mount))?.items, 1);

@@ -1,5 +1,6 @@
 //! The store from outside: real files, real locks, real processes.
 
+mod builds;
 mod cache_mounts;
 mod checks;
 mod content;
