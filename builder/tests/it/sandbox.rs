@@ -15,7 +15,11 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 /// The program whose `main` can be the sandbox's helper.
-pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sandbox-program");
+pub(crate) fn program() -> PathBuf {
+    // Another user may not reach the build's directories.
+    let copy = std::env::var_os("SANDBOX_PROGRAM");
+    copy.map_or_else(|| env!("CARGO_BIN_EXE_sandbox-program").into(), PathBuf::from)
+}
 
 /// An image in a temporary directory, and the two directories that a step writes to.
 pub(crate) struct Image {
@@ -163,7 +167,7 @@ pub(crate) fn run(spec: &SandboxSpec) -> Outcome {
 /// As [`run`], with further arguments for the program.
 pub(crate) fn run_with(spec: &SandboxSpec, args: &[&str]) -> Outcome {
     let mode = if is_root() { "run" } else { "rootless" };
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.arg(mode).args(args);
     finish(start(command, spec))
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use builder::{Network, StdioMode};
 use cache::Digest;
 
-use crate::sandbox::{Image, PROGRAM, finish, is_root, run, run_with, start};
+use crate::sandbox::{Image, finish, is_root, program, run, run_with, start};
 
 /// Processes of this machine whose arguments contain `marker`.
 fn processes(marker: &str) -> usize {
@@ -100,7 +100,7 @@ fn streams_of_the_caller_can_be_inherited() {
     spec.stdio = StdioMode::Inherit;
     let file = image.dir.path().join("spec");
     fs::write(&file, serde_json::to_vec(&spec).unwrap()).unwrap();
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.arg(if is_root() { "run" } else { "rootless" }).env("SANDBOX_SPEC", file);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -157,7 +157,7 @@ fn killing_the_builder_leaves_nothing() {
         let image = Image::busybox();
         let mut spec = image.script(&format!("setsid sleep {marker} & exec sleep {marker}"));
         spec.env.push(("MARKER".to_owned(), marker.clone()));
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command.arg(mode);
         let mut child = start(command, &spec);
         sleep(Duration::from_millis(delay));
@@ -189,7 +189,7 @@ fn a_fork_bomb_is_bounded() {
     let script = "i=0; while [ $i -lt 60 ]; do (sleep 5 &) 2>/dev/null || break; i=$((i+1)); done; ls -d /proc/[0-9]* | wc -l";
     let mut spec = image.script(script);
     spec.limits.pids = Some(builder::Bound::At(20));
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.arg("run");
     let child = start(command, &spec);
     let program = child.id();
@@ -207,7 +207,7 @@ fn steps_run_beside_each_other() {
             let mut spec = image.script(&format!("hostname; echo {number} > /out; cat /out"));
             spec.hostname = format!("h{number}");
             spec.network = Network::None;
-            let mut command = Command::new(PROGRAM);
+            let mut command = Command::new(program());
             command.arg(if is_root() { "run" } else { "rootless" });
             (number, start(command, &spec), image)
         })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use builder::{Network, PortForward};
 
-use crate::sandbox::{Image, PROGRAM, finish, is_root, run, start};
+use crate::sandbox::{Image, finish, is_root, program, run, start};
 
 /// A server that says `hello` to everyone, for as long as the test runs.
 fn server(address: IpAddr) -> SocketAddr {
@@ -120,7 +120,7 @@ fn ports_lead_inside() {
     let mut spec = image.script("nc -l -p 3000 -e echo served");
     spec.network = Network::Private;
     spec.port_forwards = vec![PortForward { host, port: 3000 }];
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.arg(if is_root() { "run" } else { "rootless" });
     let child = start(command, &spec);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -148,7 +148,7 @@ fn without_a_helper_there_is_no_private_network() {
     let hide = "for p in $(which -a slirp4netns iptables-restore nft); do
         mount --bind /dev/null $p; done; exec \"$@\"";
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", hide, "sh", PROGRAM, "run"]);
+    command.args(["-m", "sh", "-c", hide, "sh"]).arg(program()).arg("run");
     let outcome = finish(start(command, &spec));
     assert_eq!(outcome.kind, "host");
     let message = outcome.message();

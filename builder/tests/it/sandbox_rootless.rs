@@ -11,7 +11,7 @@ use std::process::Command;
 
 use builder::{MountSource, Network, SandboxSpec};
 
-use crate::sandbox::{Image, Outcome, PROGRAM, finish, is_root, mount, start};
+use crate::sandbox::{Image, Outcome, finish, is_root, mount, start};
 
 /// An id that no user of this machine has.
 const USER: u32 = 54_321;
@@ -28,7 +28,7 @@ fn run_as_user(image: &Image, spec: &SandboxSpec, has_range: bool) -> Outcome {
     }
     // Build directories may be closed to other users.
     let program = dir.join("program");
-    fs::copy(PROGRAM, &program).unwrap();
+    fs::copy(crate::sandbox::program(), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let range = if has_range { format!("tester:{FIRST}:65536\n") } else { String::new() };
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
@@ -46,6 +46,66 @@ fn run_as_user(image: &Image, spec: &SandboxSpec, has_range: bool) -> Outcome {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-e", "-c", script, "sh"]).arg(dir).arg(USER.to_string());
     finish(start(command, spec))
+}
+
+/// Gives cgroups to user $2, runs the sandbox's tests of $1 as that user in them, and takes them
+/// away.
+const AS_USER: &str = r#"
+    cd $1; for f in passwd subuid subgid; do mount --bind $f /etc/$f; done
+    mknod tun c 10 200; chmod 666 tun; mount --bind tun /dev/net/tun
+    name=rbuild-test-$$; dirs=; leaves=
+    give() { mkdir -p $1/$name$2; dirs="$1/$name $dirs"; leaves="$leaves $1/$name$2"; }
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+        give /sys/fs/cgroup /leaf
+        for c in memory pids cpu cpuset; do echo +$c > /sys/fs/cgroup/$name/cgroup.subtree_control; done
+    else
+        for c in memory pids cpu cpuacct cpuset blkio; do
+            own=$(grep ":$c:" /proc/self/cgroup | cut -d: -f3)
+            give /sys/fs/cgroup/$c$own
+            if [ $c = cpuset ]; then
+                for f in cpus mems; do
+                    cat /sys/fs/cgroup/$c$own/cpuset.$f > /sys/fs/cgroup/$c$own/$name/cpuset.$f
+                done
+            fi
+        done
+    fi
+    chown -R $2 $dirs
+    TMPDIR=$1/tmp HOME=$1/tmp SANDBOX_PROGRAM=$1/program SANDBOX_CGROUPS=1 sh -c '
+        for leaf in $3; do echo $$ > $leaf/cgroup.procs; done
+        exec setpriv --reuid $2 --regid $2 --clear-groups $1/tests sandbox --test-threads 2
+    ' sh $1 $2 "$leaves" && code=0 || code=$?
+    sleep 0.2; find $dirs -depth -type d -exec rmdir {} \; ; exit $code
+"#;
+
+/// Everything that holds for root holds for a user: the same tests once more, as one.
+#[test]
+fn all_of_it_as_a_user() {
+    if !can_change_user() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::copy(std::env::current_exe().unwrap(), path("tests")).unwrap();
+    fs::copy(crate::sandbox::program(), path("program")).unwrap();
+    fs::create_dir(path("tmp")).unwrap();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    fs::write(path("passwd"), format!("{passwd}tester:x:{USER}:{USER}::/:/bin/sh\n")).unwrap();
+    for name in ["subuid", "subgid"] {
+        fs::write(path(name), format!("tester:{FIRST}:65536\n")).unwrap();
+    }
+    for name in ["", "tests", "program", "tmp"] {
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(path(name), Some(USER), Some(USER)).unwrap();
+    }
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-e", "-c", AS_USER, "sh"]).arg(dir.path()).arg(USER.to_string());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        said.contains("test sandbox_limits::a_memory_hog_is_killed_and_named ... ok"),
+        "{said}"
+    );
 }
 
 /// Whether this test can change users; says so if not.

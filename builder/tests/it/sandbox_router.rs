@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use builder::{Network, SandboxSpec};
 
-use crate::sandbox::{Image, PROGRAM, is_root};
+use crate::sandbox::{Image, is_root, program};
 
 /// Makes the two, with Docker's policy for what is forwarded, and runs `$1` in the first.
 const MACHINE: &str = r#"
@@ -47,7 +47,7 @@ fn in_machine(image: &Image, spec: &SandboxSpec, script: &str) -> String {
     std::fs::write(&file, serde_json::to_vec(spec).unwrap()).unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", MACHINE, MACHINE, script]).env("SANDBOX_SPEC", file);
-    command.env("PROGRAM", PROGRAM).env("DIR", image.dir.path()).stdin(Stdio::null());
+    command.env("PROGRAM", program()).env("DIR", image.dir.path()).stdin(Stdio::null());
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
