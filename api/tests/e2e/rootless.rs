@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::support::{RBUILD, bases, ca_arguments, command, rbuild, run, scratch, testdata};
+use crate::support::{RBUILD, Ran, bases, ca_arguments, command, rbuild, run, scratch, testdata};
 
 /// A user's home with rbuild, the example and node:14 in it.
 struct Home {
@@ -85,6 +85,44 @@ impl Home {
     }
 }
 
+impl Home {
+    /// Builds one RUN step with the secret `t`.
+    fn run_step(&self, step: &str, secret: &str) -> Ran {
+        let dockerfile = format!("FROM node:14\nRUN --mount=type=secret,id=t,env=T {step}\n");
+        std::fs::write(self.dir.join("Step"), dockerfile).expect("the home is writable");
+        let mut build = self.rbuild(&["--network", "none", "--no-cache", "-f", "Step"]);
+        build.args(["--progress", "plain", "--secret", "id=t,env=E2E_SECRET", "app-node"]);
+        run(build.env("E2E_SECRET", secret))
+    }
+
+    #[track_caller]
+    fn keeps_secrets_and_all_output(&self) {
+        let canary = "canary-of-a-user-9c1185a5c5e9fc54";
+        self.run_step("echo \"got $T.\"", canary).ok().says("got ***.");
+        let leaks =
+            ["echo $T > /l", "echo $T | base64 > /l", "touch /$T", "cat /proc/1/environ > /l"];
+        for leak in leaks {
+            self.run_step(leak, canary).fails_with(1).says("secret `t` is in");
+        }
+        let store = self.dir.join("store");
+        let found = run(&mut command("grep", &["-rlF", canary, store.to_str().expect("UTF-8")]));
+        assert_eq!(found.stdout, "", "the value is nowhere in the store");
+
+        let bytes = 200 << 20;
+        self.run_step(
+            &format!("yes 0123456789abcdef | head -c {bytes}; setsid sleep 300 &"),
+            canary,
+        )
+        .ok();
+        let log = run(&mut self.rbuild(&["builds", "logs"])).ok().stdout;
+        assert_eq!(log.len(), bytes);
+        let line = "0123456789abcdef\n";
+        assert!(log.as_bytes().chunks(line.len()).all(|part| line.as_bytes().starts_with(part)));
+        let left = run(&mut command("pgrep", &["-u", self.user, "-x", "sleep"]));
+        assert_eq!(left.stdout, "", "what the step started has ended with it");
+    }
+}
+
 /// `node:14` as an OCI archive.
 fn node_archive() -> &'static Path {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
@@ -97,7 +135,9 @@ fn node_archive() -> &'static Path {
 
 #[test]
 fn with_subordinate_ids() {
-    Home::of("rbuild-range", true).builds_the_example();
+    let home = Home::of("rbuild-range", true);
+    home.builds_the_example();
+    home.keeps_secrets_and_all_output();
 }
 
 #[test]
