@@ -70,7 +70,7 @@ pub use op::{
 pub use output::{OutputDest, OutputKind, OutputSpec};
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
-    PushedImage, SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
+    PushedImage, Saved, SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
 };
 pub use registry::{
     CredentialError, DocumentError, ManifestName, Patience, Registry, RegistryError, Repository,

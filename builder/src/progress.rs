@@ -270,6 +270,12 @@ pub struct Finished {
     pub millis: u64,
     /// Steps with work that were cached, and steps with work in all.
     pub cached: (usize, usize),
+    /// What the cached steps would have cost.
+    #[serde(default)]
+    pub saved: Saved,
+    /// Bytes of the image's uncompressed layers; of this machine's platform, if there are several.
+    #[serde(default)]
+    pub size: u64,
 }
 
 /// What a registry was given.
@@ -283,6 +289,15 @@ pub struct PushedImage {
     pub size: u64,
     /// What it is.
     pub media_type: String,
+}
+
+/// What a cache spared a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Time that the steps took when they ran, in milliseconds.
+    pub millis: u64,
+    /// Bytes of the layers that they made.
+    pub bytes: u64,
 }
 
 /// The end of a build that failed.

@@ -316,7 +316,7 @@ mod tests {
             "[2/4] COPY . .  0.1s  (COPY .: 1 file changed (a.js))",
             "[3/4] RUN npm install  1m 01s",
             "[4/4] ENTRYPOINT npm start",
-            "Built app-node:1 (0123456789ab) in 1m 02s, 1 of 3 steps cached",
+            "Built app-node:1 (0123456789ab, 762kB) in 1m 02s, 1 of 3 steps cached (saved 7.1s and 187MB)",
         ] {
             assert!(tape.contains(want), "{want} is not in:\n{tape}");
         }

@@ -11,7 +11,7 @@ mod quiet;
 
 use std::io::{self, IsTerminal as _, Write};
 
-use builder::{Event, Finished, PlannedStep, SourceText, Transfer, TransferPhase, blocking};
+use builder::{Event, Finished, PlannedStep, Saved, SourceText, Transfer, TransferPhase, blocking};
 use tokio::sync::mpsc;
 
 use crate::format;
@@ -118,14 +118,22 @@ impl Seen {
 /// The last lines of a build that went well.
 fn summary(finished: &Finished) -> String {
     let (hits, steps) = finished.cached;
-    let id = format::short_id(&finished.image_id);
+    let mut image = format::short_id(&finished.image_id).to_owned();
+    if finished.size > 0 {
+        image.extend([", ", &format::size(finished.size)]);
+    }
     let name = if finished.tags.is_empty() {
-        id.to_owned()
+        image
     } else {
-        format!("{} ({id})", finished.tags.join(", "))
+        format!("{} ({image})", finished.tags.join(", "))
     };
     let time = format::millis(finished.millis);
-    let mut text = format!("Built {name} in {time}, {hits} of {steps} steps cached\n");
+    let mut text = format!("Built {name} in {time}, {hits} of {steps} steps cached");
+    let Saved { millis, bytes } = finished.saved;
+    if hits > 0 {
+        text.extend([" (saved ", &format::millis(millis), " and ", &format::size(bytes), ")"]);
+    }
+    text.push('\n');
     for output in &finished.outputs {
         text.extend(["Wrote ", output, "\n"]);
     }
@@ -234,6 +242,8 @@ pub(crate) mod samples {
                 pushed: Vec::new(),
                 millis: 62_300,
                 cached: (1, 3),
+                saved: Saved { millis: 7100, bytes: 187_000_000 },
+                size: 762_000,
             }),
         ]);
         events

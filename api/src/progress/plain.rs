@@ -160,7 +160,7 @@ downloading 4f4fb700ef54 (46MB)
         let end = "\
 [3/4] done in 1m 01s
 [4/4] ENTRYPOINT npm start
-Built app-node:1 (0123456789ab) in 1m 02s, 1 of 3 steps cached
+Built app-node:1 (0123456789ab, 762kB) in 1m 02s, 1 of 3 steps cached (saved 7.1s and 187MB)
 Wrote oci archive out.tar
 ";
         assert_eq!(run(&samples::good()), format!("{BEGINNING}{end}"));

@@ -34,6 +34,7 @@ use crate::builder::Inner;
 use crate::cache_exchange::{Asked, Exports, Imports};
 use crate::explain::{Explainer, Scope};
 use crate::export::Annotations;
+use crate::image::unpacked_size;
 use crate::op::{OpError, RunSettings};
 use crate::output::{OutputKind, OutputSpec};
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
@@ -85,14 +86,19 @@ pub(crate) async fn build(
     let (written, ()) = tokio::try_join!(written, exported).map_err(|error: BuildError| error)?;
     let tags = products.iter().flat_map(|product| &product.names).map(Reference::familiar);
     let first = &products[0].target;
+    let image = first.image_for(&Platform::host()).clone();
+    let (image_id, store) = (image.config_digest.to_string(), inner.store.clone());
+    let size = blocking::run(move || unpacked_size(&store, &image)).await;
     Ok(Finished {
-        image_id: first.image_for(&Platform::host()).config_digest.to_string(),
+        image_id,
         manifest_digest: first.descriptor.digest.to_string(),
         tags: tags.collect(),
         outputs: written.outputs,
         pushed: written.pushed,
         millis: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
         cached,
+        saved: execution.saved(),
+        size,
     })
 }
 

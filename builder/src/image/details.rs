@@ -6,7 +6,7 @@ use cache::{Digest, ImageRecord, Store};
 use frontend::{ImageConfig, Platform};
 use oci_spec::image::ImageManifest;
 
-use crate::source::{manifest_below, read_target};
+use crate::source::{ResolvedImage, manifest_below, read_target};
 
 use super::names::{ImageError, familiar, find};
 
@@ -137,22 +137,28 @@ fn summary(store: &Store, records: &[ImageRecord], documents: &Documents) -> Ima
     }
 }
 
+/// Returns the bytes of all layers of `image`, unpacked.
+pub(crate) fn unpacked_size(store: &Store, image: &ResolvedImage) -> u64 {
+    let layers = image.diff_ids.iter().zip(&image.layers);
+    layers.map(|(diff_id, layer)| layer_size(store, diff_id).unwrap_or(layer.size)).sum()
+}
+
 /// Returns the uncompressed size of each layer, base first; the compressed one where no better is
 /// known.
 fn layer_sizes(store: &Store, documents: &Documents) -> Vec<u64> {
     let diff_ids = &documents.config.rootfs.diff_ids;
-    let descriptors = documents.manifest.layers();
-    diff_ids
-        .iter()
-        .zip(descriptors)
+    let layers = diff_ids.iter().zip(documents.manifest.layers());
+    layers
         .map(|(diff_id, descriptor)| {
-            Digest::parse(diff_id)
-                .ok()
-                .and_then(|digest| store.layers().get(&cache::DiffId(digest)).ok().flatten())
-                .and_then(|layer| layer.content_size.or(layer.tar_size))
-                .unwrap_or_else(|| descriptor.size())
+            let diff_id = Digest::parse(diff_id).ok().map(cache::DiffId);
+            diff_id.and_then(|it| layer_size(store, &it)).unwrap_or_else(|| descriptor.size())
         })
         .collect()
+}
+
+fn layer_size(store: &Store, diff_id: &cache::DiffId) -> Option<u64> {
+    let layer = store.layers().get(diff_id).ok().flatten()?;
+    layer.content_size.or(layer.tar_size)
 }
 
 fn unix(time: Option<&str>) -> i64 {

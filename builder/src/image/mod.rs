@@ -7,5 +7,5 @@ mod names;
 pub use details::{HistoryRow, ImageDetails, ImageSummary};
 pub use names::{ImageError, Removed};
 
-pub(crate) use details::{details, history, summaries};
+pub(crate) use details::{details, history, summaries, unpacked_size};
 pub(crate) use names::{find, parse_name, remove, resolved, tag, target};

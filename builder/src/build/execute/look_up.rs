@@ -6,9 +6,9 @@ use std::sync::Arc;
 use cache::{CacheKey, Record, SnapshotId};
 use frontend::VertexId;
 
-use super::Execution;
 use super::super::imported::{self, Below, Imported};
 use super::super::keys::{self, makes_layer};
+use super::Execution;
 use crate::blocking;
 use crate::cache_exchange::Hit;
 use crate::key;
@@ -34,7 +34,11 @@ pub(super) enum Search {
 
 impl Execution {
     /// Finds the result of a vertex that makes a layer, or the right to make it.
-    pub(super) async fn find(self: &Arc<Self>, id: VertexId, inputs: &[Root]) -> Result<Search, OpError> {
+    pub(super) async fn find(
+        self: &Arc<Self>,
+        id: VertexId,
+        inputs: &[Root],
+    ) -> Result<Search, OpError> {
         if self.keyed[id.0].is_forced {
             return Ok(Search::Missed { content: None, flight: None });
         }

@@ -1,7 +1,6 @@
 //! What the solver's abstract work means here: look-ups, ops, seals.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -28,7 +27,7 @@ use crate::context::FileRoot;
 use crate::image::assemble::layer_chain;
 use crate::key;
 use crate::op::{self, OpError, Root, RunSettings, Step};
-use crate::progress::Events;
+use crate::progress::{Events, Saved};
 use crate::shell::{Known, RecordedSteps};
 use crate::solver::{InFlight, Resolved, Work};
 use crate::source::{RemoteFiles, ResolvedImage, Sources};
@@ -70,7 +69,7 @@ pub(crate) struct Execution {
     /// RUN steps executing at once.
     running: Arc<Semaphore>,
     /// Results found when their inputs were there.
-    found_late: AtomicUsize,
+    found_late: Mutex<BTreeMap<VertexId, Saved>>,
     /// Results that the cache did not have from the beginning.
     made: Mutex<BTreeMap<VertexId, SnapshotId>>,
     /// What commands left that failed; `None` where nobody will ask.
@@ -144,7 +143,7 @@ impl Execution {
             events: events.clone(),
             unrecorded: Mutex::default(),
             running: Arc::new(Semaphore::new(inner.config.parallel_steps.get())),
-            found_late: AtomicUsize::new(0),
+            found_late: Mutex::default(),
             made: Mutex::default(),
             failed: keeps_failed.then(Mutex::default),
             arrivals,
@@ -241,7 +240,17 @@ impl Execution {
 
     /// Returns how many steps were found only when their inputs were there.
     pub(super) fn found_late(&self) -> usize {
-        self.found_late.load(Ordering::Relaxed)
+        lock(&self.found_late).len()
+    }
+
+    /// Returns what the steps would have cost that were found.
+    pub(super) fn saved(&self) -> Saved {
+        let known = self.keyed.iter().filter_map(|keyed| keyed.record.as_ref()).map(saved_by);
+        let late = lock(&self.found_late);
+        known.chain(late.values().copied()).fold(Saved::default(), |sum, one| Saved {
+            millis: sum.millis.saturating_add(one.millis),
+            bytes: sum.bytes.saturating_add(one.bytes),
+        })
     }
 
     /// Which vertices the solver will resolve: what the output needs and the cache lacks.
@@ -415,6 +424,10 @@ impl Execution {
     }
 }
 
+const fn saved_by(record: &Record) -> Saved {
+    Saved { millis: record.duration_ms, bytes: record.size }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -456,7 +469,7 @@ impl Work for Execution {
         let (search, _place) = found.ok_or(OpError::Cancelled)??;
         match search {
             Search::Hit(record) => {
-                self.found_late.fetch_add(1, Ordering::Relaxed);
+                lock(&self.found_late).insert(id, saved_by(&record));
                 self.steps.cached(id, &self.short_id(id)).await;
                 lock(&self.made).insert(id, record.snapshot.clone());
                 self.offer(id, &record);
