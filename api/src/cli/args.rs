@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use frontend::Platform;
 
 pub(crate) use image::{
-    ArchiveFormat, HistoryArgs, ImagesArgs, InspectArgs, ListFormat, LoadArgs, PullArgs, PushArgs,
-    RemoveArgs, SaveArgs, TagArgs,
+    ArchiveFormat, HistoryArgs, ImageCommand, ImagePruneArgs, ImagesArgs, ImportArgs, InspectArgs,
+    ListFormat, LoadArgs, PullArgs, PushArgs, RemoveArgs, SaveArgs, TagArgs,
 };
 
 use super::cache::CacheArgs;
@@ -82,6 +82,14 @@ pub(crate) enum Command {
     Rmi(RemoveArgs),
     Save(SaveArgs),
     Load(LoadArgs),
+    Import(ImportArgs),
+    /// Look into images, and clear them out
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    Login(super::login::LoginArgs),
+    Logout(super::login::LogoutArgs),
     Run(Box<RunArgs>),
     Shell(Box<super::shell::ShellArgs>),
     Attach(super::attach::AttachArgs),
@@ -134,6 +142,8 @@ impl Command {
                 | Self::Man { .. }
                 | Self::Debug { .. }
                 | Self::Fmt(_)
+                | Self::Login(_)
+                | Self::Logout(_)
                 | Self::Check(_)
                 | Self::Attach(_)
         )

@@ -1,12 +1,31 @@
 //! The same questions to the builder of this process or to a service.
 
+use std::collections::BTreeMap;
+
 use builder::{Builder, blocking};
 use serde_json::Value;
 
 use crate::client::Client;
 use crate::config::Settings;
 use crate::fault::Fault;
+use crate::server;
 use crate::wire::{self, HistoryItem, ImageItem, RemovedItem};
+
+/// Names and values of filters, as typed.
+type Filters = [(String, String)];
+
+/// Writes filters as services read them.
+fn filters_json(filters: &Filters) -> String {
+    let mut map: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in filters {
+        map.entry(name).or_default().push(value);
+    }
+    serde_json::to_string(&map).expect("texts are JSON")
+}
+
+fn fault(error: &server::ApiError) -> Fault {
+    Fault::of(error.kind(), error)
+}
 
 /// Who answers.
 #[derive(Clone, Debug)]
@@ -27,14 +46,35 @@ impl Engine {
         Ok(Self::Local(blocking::run(move || Builder::open(config)).await?))
     }
 
-    /// Lists the images, newest first.
-    pub(super) async fn images(&self) -> Result<Vec<ImageItem>, Fault> {
+    /// Lists the images that pass `filters`, newest first.
+    pub(super) async fn images(&self, filters: &Filters) -> Result<Vec<ImageItem>, Fault> {
+        let filters = filters_json(filters);
         match self {
-            Self::Remote(client) => client.images().await,
+            Self::Remote(client) => client.images(&filters).await,
             Self::Local(builder) => {
                 let builder = builder.clone();
-                let images = blocking::run(move || builder.images().map_err(Fault::from)).await?;
-                Ok(images.into_iter().map(ImageItem::from).collect())
+                let images = blocking::run(move || {
+                    server::list_images(&builder, Some(&filters)).map_err(|error| fault(&error))
+                });
+                Ok(images.await?.into_iter().map(ImageItem::from).collect())
+            }
+        }
+    }
+
+    /// Removes the images that pass `filters`; returns what went, and the bytes freed.
+    pub(super) async fn prune_images(
+        &self,
+        filters: &Filters,
+    ) -> Result<(Vec<RemovedItem>, u64), Fault> {
+        let filters = filters_json(filters);
+        match self {
+            Self::Remote(client) => client.prune_images(&filters).await,
+            Self::Local(builder) => {
+                let builder = builder.clone();
+                blocking::run(move || {
+                    server::prune_images(&builder, Some(&filters)).map_err(|error| fault(&error))
+                })
+                .await
             }
         }
     }

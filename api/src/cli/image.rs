@@ -1,6 +1,8 @@
-//! `images`, `history`, `inspect`, `tag`, `rmi`.
+//! `images`, `history`, `inspect`, `tag`, `rmi`, `image prune`.
 
-use super::args::{HistoryArgs, ImagesArgs, InspectArgs, ListFormat, RemoveArgs, TagArgs};
+use super::args::{
+    HistoryArgs, ImagePruneArgs, ImagesArgs, InspectArgs, ListFormat, RemoveArgs, TagArgs,
+};
 use super::engine::Engine;
 use super::print;
 use crate::fault::Fault;
@@ -15,7 +17,7 @@ const NONE: &str = "<none>";
 
 /// `rbuild images`.
 pub(super) async fn images(args: ImagesArgs, engine: &Engine) -> Result<(), Fault> {
-    let images = engine.images().await?;
+    let images = engine.images(&args.filter).await?;
     let rows: Vec<ImageRow> = images.iter().flat_map(ImageRow::of).collect();
     let rows: Vec<ImageRow> = rows
         .into_iter()
@@ -142,6 +144,22 @@ fn show_history(rows: &[HistoryItem], args: &HistoryArgs, now: i64) -> String {
     table(["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], &cells.collect::<Vec<_>>())
 }
 
+/// `rbuild image prune`.
+pub(super) async fn prune(args: ImagePruneArgs, engine: &Engine) -> Result<(), Fault> {
+    let mut filters = args.filter;
+    filters.push(("dangling".to_owned(), (!args.all).to_string()));
+    let (removed, bytes) = engine.prune_images(&filters).await?;
+    print(&(lines_of(&removed) + &format!("Total reclaimed space: {}\n", size(bytes))))
+}
+
+fn lines_of(removed: &[RemovedItem]) -> String {
+    let lines = removed.iter().map(|item| match item {
+        RemovedItem::Untagged(name) => format!("Untagged: {}\n", printable(name)),
+        RemovedItem::Deleted(id) => format!("Deleted: {}\n", printable(id)),
+    });
+    lines.collect()
+}
+
 /// `rbuild inspect`: all that is found is printed, also when one name is unknown.
 pub(super) async fn inspect(args: InspectArgs, engine: &Engine) -> Result<(), Fault> {
     let (mut found, mut missing) = (Vec::new(), None);
@@ -166,13 +184,7 @@ pub(super) async fn remove(args: RemoveArgs, engine: &Engine) -> Result<(), Faul
     let mut failed = None;
     for name in &args.names {
         match engine.remove(name, args.force).await {
-            Ok(items) => {
-                let lines = items.iter().map(|item| match item {
-                    RemovedItem::Untagged(name) => format!("Untagged: {}\n", printable(name)),
-                    RemovedItem::Deleted(id) => format!("Deleted: {}\n", printable(id)),
-                });
-                print(&lines.collect::<String>())?;
-            }
+            Ok(items) => print(&lines_of(&items))?,
             Err(fault) => failed = failed.or(Some(fault)),
         }
     }

@@ -19,6 +19,7 @@ mod fmt;
 mod history;
 mod image;
 mod limits;
+mod login;
 mod outputs;
 mod pages;
 mod run;
@@ -43,7 +44,7 @@ use crate::client::Client;
 use crate::config::{Environment, Flags, Settings};
 use crate::fault::{self, Fault};
 use crate::upkeep::GcArgs;
-use args::{Cli, Command, StoreCommand};
+use args::{Cli, Command, ImageCommand, StoreCommand};
 use engine::Engine;
 
 pub(crate) use security::no_new_privileges;
@@ -178,6 +179,12 @@ async fn execute(
         Command::Push(args) => transfer::push(args, &Engine::open(&settings).await?).await,
         Command::Save(args) => transfer::save(args, &Engine::open(&settings).await?).await,
         Command::Load(args) => transfer::load(args, &Engine::open(&settings).await?).await,
+        Command::Import(args) => transfer::import(args, &Engine::open(&settings).await?).await,
+        Command::Image { command: ImageCommand::Prune(args) } => {
+            image::prune(args, &Engine::open(&settings).await?).await
+        }
+        Command::Login(args) => login::login(args, settings).await,
+        Command::Logout(args) => login::logout(args, settings).await,
         Command::Du(args) => store::usage(&args, &settings).await,
         Command::Prune(args) => store::prune(&args, &settings).await,
         Command::Store { command: StoreCommand::Check(args) } => {

@@ -1,18 +1,19 @@
-//! `pull`, `push`, `save`, `load`.
+//! `pull`, `push`, `save`, `load`, `import`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
 
-use builder::{Events, ImageError};
+use builder::{Events, ImageError, ImportOptions};
+use frontend::Reference;
 
-use super::args::{ArchiveFormat, LoadArgs, PullArgs, PushArgs, SaveArgs};
+use super::args::{ArchiveFormat, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use super::engine::Engine;
 use super::print;
 use crate::client::Client;
 use crate::fault::Fault;
-use crate::format::printable;
+use crate::format::{now, printable};
 use crate::progress::{self, Mode};
 
 /// `rbuild pull`.
@@ -95,16 +96,7 @@ pub(super) async fn save_remote(
 
 /// `rbuild load`.
 pub(super) async fn load(args: LoadArgs, engine: &Engine) -> Result<(), Fault> {
-    let archive: Box<dyn Read + Send> = match &args.input {
-        Some(path) if path != Path::new("-") => {
-            Box::new(File::open(path).map_err(|error| Fault::file("read", path, &error))?)
-        }
-        _ if io::stdin().is_terminal() => {
-            let fault = Fault::user("standard input is a terminal, which holds no archive");
-            return Err(fault.with_help("name a file with -i"));
-        }
-        _ => Box::new(io::stdin()),
-    };
+    let archive = open_archive(args.input.as_deref(), "name a file with -i")?;
     let mut lines = Vec::new();
     match engine {
         Engine::Remote(client) => {
@@ -120,6 +112,47 @@ pub(super) async fn load(args: LoadArgs, engine: &Engine) -> Result<(), Fault> {
     }
     lines.push(String::new());
     print(&lines.join("\n"))
+}
+
+fn open_archive(path: Option<&Path>, help: &'static str) -> Result<Box<dyn Read + Send>, Fault> {
+    match path {
+        Some(path) if path != Path::new("-") => {
+            let file = File::open(path).map_err(|error| Fault::file("read", path, &error))?;
+            Ok(Box::new(file))
+        }
+        _ if io::stdin().is_terminal() => {
+            let fault = Fault::user("standard input is a terminal, which holds no archive");
+            Err(fault.with_help(help))
+        }
+        _ => Ok(Box::new(io::stdin())),
+    }
+}
+
+/// `rbuild import`.
+pub(super) async fn import(args: ImportArgs, engine: &Engine) -> Result<(), Fault> {
+    let name = args.name.as_deref().map(|name| {
+        let parsed = Reference::parse_normalized(name);
+        parsed.map(Reference::with_default_tag).map_err(|error| Fault::user(error.to_string()))
+    });
+    let options = ImportOptions {
+        name: name.transpose()?,
+        changes: args.change,
+        message: args.message,
+        platform: args.platform,
+        created: u64::try_from(now()).unwrap_or_default(),
+    };
+    let archive = open_archive(Some(&args.file), "name a file")?;
+    match engine {
+        Engine::Remote(client) => {
+            let mut id = String::new();
+            client.import(archive, &options, |line| line.trim_end().clone_into(&mut id)).await?;
+            print(&format!("{id}\n"))
+        }
+        Engine::Local(builder) => {
+            let id = builder.import(archive, options).await?;
+            print(&format!("{id}\n"))
+        }
+    }
 }
 
 /// Does `work` and shows its events meanwhile.

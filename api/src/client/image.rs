@@ -3,9 +3,9 @@
 use std::io::{self, Read, Write};
 
 use axum::http::Method;
-use builder::{ErrorKind, blocking};
+use builder::{ErrorKind, ImportOptions, blocking};
 use bytes::Bytes;
-use frontend::Platform;
+use frontend::{Platform, Reference};
 use http_body_util::BodyExt as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -37,9 +37,26 @@ struct StatusLine {
 }
 
 impl Client {
-    /// Lists the images, newest first.
-    pub(crate) async fn images(&self) -> Result<Vec<ImageItem>, Fault> {
-        self.json(Method::GET, "/images/json").await
+    /// Lists the images that pass `filters`, newest first.
+    pub(crate) async fn images(&self, filters: &str) -> Result<Vec<ImageItem>, Fault> {
+        let query = query(&[("filters", Some(filters))]);
+        self.json(Method::GET, &format!("/images/json?{query}")).await
+    }
+
+    /// Removes the images that pass `filters`; returns what went, and the bytes freed.
+    pub(crate) async fn prune_images(
+        &self,
+        filters: &str,
+    ) -> Result<(Vec<RemovedItem>, u64), Fault> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Pruned {
+            images_deleted: Option<Vec<RemovedItem>>,
+            space_reclaimed: u64,
+        }
+        let query = query(&[("filters", Some(filters))]);
+        let pruned: Pruned = self.json(Method::POST, &format!("/images/prune?{query}")).await?;
+        Ok((pruned.images_deleted.unwrap_or_default(), pruned.space_reclaimed))
     }
 
     /// Returns the document that `inspect` prints.
@@ -115,6 +132,36 @@ impl Client {
     /// Hands an archive to the service; `show` gets a line for each image.
     pub(crate) async fn load(
         &self,
+        archive: Box<dyn Read + Send>,
+        show: impl FnMut(&str),
+    ) -> Result<(), Fault> {
+        self.hand_over("/images/load?quiet=1", archive, show).await
+    }
+
+    /// Hands the tar of a root filesystem to the service; `show` gets the ID of its image.
+    pub(crate) async fn import(
+        &self,
+        archive: Box<dyn Read + Send>,
+        options: &ImportOptions,
+        show: impl FnMut(&str),
+    ) -> Result<(), Fault> {
+        let name = options.name.as_ref().map(Reference::familiar);
+        let (repository, tag) = name.as_deref().map(split_tag).unzip();
+        let platform = options.platform.as_ref().map(ToString::to_string);
+        let mut pairs = vec![
+            ("fromSrc", Some("-")),
+            ("repo", repository),
+            ("tag", tag.flatten()),
+            ("message", Some(options.message.as_str())),
+            ("platform", platform.as_deref()),
+        ];
+        pairs.extend(options.changes.iter().map(|change| ("changes", Some(change.as_str()))));
+        self.hand_over(&format!("/images/create?{}", query(&pairs)), archive, show).await
+    }
+
+    async fn hand_over(
+        &self,
+        path: &str,
         mut archive: Box<dyn Read + Send>,
         show: impl FnMut(&str),
     ) -> Result<(), Fault> {
@@ -127,7 +174,8 @@ impl Client {
                 end.fail(error).await;
             }
         };
-        let ((), followed) = tokio::join!(send, self.load_chunks(chunks, show));
+        let follow = self.follow(path, Payload::Tar(chunks), show);
+        let ((), followed) = tokio::join!(send, follow);
         followed
     }
 

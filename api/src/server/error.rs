@@ -89,6 +89,11 @@ impl ApiError {
         Self::Parameter { name: name.into(), reason: reason.into() }
     }
 
+    /// Returns who must act.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        kind_of(self.status())
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Parameter { .. } | Self::Unsupported { .. } | Self::Version(_) => {

@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use builder::{ImageSummary, blocking};
+use builder::{Builder, ImageSummary, blocking};
 use frontend::{Platform, Reference};
 use serde_json::json;
 
 use super::Call;
 use super::error::ApiError;
 use super::events::EngineEvent;
+use super::moment::{self, Nanos};
 use super::query::boolean;
 use super::{auth, filters};
 use crate::wire::{self, HistoryItem, ImageItem};
@@ -19,11 +20,35 @@ pub(super) async fn list(call: &Call) -> Result<Response, ApiError> {
     // `all` adds intermediate images, of which there are none; the sizes shared are never known,
     // and neither are manifests told by a store that holds one platform of an image.
     call.expect_only(&["all", "digests", "filters", "shared-size", "manifests", "identity"])?;
-    let filters = Filters::parse(call.parameter("filters"))?;
+    let filters = call.parameter("filters").map(str::to_owned);
     let builder = call.service.builder().clone();
-    let images = blocking::run(move || builder.images().map_err(ApiError::from)).await?;
-    let rows = images.into_iter().filter(|image| filters.admit(image)).map(ImageItem::from);
-    Ok(Json(rows.collect::<Vec<_>>()).into_response())
+    let images = blocking::run(move || list_images(&builder, filters.as_deref())).await?;
+    Ok(Json(images.into_iter().map(ImageItem::from).collect::<Vec<_>>()).into_response())
+}
+
+/// Lists the images that pass `filters`, newest first. Blocking.
+///
+/// # Errors
+///
+/// [`ApiError::Parameter`] and [`ApiError::Unsupported`] for filters of another form, and
+/// [`ApiError::NotFound`] for one that compares with an image that is not here.
+pub(crate) fn list_images(
+    builder: &Builder,
+    filters: Option<&str>,
+) -> Result<Vec<ImageSummary>, ApiError> {
+    let mut filters = Filters::parse(filters)?;
+    for (name, bound, is_before) in [
+        (filters.before.take(), &mut filters.created_before, true),
+        (filters.since.take(), &mut filters.created_since, false),
+    ] {
+        if let Some(name) = name {
+            let created = Nanos::from(builder.inspect(&name)?.summary.created) * 1_000_000_000;
+            let nearer = if is_before { Nanos::min } else { Nanos::max };
+            *bound = Some(bound.map_or(created, |bound| nearer(bound, created)));
+        }
+    }
+    let images = builder.images()?;
+    Ok(images.into_iter().filter(|image| filters.admit(image)).collect())
 }
 
 /// `GET /images/{name}/json`.
@@ -174,6 +199,12 @@ struct Filters {
     references: Vec<String>,
     labels: Vec<String>,
     dangling: Option<bool>,
+    /// Images that the others must be older or younger than.
+    before: Option<String>,
+    since: Option<String>,
+    /// The same as moments, with `until`.
+    created_before: Option<Nanos>,
+    created_since: Option<Nanos>,
 }
 
 impl Filters {
@@ -184,6 +215,13 @@ impl Filters {
                 "reference" => filters.references.extend(values),
                 "label" => filters.labels.extend(values),
                 "dangling" => filters.dangling = values.last().map(|value| boolean(value)),
+                "before" => filters.before = values.last().cloned(),
+                "since" => filters.since = values.last().cloned(),
+                "until" => {
+                    let last = values.last().map_or("", String::as_str);
+                    let moment = moment::parse("filters.until", last, moment::now())?;
+                    filters.created_before = Some(moment);
+                }
                 _ => return filters::unsupported(&name),
             }
         }
@@ -192,10 +230,13 @@ impl Filters {
 
     fn admit(&self, image: &ImageSummary) -> bool {
         let has_label = |label: &String| filters::has_label(&image.labels, label);
+        let created = Nanos::from(image.created) * 1_000_000_000;
         let matches = |pattern: &String| image.tags.iter().any(|tag| fits(pattern, tag));
         self.labels.iter().all(has_label)
             && (self.references.is_empty() || self.references.iter().any(matches))
             && self.dangling.is_none_or(|dangling| dangling == image.tags.is_empty())
+            && self.created_before.is_none_or(|bound| created < bound)
+            && self.created_since.is_none_or(|bound| created > bound)
     }
 }
 
@@ -250,14 +291,16 @@ mod tests {
             ("label",          r#"{"label":["k=v"]}"#, true),
             ("label name",     r#"{"label":["k"]}"#, true),
             ("other label",    r#"{"label":["k=w"]}"#, false),
+            ("older",          r#"{"until":["1"]}"#, true),
+            ("not older",      r#"{"until":["0"]}"#, false),
             ("dangling",       r#"{"dangling":["true"]}"#, false),
             ("not dangling",   r#"{"dangling":{"false":true}}"#, true),
         ];
         for (name, text, want) in cases {
             assert_eq!(Filters::parse(Some(text)).unwrap().admit(&image), want, "{name}");
         }
-        let error = Filters::parse(Some(r#"{"before":["x"]}"#)).unwrap_err().to_string();
-        assert!(error.contains("filters.before"), "{error}");
+        let error = Filters::parse(Some(r#"{"colour":["x"]}"#)).unwrap_err().to_string();
+        assert!(error.contains("filters.colour"), "{error}");
     }
 
     #[test]

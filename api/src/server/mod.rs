@@ -44,13 +44,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use access::Access;
-pub(crate) use error::kind_of;
+pub(crate) use error::{ApiError, kind_of};
 pub(crate) use guard::Exposure;
+pub(crate) use image::list_images;
 pub(crate) use listen::{Listener, Port, serve};
+pub(crate) use prune::prune_images;
 pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host, parse_word};
 pub(crate) use settings::{ServerLimits, ServerTable};
 
-use error::ApiError;
 use events::EventLog;
 use metrics::Metrics;
 use query::Pairs;

@@ -59,18 +59,25 @@ impl Doomed {
 /// image goes.
 pub(super) async fn images(call: &Call) -> Result<Response, ApiError> {
     call.expect_only(&["filters"])?;
-    let doomed = Doomed::parse(filters::parse(call.parameter("filters"))?)?;
+    let filters = call.parameter("filters").map(str::to_owned);
     let builder = call.service.builder().clone();
-    let (removed, bytes) = blocking::run(move || remove_images(&builder, &doomed)).await?;
+    let (removed, bytes) =
+        blocking::run(move || prune_images(&builder, filters.as_deref())).await?;
     call.service.0.events.tell(EngineEvent::prune("image", bytes));
     let removed = (!removed.is_empty()).then_some(removed);
     Ok(Json(json!({ "ImagesDeleted": removed, "SpaceReclaimed": bytes })).into_response())
 }
 
-fn remove_images(
+/// Removes the images that pass `filters`; returns what went, and the bytes freed. Blocking.
+///
+/// # Errors
+///
+/// [`ApiError::Parameter`] and [`ApiError::Unsupported`] for filters of another form.
+pub(crate) fn prune_images(
     builder: &Builder,
-    doomed: &Doomed,
+    filters: Option<&str>,
 ) -> Result<(Vec<wire::RemovedItem>, u64), ApiError> {
+    let doomed = Doomed::parse(filters::parse(filters)?)?;
     let mut removed = Vec::new();
     for image in builder.images()?.iter().filter(|image| doomed.admits(image)) {
         removed.extend(wire::removed(builder.remove(&image.id, true)?));

@@ -12,6 +12,7 @@ mod embedded;
 mod engine;
 mod explain;
 mod failures;
+mod images;
 mod output;
 mod outputs;
 mod registry;

@@ -67,6 +67,14 @@ pub enum CredentialError {
         /// Why.
         source: io::Error,
     },
+    /// The file cannot be changed.
+    #[error("could not change `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The helper said no. Its output is left out: it may hold a secret.
     #[error("`{program}` failed: {status}")]
     HelperFailed {
@@ -88,7 +96,7 @@ pub(super) struct CredentialSource {
 /// The part of `config.json` that matters here.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct DockerConfig {
+pub(super) struct DockerConfig {
     auths: BTreeMap<String, AuthEntry>,
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
@@ -133,13 +141,7 @@ impl CredentialSource {
         let Some(path) = self.file.clone() else { return Ok(None) };
         let (config, path) = blocking::run(move || (read_config(&path), path)).await;
         let config = config?;
-        let helper = config
-            .cred_helpers
-            .iter()
-            .find(|(key, _)| normalised(key) == host)
-            .map(|(_, helper)| helper)
-            .or(config.creds_store.as_ref());
-        if let Some(helper) = helper
+        if let Some(helper) = helper_of(&config, &host)
             && let Some(found) = ask_helper(helper, &host).await?
         {
             return Ok(Some(found));
@@ -177,7 +179,19 @@ impl AuthEntry {
     }
 }
 
-fn read_config(path: &Path) -> Result<DockerConfig, CredentialError> {
+/// Returns the helper for `host`, if one is named.
+pub(super) fn helper_of<'a>(config: &'a DockerConfig, host: &str) -> Option<&'a String> {
+    let own = config.cred_helpers.iter().find(|(key, _)| normalised(key) == host);
+    let helper = own.map(|(_, helper)| helper).or(config.creds_store.as_ref());
+    helper.filter(|name| !name.is_empty())
+}
+
+/// Returns the name that Docker keeps the credentials of a host under.
+pub(super) fn key_of(host: &str) -> &str {
+    if host == DOCKER_HUB { HUB_KEY } else { host }
+}
+
+pub(super) fn read_config(path: &Path) -> Result<DockerConfig, CredentialError> {
     let fault = |source| CredentialError::Read { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DockerConfig::default()),
@@ -192,25 +206,28 @@ fn read_config(path: &Path) -> Result<DockerConfig, CredentialError> {
     })
 }
 
-/// Runs `docker-credential-NAME get`; `None` when it knows nothing of `host`.
-async fn ask_helper(name: &str, host: &str) -> Result<Option<Credentials>, CredentialError> {
+/// Runs `docker-credential-NAME ACTION` with `given` on its standard input, and returns what it
+/// prints; `None` when it knows nothing of the host.
+pub(super) async fn talk(
+    name: &str,
+    action: &str,
+    given: &str,
+) -> Result<Option<Vec<u8>>, CredentialError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_plain) {
         return Err(CredentialError::HelperName(name.to_owned()));
     }
     let program = format!("docker-credential-{name}");
-    let fault = |source| CredentialError::Helper { program: program.clone(), source };
-    let key = if host == DOCKER_HUB { HUB_KEY } else { host };
     let talk = async {
         let mut child = tokio::process::Command::new(&program)
-            .arg("get")
+            .arg(action)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
         let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        stdin.write_all(key.as_bytes()).await?;
+        stdin.write_all(given.as_bytes()).await?;
         drop(stdin);
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut answer = Vec::new();
@@ -220,17 +237,23 @@ async fn ask_helper(name: &str, host: &str) -> Result<Option<Credentials>, Crede
     let (status, answer) = tokio::time::timeout(HELPER_TIMEOUT, talk)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(fault)?;
-    if !status.success() {
-        // The protocol's sentence for "nothing stored" (docker-credential-helpers, errors.go).
-        let is_unknown = String::from_utf8_lossy(&answer).contains("credentials not found");
-        let status = status.to_string();
-        return if is_unknown {
-            Ok(None)
-        } else {
-            Err(CredentialError::HelperFailed { program, status })
-        };
+        .map_err(|source| CredentialError::Helper { program: program.clone(), source })?;
+    if status.success() {
+        return Ok(Some(answer));
     }
+    // The protocol's sentence for "nothing stored" (docker-credential-helpers, errors.go).
+    let is_unknown = String::from_utf8_lossy(&answer).contains("credentials not found");
+    let status = status.to_string();
+    if is_unknown { Ok(None) } else { Err(CredentialError::HelperFailed { program, status }) }
+}
+
+/// Asks a helper for the credentials of `host`; `None` when it has none.
+async fn ask_helper(name: &str, host: &str) -> Result<Option<Credentials>, CredentialError> {
+    let Some(answer) = talk(name, "get", key_of(host)).await? else { return Ok(None) };
+    let fault = |source| {
+        let program = format!("docker-credential-{name}");
+        CredentialError::Helper { program, source }
+    };
     let answer: HelperAnswer =
         serde_json::from_slice(&answer).map_err(|_| fault(io::ErrorKind::InvalidData.into()))?;
     Ok(Some(if answer.username == "<token>" {

@@ -215,6 +215,13 @@ impl RegistryError {
         }
     }
 
+    /// Whether the registry knows these credentials, or their absence, and says no.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+        matches!(self, Self::Status { status, .. } if refused.contains(status))
+    }
+
     /// Whether the registry says that there is nothing of that name. One that knows no such
     /// repository says so in the same way as one that has no such tag.
     pub(crate) fn is_absent(&self) -> bool {

@@ -15,7 +15,7 @@ impl Registry {
     /// # Errors
     ///
     /// [`RegistryError::Status`] when it, or its token service, says no.
-    pub(crate) async fn login(&self, host: &str) -> Result<(), RegistryError> {
+    pub async fn login(&self, host: &str) -> Result<(), RegistryError> {
         self.origin(&Repository::new(host, ""))?.login().await
     }
 }

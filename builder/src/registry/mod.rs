@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod fetch;
+mod keep;
 mod login;
 mod push;
 mod repository;
@@ -27,8 +28,15 @@ use exchange::Session;
 pub use credential::CredentialError;
 pub use document::DocumentError;
 pub use error::RegistryError;
+pub use keep::{Keeper, forget_credentials, keep_credentials};
 pub use repository::{ManifestName, Repository};
 pub use transport::Patience;
+
+/// Returns the host that a registry is known by, however it was written.
+#[must_use]
+pub fn registry_host(text: &str) -> String {
+    credential::normalised(text)
+}
 
 pub(crate) use exchange::Route;
 pub(crate) use fetch::{Fetched, RawManifest};

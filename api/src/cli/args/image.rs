@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use frontend::Platform;
 
 /// How lists are printed.
@@ -30,6 +30,10 @@ pub(crate) struct ImagesArgs {
     /// Show digests
     #[arg(long)]
     pub(crate) digests: bool,
+    /// Only images with reference=PATTERN, label=NAME[=VALUE], dangling=true|false, before=NAME,
+    /// since=NAME, until=24h (repeatable: all must hold)
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = filter)]
+    pub(crate) filter: Vec<(String, String)>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ListFormat,
@@ -152,4 +156,51 @@ pub(crate) struct LoadArgs {
     /// Print nothing but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Make an image of one layer out of the tar of a root filesystem
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Tar, plain or compressed; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Name of the image [default: none, it is found by its ID]
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Instruction on the image's config, such as `CMD ["sh"]` (repeatable)
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(crate) change: Vec<String>,
+    /// Comment of the history's one entry
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub(crate) message: String,
+    /// What it is for, such as linux/arm64 [default: this machine]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    pub(crate) platform: Option<Platform>,
+}
+
+/// What can be done about images beside the commands of their own.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    Prune(ImagePruneArgs),
+}
+
+/// Remove images without a name, and free what only they need
+#[derive(Debug, Args)]
+pub(crate) struct ImagePruneArgs {
+    /// Also those with names
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only until=24h (made before), label=NAME[=VALUE], label!=NAME (repeatable: all must hold)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = filter)]
+    pub(crate) filter: Vec<(String, String)>,
+    /// Ask nothing; always so, and accepted for habit's sake
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// Parses `name=value`, and `name!=value` under the name `name!`.
+fn filter(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }

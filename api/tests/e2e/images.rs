@@ -1,0 +1,131 @@
+//! Images without builds: credentials, imports, lists, clearing out.
+
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{
+    Ran, Server, command, context, docker_registry_with, free_port, http_get, rbuild, run,
+};
+
+/// Runs `rbuild` with `given` on its standard input.
+fn fed(command: &mut Command, given: &[u8]) -> Ran {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Who does not want it closes it.
+    drop(child.stdin.take().unwrap().write_all(given));
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn credentials_are_checked_kept_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    let lines = run(&mut command("htpasswd", &["-Bbn", "me", "p:w"])).ok().stdout;
+    fs::write(&users, lines).unwrap();
+    let port = free_port();
+    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
+    let (_registry, _data) = docker_registry_with(port, &auth, || {
+        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 401 "))
+    });
+    let host = format!("127.0.0.1:{port}");
+    let store = dir.path().join("store");
+    let at = |args: &[&str]| {
+        let mut command = rbuild(&store, args);
+        command.env("DOCKER_CONFIG", dir.path().join("docker"));
+        command
+    };
+    let login = ["login", "-u", "me", "--password-stdin", &host];
+    let context = context(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let name = format!("{host}/x:1");
+    run(at(&["-q", "-t", &name]).arg(context.path())).ok();
+
+    fed(&mut at(&login), b"wrong\n").fails_with(1).says("401");
+    run(&mut at(&["push", &name])).fails_with(1).says("denied");
+    fed(&mut at(&login), b"p:w\n").ok().says("unencrypted").says("Login Succeeded");
+    run(&mut at(&["push", &name])).ok();
+    // Docker reads what was kept.
+    let text = fs::read_to_string(dir.path().join("docker/config.json")).unwrap();
+    assert!(text.contains(&host) && !text.contains("p:w"), "{text}");
+    run(&mut at(&["logout", &host])).ok().says("Removed");
+    run(&mut at(&["logout", &host])).ok().says("Not logged in");
+    run(&mut at(&["push", "-q", &name])).fails_with(1);
+
+    // A helper is given it, and the file is not.
+    let kept = dir.path().join("kept");
+    let helper = dir.path().join("docker-credential-test");
+    let script = format!(
+        "#!/bin/sh\nkept={}\ncase $1 in\nstore) cat > $kept;;\nget) cat $kept 2>/dev/null || {{ echo \
+         credentials not found in native keychain; exit 1; }};;\nerase) rm $kept;;\nesac\n",
+        kept.display()
+    );
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.path().join("docker/config.json"), r#"{"credsStore":"test"}"#).unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    fed(at(&login).env("PATH", &path), b"p:w").ok().says("docker-credential-test");
+    run(at(&["push", &name]).env("PATH", &path)).ok();
+    run(at(&["logout", &host]).env("PATH", &path)).ok().says("Removed");
+    assert!(!kept.exists());
+
+    let line = ["login", &host];
+    run(&mut at(&line)).fails_with(1).says("--password-stdin");
+}
+
+/// Makes the tar of a root filesystem with one file.
+fn root_tar(dir: &Path) -> Vec<u8> {
+    fs::create_dir_all(dir.join("root/etc")).unwrap();
+    fs::write(dir.join("root/etc/hostname"), "imported\n").unwrap();
+    let root = dir.join("root");
+    let made = Command::new("tar").args(["-c", "-C", root.to_str().unwrap(), "."]).output();
+    made.unwrap().stdout
+}
+
+#[test]
+fn images_are_imported_listed_and_cleared_out_here_and_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let tar = root_tar(dir.path());
+    let socket = dir.path().join("socket");
+    let url = format!("unix://{}", socket.display());
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    let _server =
+        Server::start(rbuild(&there, &["serve", "--listen", &url]).stderr(Stdio::null()), || {
+            socket.exists()
+        });
+    for host in [None, Some(&url)] {
+        let at = |args: &[&str]| {
+            let mut command = rbuild(&here, args);
+            host.map(|url| command.env("RBUILD_HOST", url));
+            command
+        };
+        let import = ["import", "-c", r#"CMD ["/bin/sh"]"#, "-c", "LABEL k=v", "-", "imported:1"];
+        let id = fed(&mut at(&import), &tar).ok().stdout;
+        run(&mut at(&["inspect", id.trim()])).ok().says("/bin/sh").says("imported:1");
+        fed(&mut at(&["import", "-"]), &tar).ok();
+        fed(&mut at(&["import", "-", "x"]), b"no tar at all").fails_with(1);
+        let count = |filter: &str| {
+            let listed = run(&mut at(&["images", "-q", "--filter", filter])).ok().stdout;
+            listed.lines().count()
+        };
+        assert_eq!(count("reference=import*"), 1);
+        assert_eq!(count("dangling=true"), 1);
+        assert_eq!(count("label=k=v"), 1);
+        assert_eq!(count("label=k=w"), 0);
+        assert_eq!(count("before=imported:1"), 0);
+        run(&mut at(&["images", "--filter", "colour=red"])).fails_with(1).says("colour");
+        run(&mut at(&["image", "prune"])).ok().says("Deleted:").says("Total reclaimed space");
+        assert_eq!(count("dangling=true"), 0);
+        run(&mut at(&["image", "prune", "-a", "--filter", "label!=k"])).ok();
+        assert_eq!(count("reference=imported"), 1);
+        run(&mut at(&["image", "prune", "-a"])).ok().says("Untagged: imported:1");
+        assert_eq!(count("reference=imported"), 0);
+    }
+}
