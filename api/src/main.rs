@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod fault;
 mod format;
+mod ignore_file;
 mod limits;
 mod pipe;
 mod progress;

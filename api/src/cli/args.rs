@@ -107,6 +107,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Look at what a build takes from a context
+    Context {
+        #[command(subcommand)]
+        command: super::context_list::ContextCommand,
+    },
     Fmt(FmtArgs),
     /// Look into how rbuild reads a Dockerfile
     Debug {
@@ -144,6 +149,7 @@ impl Command {
                 | Self::Fmt(_)
                 | Self::Login(_)
                 | Self::Logout(_)
+                | Self::Context { .. }
                 | Self::Check(_)
                 | Self::Attach(_)
         )
@@ -248,6 +254,12 @@ pub(crate) struct BuildArgs {
     /// RUN steps executing at once [default: 16, or one a processor where those are more]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names of the result to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     pub(crate) progress: Mode,
@@ -262,12 +274,6 @@ pub(crate) struct BuildArgs {
     pub(crate) dns: DnsArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-    /// Write the image ID to a file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) iidfile: Option<PathBuf>,
-    /// Write digests and names of the result to a file, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) gc: GcArgs,
 }

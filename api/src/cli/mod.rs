@@ -8,6 +8,7 @@ mod cache;
 mod certs;
 mod check;
 mod context;
+mod context_list;
 mod debug;
 mod dns;
 mod docker;
@@ -191,6 +192,9 @@ async fn execute(
             return store::check(args, settings).await;
         }
         Command::Fmt(args) => return builder::blocking::run(move || fmt::fmt(args)).await,
+        Command::Context { command } => {
+            builder::blocking::run(move || context_list::context(&command)).await
+        }
         Command::Debug { command } => {
             builder::blocking::run(move || debug::debug(&command, &environment)).await
         }

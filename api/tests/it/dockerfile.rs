@@ -50,7 +50,7 @@ fn files_that_are_no_dockerfile_are_told() {
     let cases = [
         ("dir",      "is not a regular file"),
         ("fifo",     "is not a regular file"),
-        ("outside",  "no such file"),
+        ("outside",  "out of it: -> ../secret"),
         ("loop",     "loop"),
         ("empty",    "the file has no instructions"),
         ("comments", "the file has no instructions"),

@@ -3,6 +3,7 @@
 mod architecture;
 mod check;
 mod command;
+mod context_list;
 mod contexts;
 mod debug;
 mod dockerfile;

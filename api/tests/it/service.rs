@@ -168,7 +168,7 @@ fn a_faulty_dockerfile_is_a_status_for_docker_and_a_report_for_our_client() {
     std::fs::create_dir(dir.path().join("context")).unwrap();
     std::fs::write(dir.path().join("context/Dockerfile"), "FROM scratch\nCPOY a b\n").unwrap();
     let service = Service::start(dir.path(), &format!("unix://{}/s", dir.path().display()));
-    let output = rbuild(dir.path(), &["--host", &service.address, "context"]);
+    let output = rbuild(dir.path(), &["--host", &service.address, "build", "context"]);
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("Dockerfile:2:1") && errors.contains("^^^^"), "{errors}");

@@ -2,7 +2,6 @@
 //! base images.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use builder::{Builder, SourceText};
@@ -11,6 +10,7 @@ use frontend::{BaseImage, IgnoreRules, LowerOptions, ResolvedBase};
 use crate::cli::source;
 use crate::config::Settings;
 use crate::fault::Fault;
+use crate::ignore_file::IgnoreFile;
 
 /// Names that are looked for when none is given, in this order.
 const DEFAULT_NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
@@ -41,18 +41,19 @@ impl Subject {
                 ));
             }
             let source = source::read(dash)?;
-            let ignore = if path == dash { IgnoreRules::default() } else { ignore(path, None)? };
+            let ignore =
+                if path == dash { IgnoreRules::default() } else { ignore(Some(path), None)? };
             return Ok(Self { source, path: None, ignore });
         }
         if !path.is_dir() {
             let source = source::read(path)?;
-            let ignore = own_ignore(path)?.unwrap_or_default();
+            let ignore = ignore(None, Some(path))?;
             return Ok(Self { source, path: Some(path.to_owned()), ignore });
         }
         let found = find(path, file)?;
         let name = found.strip_prefix("./").unwrap_or(&found);
         let source = source::read(name)?;
-        Ok(Self { source, path: Some(name.to_owned()), ignore: ignore(path, Some(name))? })
+        Ok(Self { source, path: Some(name.to_owned()), ignore: ignore(Some(path), Some(name))? })
     }
 }
 
@@ -72,33 +73,10 @@ fn find(context: &Path, file: Option<&Path>) -> Result<PathBuf, Fault> {
     })
 }
 
-/// Reads the ignore file: the Dockerfile's own first, then the context's.
-fn ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreRules, Fault> {
-    if let Some(own) = dockerfile.map(own_ignore).transpose()?.flatten() {
-        return Ok(own);
-    }
-    for name in [".dockerignore", ".containerignore"] {
-        if let Some(rules) = read_ignore(&context.join(name))? {
-            return Ok(rules);
-        }
-    }
-    Ok(IgnoreRules::default())
-}
-
-fn own_ignore(dockerfile: &Path) -> Result<Option<IgnoreRules>, Fault> {
-    let mut name = dockerfile.as_os_str().to_owned();
-    name.push(".dockerignore");
-    read_ignore(Path::new(&name))
-}
-
-fn read_ignore(path: &Path) -> Result<Option<IgnoreRules>, Fault> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let text = fs::read_to_string(path).map_err(|error| Fault::file("read", path, &error))?;
-    let rules = IgnoreRules::parse(&text)
-        .map_err(|error| Fault::user(format!("`{}`: {error}", path.display())))?;
-    Ok(Some(rules))
+/// Reads the ignore file that is in force, if there is one.
+fn ignore(context: Option<&Path>, dockerfile: Option<&Path>) -> Result<IgnoreRules, Fault> {
+    let found = IgnoreFile::find(context, dockerfile)?;
+    Ok(found.map(|found| found.rules).unwrap_or_default())
 }
 
 /// Looks base images up in the store, if there is one. What cannot be had is left out: a check
