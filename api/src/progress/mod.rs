@@ -3,11 +3,13 @@
 //! Progress goes to standard error, so that standard output is free for results; only `json` and
 //! `quiet`, whose text *is* the result, go to standard output.
 
+mod groups;
 mod json;
 mod lines;
 mod live;
 mod plain;
 mod quiet;
+mod rawjson;
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -29,6 +31,8 @@ pub(crate) enum Mode {
     Plain,
     /// One JSON object a line, on standard output
     Json,
+    /// One JSON object of BuildKit's a line (vertexes, statuses, logs), on standard error
+    Rawjson,
     /// Only the image ID, on standard output
     Quiet,
 }
@@ -58,8 +62,16 @@ fn view(mode: Mode) -> Box<dyn View> {
     match mode {
         Mode::Auto if terminal => Box::new(live::Live::on_stderr(wants_color())),
         Mode::Tty => Box::new(live::Live::on_stderr(wants_color())),
-        Mode::Auto | Mode::Plain => Box::new(plain::Plain::new(io::stderr(), false)),
+        Mode::Auto | Mode::Plain => {
+            let seconds = || u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default();
+            let style = groups::Style::of_environment();
+            let groups = style.map(|style| groups::Groups::new(style, seconds));
+            Box::new(plain::Plain::new(io::stderr(), false).with_groups(groups))
+        }
         Mode::Json => Box::new(json::Json::new(io::stdout())),
+        Mode::Rawjson => {
+            Box::new(rawjson::RawJson::new(io::stderr(), || jiff::Timestamp::now().to_string()))
+        }
         Mode::Quiet => Box::new(quiet::Quiet::new(io::stdout(), io::stderr(), wants_color())),
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use builder::{Event, OutputStream, StepOutcome, StepUsage, Transfer};
 
+use super::groups::Groups;
 use super::lines::LineBuffer;
 use super::{Seen, View, phase_word, summary, write_all};
 use crate::format::{self, printable};
@@ -22,12 +23,43 @@ pub(super) struct Plain<W> {
     partial: BTreeMap<(usize, bool), LineBuffer>,
     /// Transfers and phases already told.
     told: BTreeSet<(String, &'static str)>,
+    /// Where the reader knows groups of lines.
+    groups: Option<Groups>,
 }
 
 impl<W: Write + Send> Plain<W> {
     pub(super) fn new(out: W, color: bool) -> Self {
         let (partial, told) = (BTreeMap::new(), BTreeSet::new());
-        Self { out, color, seen: Seen::default(), partial, told }
+        Self { out, color, seen: Seen::default(), partial, told, groups: None }
+    }
+
+    /// Puts what each step says into a group.
+    pub(super) fn with_groups(self, groups: Option<Groups>) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// Puts `text` into the group of its step; what is no step's goes out as it is.
+    fn grouped(&mut self, event: &Event, text: String) -> String {
+        let Some(groups) = &mut self.groups else { return text };
+        let (step, is_over) = match event {
+            Event::StepStarted { step }
+            | Event::StepOutput { step, .. }
+            | Event::StepUsage { step, .. } => (*step, false),
+            Event::StepFinished { step, .. } | Event::StepFailed { step, .. } => (*step, true),
+            Event::Finished(_) | Event::Failed(_) => return groups.finish() + &text,
+            Event::Source(_)
+            | Event::Note { .. }
+            | Event::Queued { .. }
+            | Event::Warning(_)
+            | Event::Planned { .. }
+            | Event::StepLookup { .. }
+            | Event::Transfer(_) => return text,
+        };
+        if text.is_empty() && !is_over {
+            return text;
+        }
+        let (label, instruction) = self.seen.step(step);
+        groups.add(step, &format!("{label} {instruction}"), &text, is_over)
     }
 
     fn output(&mut self, step: usize, stream: OutputStream, bytes: &[u8]) -> String {
@@ -124,6 +156,7 @@ impl<W: Write + Send> View for Plain<W> {
             Event::Finished(finished) => summary(finished),
             Event::Failed(failure) => report::failure(failure, self.seen.quotable(), self.color),
         };
+        let text = self.grouped(event, text);
         write_all(&mut self.out, &text)
     }
 }
@@ -184,6 +217,31 @@ error: RUN npm install failed
   = exit code: 1
 ";
         assert_eq!(run(&samples::bad()), format!("{BEGINNING}{end}"));
+    }
+
+    #[test]
+    fn a_ci_gets_a_group_for_each_step() {
+        use crate::progress::groups::Style;
+
+        let mut out = Vec::new();
+        let groups = Groups::new(Style::Github, || 7);
+        let mut view = Plain::new(&mut out, false).with_groups(Some(groups));
+        for event in samples::bad() {
+            view.event(&event).unwrap();
+        }
+        let text = String::from_utf8(out).unwrap();
+        let want = "\
+::group::[2/4] COPY . .
+[2/4] COPY . .
+downloading 4f4fb700ef54 (46MB)
+[2/4] done in 0.1s, not cached: COPY .: 1 file changed (a.js)
+::endgroup::
+::group::[3/4] RUN npm install
+";
+        assert!(text.contains(want), "{text}");
+        let end = "[3/4] FAILED after 1.2s\n\n::endgroup::\nLast output of [3/4]:\n";
+        assert!(text.contains(end), "the reason stands outside: {text}");
+        assert_eq!(text.matches("::group::").count(), text.matches("::endgroup::").count());
     }
 
     #[test]
