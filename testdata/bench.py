@@ -6,7 +6,10 @@
 Peers are what of Debian's dockerd (classic builder and BuildKit) and buildah is installed, each on
 a store of its own. All take turns in every round; the table has medians in milliseconds, the floor
 of the same round (the same work by plain tools), what rbuild needs of the best peer and of the
-floor, and rbuild's CPU seconds. Needs root, and busybox-static. There is no gate on the times.
+floor, and rbuild's CPU seconds. Before each turn everything is on the disk, so that nobody pays for
+what the one before has left. The last rows are the peak of resident memory, client and engine
+together, while many files are copied and when nothing has changed since. Needs root, and
+busybox-static. There is no gate on the times.
 """
 
 import argparse
@@ -34,14 +37,52 @@ def run(command, **options):
 
 
 def timed(action):
+    os.sync()
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     action()
     took, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def descendants(root):
+    """All processes that come from `root`, itself included."""
+    children = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8") as file:
+            parent = int(file.read().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found = [root]
+    for pid in found:
+        found += children.get(pid, [])
+    return found
+
+
+def resident(pids):
+    """Bytes of memory of `pids`: a page that several share counts once for each of them."""
+    pages = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", encoding="utf-8") as file:
+            pages += int(file.read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory(command, env, engine):
+    """Runs `command`; the most memory that it, all that it starts and `engine` had at once, looked
+    at every few milliseconds."""
+    process = subprocess.Popen(command, env=env, **NOISE)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, resident(descendants(process.pid) + (descendants(engine) if engine else [])))
+        time.sleep(0.001)
+    if process.returncode != 0:
+        sys.exit(f"{command} failed:\n{process.stderr.read().decode()}")
+    return peak
+
+
 class Rbuild:
     name = "rbuild"
+    #: The daemon that does the work, if it is another process.
+    engine = None
 
     def __init__(self, place, binary):
         self.binary, self.env = binary, {**os.environ, "RBUILD_STORE": f"{place}/rbuild"}
@@ -59,7 +100,8 @@ class Rbuild:
 
 
 class Docker(Rbuild):
-    def __init__(self, socket, is_buildkit):
+    def __init__(self, socket, engine, is_buildkit):
+        self.engine = engine
         self.name = "buildkit" if is_buildkit else "classic"
         self.env = {**os.environ, "DOCKER_HOST": f"unix://{socket}",
                     "DOCKER_BUILDKIT": str(int(is_buildkit))}
@@ -250,7 +292,7 @@ ROWS = {
 
 @contextlib.contextmanager
 def dockerd(place):
-    """Starts a daemon of our own, without a network; gives its socket, or None."""
+    """Starts a daemon of our own, without a network; gives its socket and process, or None."""
     if not shutil.which("dockerd") or not os.path.exists("/usr/bin/docker"):
         yield None
         return
@@ -270,7 +312,7 @@ def dockerd(place):
         is_up = daemon.poll() is None
         if not is_up:
             print(f"dockerd does not start: see {place}/dockerd.log", file=sys.stderr)
-        yield socket if is_up else None
+        yield (socket, daemon.pid) if is_up else None
     finally:
         daemon.terminate()
         daemon.wait()
@@ -299,6 +341,28 @@ def measure(bench, builders, rounds):
               + f"{statistics.median(cpu):8.2f}", flush=True)
 
 
+def measure_memory(bench, builders, rounds):
+    """Prints the rows of memory, in MiB."""
+    path = f"{bench.place}/contexts/copy"
+    rows = {"memory, copying many files": True, "memory, the same after touching one": False}
+    for title, is_fresh in rows.items():
+        peaks = {it.name: [] for it in builders}
+        for _ in range(rounds):
+            for builder in builders:
+                if is_fresh:
+                    write(f"{path}/src/fresh", bench.fresh())
+                else:
+                    builder.build(path, "bench-copy")
+                    os.utime(f"{path}/src/0/0.txt")
+                command = builder.command(path, "bench-copy")
+                peaks[builder.name].append(peak_memory(command, builder.env, builder.engine))
+        peak = {name: statistics.median(values) / (1 << 20) for name, values in peaks.items()}
+        peers = [value for name, value in peak.items() if name != "rbuild"]
+        of_peer = f"{peak['rbuild'] / min(peers):9.2f}" if peers else f"{'-':>9}"
+        print(f"{title:38}" + "".join(f"{peak[it.name]:6.0f} MiB" for it in builders)
+              + f"{'-':>10}{of_peer}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", choices=SCALES, default="full")
@@ -313,15 +377,17 @@ def main():
         shutil.copy("/bin/busybox", f"{rootfs}/bin/busybox")
         run(["chroot", rootfs, "/bin/busybox", "--install", "-s", "/bin"])
         run(["tar", "cf", f"{rootfs}.tar", "-C", rootfs, "."])
-        with dockerd(place) if not args.no_peers else contextlib.nullcontext() as socket:
+        with dockerd(place) if not args.no_peers else contextlib.nullcontext() as daemon:
             builders = [Rbuild(place, os.path.abspath(args.rbuild))]
-            if socket:
-                builders += [Docker(socket, False), Docker(socket, True)]
+            if daemon:
+                builders += [Docker(*daemon, False), Docker(*daemon, True)]
             if not args.no_peers and shutil.which("buildah"):
                 builders.append(Buildah(place))
             for builder in builders:
                 builder.load(rootfs)
-            measure(Bench(place, args.scale), builders, args.rounds)
+            bench = Bench(place, args.scale)
+            measure(bench, builders, args.rounds)
+            measure_memory(bench, builders, args.rounds)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

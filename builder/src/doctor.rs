@@ -160,10 +160,11 @@ fn overlay(dir: &Path) -> Finding {
     Finding::of(
         "overlay",
         probe::overlays(dir),
-        Health::Missing,
-        "`modprobe overlay`; or put the store (--store) on a filesystem that can hold overlays, \
-         such as ext4, xfs or btrfs, and that this user may write to: in a container on a volume \
-         (`-v rbuild:/var/lib/rbuild`)",
+        Health::Limited,
+        "what RUN steps change is kept in memory and copied; put the store (--store) on a \
+         filesystem that can hold overlays, such as ext4, xfs or btrfs, and that this user may \
+         write to: in a container on a volume (`-v rbuild:/var/lib/rbuild`). Without overlays at \
+         all RUN needs `modprobe overlay`",
     )
 }
 

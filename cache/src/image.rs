@@ -104,8 +104,16 @@ impl Images {
         let manifest = self.content.path(&image.manifest.digest);
         fs::symlink_metadata(&manifest).at("name", &manifest)?;
         // Looked at again: another process may have moved the tag before the lock was ours.
-        let displaced = load(&path)?.filter(|old| old.config != image.config);
-        if let Some(old) = displaced {
+        let old = load(&path)?;
+        let names_it = |old: &ImageRecord| {
+            old.reference == image.reference
+                && old.manifest == image.manifest
+                && old.config == image.config
+        };
+        if old.as_ref().is_some_and(names_it) {
+            return Ok(());
+        }
+        if let Some(old) = old.filter(|old| old.config != image.config) {
             self.keep_untagged(&old, &path)?;
         }
         self.write(&path, image)?;

@@ -181,6 +181,9 @@ async fn preview(
     let Command::Build(build_args) = parsed.command else {
         return Err(Fault::user("explain --dry-run takes the options of a build"));
     };
+    // The settings were made of the command line, of which the build's options are not yet part.
+    let network = build_args.network.unwrap_or(settings.network);
+    let settings = Settings { network, ..settings };
     let request = build::request(&build_args, &settings, environment).await?;
     let builder = open_local(settings, "explain --dry-run").await?;
     let (events, mut seen) = Events::channel();

@@ -154,6 +154,35 @@ fn every_kind_of_change_is_named() {
     }
 }
 
+#[test]
+fn platforms_and_secrets_are_named() {
+    let stores = busybox_store();
+    let store = stores.path().join("store");
+    let dir = context(&[("secret", "a secret of some length")]);
+    fs::copy("/bin/busybox", dir.path().join("busybox")).unwrap();
+    let explain = |text: &str, args: &[&str]| {
+        fs::write(dir.path().join("Dockerfile"), text).unwrap();
+        let secret = format!("src={}", dir.path().join("secret").display());
+        let secrets = ["one", "two"].map(|id| format!("--secret=id={id},{secret}"));
+        let mut command = rbuild(&store, args);
+        run(command.args(secrets).args(["--network", "none"]).arg(dir.path())).ok().stdout
+    };
+    let dry_run = ["explain", "--dry-run"];
+
+    // Only what runs on a platform depends on it.
+    let native = "FROM scratch\nCOPY busybox /busybox\nRUN [\"/busybox\", \"true\"]\n";
+    explain(native, &["build", "-q", "--platform", "linux/amd64"]);
+    let told = explain(native, &[&dry_run[..], &["--platform", "linux/arm64"]].concat());
+    assert!(told.contains(r#"RUN: platform "linux/amd64" -> "linux/arm64""#), "{told}");
+    assert!(told.contains("1 of 2 steps would be found"), "{told}");
+
+    let secret = |id: &str| format!("FROM busybox\nRUN --mount=type=secret,id={id} true\n");
+    explain(&secret("one"), &["build", "-q"]);
+    let told = explain(&secret("two"), &dry_run);
+    assert!(told.contains(r#"RUN: secret id "one" -> "two""#), "{told}");
+    assert!(!told.contains("a secret of some length"), "{told}");
+}
+
 /// Returns the text of each step that was a miss, with its reason.
 fn reasons(events: &[serde_json::Value]) -> Vec<(String, String)> {
     let planned =

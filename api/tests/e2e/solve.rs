@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::support::{Ran, bases, context, rbuild, run};
+use crate::support::{RBUILD, Ran, Server, bases, command, context, rbuild, run};
 
 /// A text that no build before this one has seen.
 fn unique() -> String {
@@ -165,6 +165,71 @@ fn a_step_whose_process_is_killed_is_taken_over() {
     drop(first.wait());
     let second = wait(second).ok();
     assert!(!cached(&second).iter().any(|line| line.contains("sleep")), "{}", second.stderr);
+}
+
+#[test]
+fn a_cancelled_step_is_handed_over_within_a_service() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = dir.path().join("rbuild.sock");
+    let url = format!("unix://{}", socket.display());
+    let mut serve = rbuild(bases(), &["serve", "--listen", &url]);
+    let _server = Server::start(serve.stdout(Stdio::null()), || socket.exists());
+    let id = unique();
+    let text = format!("FROM busybox\nRUN echo begun {id}; sleep 3; echo done {id}\n");
+    let files = context(&[("Dockerfile", &text)]);
+    let client = || {
+        let mut build = command(RBUILD, &["--host", &url, "--progress", "plain"]);
+        build.arg(files.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        build.spawn().expect("rbuild starts")
+    };
+    let sleeps = format!("echo begun {id}; sleep 3");
+    let runs = || run(&mut command("pgrep", &["-f", &sleeps])).code == Some(0);
+    let first = client();
+    let since = Instant::now();
+    while !runs() {
+        assert!(since.elapsed() < Duration::from_secs(60), "the step never began");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let second = client();
+    std::thread::sleep(Duration::from_millis(500));
+    run(&mut command("kill", &["-INT", &first.id().to_string()])).ok();
+    assert_ne!(wait(first).code, Some(0), "it was cancelled");
+    let second = wait(second).ok();
+    let output = format!("{}{}", second.stdout, second.stderr);
+    assert!(output.contains(&format!("done {id}")), "it ran for the second: {output}");
+}
+
+#[test]
+fn cancelling_ends_everything() {
+    let id = unique();
+    // Each ignores what asks it to end, and has left children of its own behind.
+    let stage = |at: usize| {
+        format!(
+            "FROM busybox AS s{at}\n\
+             RUN trap '' INT TERM HUP; (setsid sh -c 'sleep 600; : {id}' &) ; \
+             sleep 600; sleep 600; : {id} {at}\n"
+        )
+    };
+    let stages: String = (0..4).map(stage).collect();
+    let copies: Vec<String> = (0..4).map(|at| format!("COPY --from=s{at} / /\n")).collect();
+    let text = format!("{stages}FROM busybox\n{}", copies.concat());
+    let dir = context(&[("Dockerfile", &text)]);
+    let count = || {
+        let found = run(&mut command("pgrep", &["-f", &format!(": {id}")])).stdout;
+        found.lines().count()
+    };
+    let child = spawn(dir.path());
+    let since = Instant::now();
+    while count() < 8 {
+        assert!(since.elapsed() < Duration::from_secs(60), "{} processes began", count());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let since = Instant::now();
+    run(&mut command("kill", &["-INT", &child.id().to_string()])).ok();
+    let ran = wait(child).fails_with(130);
+    // It takes less than a second; other work of this machine may take the rest.
+    assert!(since.elapsed() < Duration::from_secs(10), "{}", ran.stderr);
+    assert_eq!(count(), 0, "processes outlive their build");
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
         | OpError::User(_)
         | OpError::Source(_)
         | OpError::Layer(_)
+        | OpError::Changes(_)
         | OpError::Clone(_)
         | OpError::Store(_)
         | OpError::Exchange(_)

@@ -17,7 +17,7 @@ use super::entry::{TarEntry, TarKind};
 use super::header::{BLOCK, lossy, pad, write_header};
 use super::read::TarError;
 use super::{LayerStats, OPAQUE_MARKER, WHITEOUT};
-use crate::rootfs::{Dir, InodeId, Kind, Metadata, Time, display_path, fd_xattrs, join};
+use crate::rootfs::{Dir, InodeId, Kind, Metadata, Time, display_path, fd_xattrs, is_marked, join};
 
 /// Gathers headers and small files, so that hashing and writing see large pieces.
 const BUFFER: usize = 1 << 20;
@@ -148,7 +148,7 @@ impl<W: Write> LayerWriter<'_, W> {
                 continue;
             }
             let failed = |source| WriteError::Read { path: display_path(&path), source };
-            let metadata = dir.metadata_of(&name).map_err(failed)?;
+            let metadata = dir.layer_metadata_of(&name).map_err(failed)?;
             let metadata = metadata.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
             if file_type == FileType::Directory || metadata.is_dir() {
                 let below = dir.open_dir(&name).map_err(failed)?;
@@ -189,9 +189,7 @@ impl<W: Write> LayerWriter<'_, W> {
         metadata: &Metadata,
     ) -> Result<(), WriteError> {
         if metadata.is_whiteout() {
-            let (parent, _) = crate::rootfs::split_last(&path);
-            self.tell(Told::Deleted(&path));
-            return Ok(self.tar.whiteout(join(parent, &[WHITEOUT, name].concat()))?);
+            return self.deleted(name, &path);
         }
         if metadata.kind == Kind::File {
             return self.file(dir, name, path);
@@ -218,11 +216,21 @@ impl<W: Write> LayerWriter<'_, W> {
 }
 
 impl<W: Write> LayerWriter<'_, W> {
+    /// Writes that `name` of the lower layers is deleted.
+    fn deleted(&mut self, name: &[u8], path: &[u8]) -> Result<(), WriteError> {
+        let (parent, _) = crate::rootfs::split_last(path);
+        self.tell(Told::Deleted(path));
+        Ok(self.tar.whiteout(join(parent, &[WHITEOUT, name].concat()))?)
+    }
+
     /// Writes a regular file.
     fn file(&mut self, dir: &Dir, name: &[u8], path: Vec<u8>) -> Result<(), WriteError> {
-        reserved(&path)?;
         let failed = |source| WriteError::Read { path: display_path(&path), source };
         let (file, metadata) = dir.open_file(name).map_err(failed)?;
+        if metadata.may_be_marked() && is_marked(&file).map_err(failed)? {
+            return self.deleted(name, &path);
+        }
+        reserved(&path)?;
         if self.is_linked(&path, &metadata)? {
             return Ok(());
         }

@@ -105,6 +105,9 @@ pub(crate) enum OpError {
     /// The layer could not be read back.
     #[error("could not digest the layer")]
     Layer(#[from] crate::layer::WriteError),
+    /// What a command left could not be taken into its layer.
+    #[error("could not take over what the command left")]
+    Changes(#[from] crate::rootfs::UpperError),
     /// The layer of `COPY --link` could not be put on its root.
     #[error("could not put the linked layer on its root")]
     Clone(#[from] crate::layer::ApplyError),
@@ -142,6 +145,7 @@ impl OpError {
             | Self::Agent(_)
             | Self::Output(_)
             | Self::Layer(_)
+            | Self::Changes(_)
             | Self::Clone(_)
             | Self::Store(_) => ErrorKind::Host,
             Self::Exit { .. }

@@ -4,6 +4,7 @@
 //! what is selected is settled by one walk, which the content key and the copy share; nothing of a
 //! path name ends as a deletion.
 
+mod changes;
 mod chmod;
 mod copy;
 mod digest;

@@ -8,6 +8,7 @@ use cache::{ActiveSnapshot, SnapshotId, Store};
 use frontend::{HEREDOC_DIR, RunNetwork, RunOp};
 use tokio_util::sync::CancellationToken;
 
+use super::changes;
 use super::error::OpError;
 use super::mounts::{self, Kept, World};
 use super::output::Output;
@@ -17,8 +18,8 @@ use crate::entitlement::Entitlement;
 use crate::progress::{Event, Events, OutputStream};
 use crate::rootfs::{LayeredRoot, resolve_user};
 use crate::sandbox::{
-    Control, Ended, Exit, MountSource, Network, OverlayDirs, Sandbox, SandboxError, SandboxMount,
-    SandboxSpec, StdioMode,
+    Control, Ended, Exit, MountSource, Network, Sandbox, SandboxError, SandboxMount, SandboxSpec,
+    StdioMode,
 };
 use crate::ssh;
 
@@ -59,8 +60,6 @@ pub(crate) fn run(
     let lowers = active.lowers().to_vec();
     let world = World { store, inputs, settings, cancel: &step.cancel };
     let mut spec = describe(&world, op, lowers, &mut kept)?;
-    spec.scratch =
-        Some(OverlayDirs { upper: active.upper().to_owned(), work: active.work().to_owned() });
     let lost = OnceCell::new();
     let mut output = Output::new(step.index, &step.events, settings.masker.as_ref(), &lost);
     let mut control = || {
@@ -71,7 +70,9 @@ pub(crate) fn run(
         }
     };
     let mut push = |stream: OutputStream, bytes: &[u8]| output.push(stream, bytes);
-    let ended = with_agents(&kept, || sandbox.run(&spec, &mut push, &mut control))?;
+    let ended = with_agents(&kept, || {
+        changes::run_on(&active, sandbox, &mut spec, settings, step, &mut push, &mut control)
+    })??;
     let tail = output.finish();
     if let Some(error) = lost.into_inner() {
         return Err(OpError::Output(error));

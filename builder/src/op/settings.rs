@@ -1,6 +1,8 @@
 //! What all RUN steps of a build share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use frontend::{MountKind, RunNetwork, RunOp};
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::BuilderConfig;
 use crate::entitlement::Grants;
 use crate::limits::{LimitError, Limits};
+use crate::progress::{Event, Events};
 use crate::request::BuildRequest;
 use crate::sandbox::Dns;
 use crate::secret::{Masker, Search, Secrets};
@@ -44,6 +47,8 @@ pub(crate) struct RunSettings {
     pub(super) secrets: Secrets,
     pub(super) ssh: SshAgents,
     pub(super) masker: Option<Masker>,
+    /// Whether the user knows already what [`RunSettings::say_once`] says.
+    is_said: Arc<AtomicBool>,
 }
 
 /// What can be written down of the settings: no secret is in it.
@@ -108,6 +113,7 @@ impl RunSettings {
             secrets: given.secrets,
             ssh: given.ssh,
             masker: None,
+            is_said: Arc::default(),
         })
     }
 
@@ -143,7 +149,15 @@ impl RunSettings {
             masker: Masker::new(&request.secrets),
             secrets: request.secrets.clone(),
             ssh: request.ssh.clone(),
+            is_said: Arc::default(),
         })
+    }
+
+    /// Sends an event that is the same for every step, with the first of them.
+    pub(super) fn say_once(&self, events: &Events, event: impl FnOnce() -> Event) {
+        if !self.is_said.swap(true, Ordering::Relaxed) {
+            events.send_blocking(event());
+        }
     }
 
     /// Prepares the search for the secrets that `op` can see.

@@ -24,6 +24,11 @@ const BENEATH: ResolveFlags =
 /// What marks a directory that hides those of its name below it; set for mounts with `userxattr`.
 pub(crate) const OPAQUE: &str = "user.overlay.opaque";
 
+/// What makes an empty file of mode 0 record a deletion (overlayfs.rst, "whiteouts and opaque
+/// directories"): overlayfs itself, as the store's file system, refuses the device that does so
+/// elsewhere. Such a snapshot is merged by us alone, never by a mount.
+pub(crate) const WHITEOUT_MARK: &str = "user.overlay.whiteout";
+
 /// Names and values of the attributes that travel with a file.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -80,6 +85,15 @@ impl Dir {
         }
     }
 
+    /// As [`Self::metadata_of`], in a snapshot: there a marked file is a deletion.
+    pub(crate) fn layer_metadata_of(&self, name: &[u8]) -> io::Result<Option<Metadata>> {
+        let Some(metadata) = self.metadata_of(name)? else { return Ok(None) };
+        if metadata.may_be_marked() && is_marked(self.open_file(name)?.0)? {
+            return Ok(Some(metadata.as_whiteout()));
+        }
+        Ok(Some(metadata))
+    }
+
     /// Reads where the symlink `name` points to.
     pub(crate) fn read_link(&self, name: &[u8]) -> io::Result<Vec<u8>> {
         Ok(readlinkat(&self.fd, name, Vec::new())?.into_bytes())
@@ -112,6 +126,21 @@ impl Dir {
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl From<OwnedFd> for Dir {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+/// Whether an open file, which [`Metadata::may_be_marked`] says may be one, records a deletion.
+pub(crate) fn is_marked(fd: impl AsFd) -> io::Result<bool> {
+    match fgetxattr(fd, WHITEOUT_MARK, &mut [0; 8]) {
+        Ok(_) | Err(Errno::RANGE) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -5,12 +5,11 @@
 //! descriptors, so a symlink in a layer leads nowhere outside.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use rustix::fs::FileType;
 
 use super::dir::{Dir, Xattrs, fd_xattrs};
 use super::metadata::{Kind, Metadata};
@@ -160,9 +159,8 @@ impl MergedDir {
     /// Finds `name`.
     pub(crate) fn lookup(&self, name: &[u8]) -> io::Result<Option<Node>> {
         for (layer, dir) in &self.layers {
-            if let Some(metadata) = dir.metadata_of(name)? {
-                let hidden = self.format == Format::Overlay && metadata.is_whiteout();
-                return Ok((!hidden).then_some(Node { metadata, layer: *layer }));
+            if let Some(node) = self.look(*layer, dir, name)? {
+                return Ok((!self.is_hidden(&node.metadata)).then_some(node));
             }
         }
         Ok(None)
@@ -172,9 +170,9 @@ impl MergedDir {
     pub(crate) fn open_dir(&self, name: &[u8]) -> io::Result<Option<Self>> {
         let mut layers = Vec::new();
         for (position, (layer, dir)) in self.layers.iter().enumerate() {
-            match dir.metadata_of(name)? {
+            match self.look(*layer, dir, name)? {
                 None => continue,
-                Some(metadata) if !metadata.is_dir() => break,
+                Some(node) if !node.metadata.is_dir() => break,
                 Some(_) => {}
             }
             let dir = dir.open_dir(name)?;
@@ -220,27 +218,19 @@ impl MergedDir {
         if let [(layer, dir)] = &self.layers[..] {
             return self.entries_of(*layer, dir);
         }
-        let mut seen: BTreeMap<Vec<u8>, Option<usize>> = BTreeMap::new();
-        for (position, (_, dir)) in self.layers.iter().enumerate() {
-            for (name, file_type) in dir.entries()? {
-                if seen.contains_key(&name) {
-                    continue;
+        let mut seen: BTreeMap<Vec<u8>, Option<Node>> = BTreeMap::new();
+        for (layer, dir) in &self.layers {
+            for (name, _) in dir.entries()? {
+                if let Entry::Vacant(place) = seen.entry(name) {
+                    // A name that went away since it was listed is a change of the user's, not an
+                    // error.
+                    let node = self.look(*layer, dir, place.key())?;
+                    place.insert(node.filter(|node| !self.is_hidden(&node.metadata)));
                 }
-                let whiteout = self.is_whiteout(dir, &name, file_type)?;
-                seen.insert(name, (!whiteout).then_some(position));
             }
         }
-        let mut entries = Vec::with_capacity(seen.len());
-        for (name, position) in seen {
-            let Some((layer, dir)) = position.map(|position| &self.layers[position]) else {
-                continue;
-            };
-            // A name that went away since it was listed is a change of the user's, not an error.
-            if let Some(metadata) = dir.metadata_of(&name)? {
-                entries.push(DirEntry { name, node: Node { metadata, layer: *layer } });
-            }
-        }
-        Ok(entries)
+        let in_sight = |(name, node): (_, Option<Node>)| Some(DirEntry { name, node: node? });
+        Ok(seen.into_iter().filter_map(in_sight).collect())
     }
 
     /// Lists the only layer.
@@ -249,21 +239,27 @@ impl MergedDir {
         names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let mut entries = Vec::with_capacity(names.len());
         for (name, _) in names {
-            if let Some(metadata) = dir.metadata_of(&name)?
-                && (self.format == Format::Plain || !metadata.is_whiteout())
+            if let Some(node) = self.look(layer, dir, &name)?
+                && !self.is_hidden(&node.metadata)
             {
-                entries.push(DirEntry { name, node: Node { metadata, layer } });
+                entries.push(DirEntry { name, node });
             }
         }
         Ok(entries)
     }
 
-    fn is_whiteout(&self, dir: &Dir, name: &[u8], file_type: FileType) -> io::Result<bool> {
-        let may_be = matches!(file_type, FileType::CharacterDevice | FileType::Unknown);
-        if self.format == Format::Plain || !may_be {
-            return Ok(false);
-        }
-        Ok(dir.metadata_of(name)?.is_some_and(|metadata| metadata.is_whiteout()))
+    /// Finds what one layer has under `name`.
+    fn look(&self, layer: usize, dir: &Dir, name: &[u8]) -> io::Result<Option<Node>> {
+        let metadata = match self.format {
+            Format::Overlay => dir.layer_metadata_of(name)?,
+            Format::Plain => dir.metadata_of(name)?,
+        };
+        Ok(metadata.map(|metadata| Node { metadata, layer }))
+    }
+
+    /// Whether what was found says that there is nothing.
+    fn is_hidden(&self, metadata: &Metadata) -> bool {
+        self.format == Format::Overlay && metadata.is_whiteout()
     }
 }
 

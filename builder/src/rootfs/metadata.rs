@@ -130,6 +130,16 @@ impl Metadata {
         self.kind == Kind::CharDevice && self.device == (0, 0)
     }
 
+    /// Whether this may be a file that records a deletion: see [`super::dir::WHITEOUT_MARK`].
+    pub(crate) fn may_be_marked(&self) -> bool {
+        self.kind == Kind::File && self.size == 0 && self.mode == 0
+    }
+
+    /// Describes a deletion as the device that records it elsewhere.
+    pub(crate) fn as_whiteout(self) -> Self {
+        Self { kind: Kind::CharDevice, device: (0, 0), ..self }
+    }
+
     /// Whether the file has holes worth keeping.
     pub(crate) fn is_sparse(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size

@@ -43,7 +43,7 @@ impl OpenDir {
 
     /// Finds what the upper itself holds under `name`, a whiteout included.
     pub(crate) fn in_upper(&self, name: &[u8]) -> Result<Option<Metadata>, UpperError> {
-        self.dir.metadata_of(name).map_err(failed("look at", &join(&self.path, name)))
+        self.dir.layer_metadata_of(name).map_err(failed("look at", &join(&self.path, name)))
     }
 
     /// Opens the directory `name`, which the upper has, with what the lowers have of it.

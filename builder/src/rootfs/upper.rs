@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
-    chownat, fchmod, fchown, fsetxattr, futimens, makedev, mkdirat, mknodat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    chmodat, chownat, fchmod, fchown, fsetxattr, futimens, makedev, mkdirat, mknodat, openat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
-use super::dir::{Dir, OPAQUE, Xattrs};
+use super::dir::{Dir, OPAQUE, WHITEOUT_MARK, Xattrs};
 use super::merged::LayeredRoot;
 use super::metadata::{Kind, Metadata, Time};
 use super::open_dir::OpenDir;
@@ -263,8 +264,15 @@ impl Upper {
                 self.set_opaque(&dir)
             }
             Some(_) => Ok(()),
-            None => mknodat(&at.dir, name, FileType::CharacterDevice, Mode::empty(), 0)
-                .map_err(failed("record the deletion of", &path)),
+            None => {
+                let made = mknodat(&at.dir, name, FileType::CharacterDevice, Mode::empty(), 0);
+                let made = match made {
+                    // Overlayfs takes no such device: it means as much to itself.
+                    Err(Errno::PERM) => mark_deleted(&at.dir, name),
+                    other => other,
+                };
+                made.map_err(failed("record the deletion of", &path))
+            }
         }
     }
 
@@ -406,6 +414,13 @@ fn open_top(path: &Path) -> Result<Dir, UpperError> {
 
 fn is_below(path: &[u8], dir: &[u8]) -> bool {
     dir.is_empty() || path[dir.len()..].starts_with(b"/")
+}
+
+/// Records a deletion by a file: see [`WHITEOUT_MARK`].
+fn mark_deleted(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, Mode::empty())?;
+    fsetxattr(&file, WHITEOUT_MARK, b"y", XattrFlags::empty())
 }
 
 fn timestamps(mtime: Time) -> Timestamps {

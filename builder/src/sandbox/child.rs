@@ -67,6 +67,8 @@ pub(super) struct Child {
     pub gateway: Option<Ipv4Addr>,
     /// Receives what must be cleaned from the layer afterwards.
     pub notes: OwnedFd,
+    /// Whether the builder wants the directory of changes kept in memory.
+    pub hands_out_changes: bool,
     /// Leads to the builder.
     pub control: Option<OwnedFd>,
     pub layers: Option<Layers>,
@@ -90,6 +92,7 @@ impl Child {
             resolver: None,
             gateway: None,
             notes,
+            hands_out_changes: false,
             control: None,
             layers: None,
             scratch: None,

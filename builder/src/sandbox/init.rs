@@ -100,6 +100,7 @@ fn become_command(
         (child.cgroups, child.netns) = (launch.cgroups, fds.netns);
         child.control = Some(control.try_clone()?);
         (child.resolver, child.gateway) = (launch.resolver, launch.gateway);
+        child.hands_out_changes = launch.hands_out_changes;
         Ok(Some(child))
     };
     match receive() {

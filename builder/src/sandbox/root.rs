@@ -9,9 +9,10 @@ use super::child::Child;
 use super::error::{At as _, Fault};
 use super::mount::{DATA, READ_ONLY, attach, make_dir, open_dir, overlay, tmpfs};
 use super::source::{Prepared, open_roots, prepare};
-use super::stub::StubLayer;
+use super::stub::{StubLayer, copy_owner_and_mode};
 use super::target::{Targets, attach_at};
 use super::view::{ImageView, Located};
+use super::wire::{self, Report};
 
 /// Memory that small things may take beside the files of the spec: stubs, `/etc/hosts`.
 const SCRATCH_BYTES: u64 = 64 << 20;
@@ -171,6 +172,13 @@ pub(super) fn mount_root(child: &mut Child) -> Result<(), Fault> {
         attach(&memory, make_dir(scratch, "changes", 0o700)?)?;
         let upper = make_dir(&memory, "upper", 0o755)?;
         let work = make_dir(&memory, "work", 0o700)?;
+        // It hides the image's own root directory.
+        if let Some(top) = layers.lowers.first() {
+            copy_owner_and_mode(&rustix::fs::fstat(top)?, &upper)?;
+        }
+        if let Some(control) = child.control.as_ref().filter(|_| child.hands_out_changes) {
+            wire::send(control, &Report::Changes, &[upper.as_fd()])?;
+        }
         overlay(&lowers, Some((upper.as_fd(), work.as_fd())))?
     };
     attach(&root, make_dir(scratch, "root", 0o755)?)?;

@@ -5,7 +5,7 @@ use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -102,6 +102,8 @@ pub enum Control {
 pub struct Sandbox {
     helpers: Arc<Pool>,
     networks: Arc<Networks>,
+    /// Why the store's file system cannot hold overlays, once that was found out.
+    overlay_fault: Arc<OnceLock<String>>,
 }
 
 impl Sandbox {
@@ -152,7 +154,19 @@ impl Sandbox {
         }
         let program = Arc::new(program);
         let networks = Networks::new(Arc::clone(&program));
-        Ok(Self { helpers: Arc::new(Pool::open(program, cgroups)?), networks })
+        let helpers = Arc::new(Pool::open(program, cgroups)?);
+        Ok(Self { helpers, networks, overlay_fault: Arc::default() })
+    }
+
+    /// Returns why overlays cannot be written in the store, if that was found out.
+    pub(crate) fn overlay_fault(&self) -> Option<&str> {
+        self.overlay_fault.get().map(String::as_str)
+    }
+
+    /// Finds out whether overlays can be written in `dir`; why not is remembered.
+    pub(crate) fn find_overlay_fault(&self, dir: &Path) -> Option<&str> {
+        let fault = super::probe::overlays(dir).err()?;
+        Some(self.overlay_fault.get_or_init(|| fault))
     }
 
     /// Makes a private network and tells of what kind it is, or why there is none.
@@ -177,6 +191,34 @@ impl Sandbox {
         output: &mut dyn FnMut(OutputStream, &[u8]),
         control: &mut dyn FnMut() -> Control,
     ) -> Result<Ended, SandboxError> {
+        self.run_keeping(spec, output, control, None)
+    }
+
+    /// As [`Sandbox::run`], on a directory in memory in the place of `spec.scratch`, which goes to
+    /// `changes`, in the form of an overlay's upper, whether or not the command succeeds. For file
+    /// systems that cannot hold an upper.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::run`].
+    pub(crate) fn run_in_memory(
+        &self,
+        spec: &SandboxSpec,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+        control: &mut dyn FnMut() -> Control,
+        changes: &mut Option<OwnedFd>,
+    ) -> Result<Ended, SandboxError> {
+        let spec = SandboxSpec { scratch: None, ..spec.clone() };
+        self.run_keeping(&spec, output, control, Some(changes))
+    }
+
+    fn run_keeping(
+        &self,
+        spec: &SandboxSpec,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+        control: &mut dyn FnMut() -> Control,
+        changes: Option<&mut Option<OwnedFd>>,
+    ) -> Result<Ended, SandboxError> {
         let mut helper = self.helpers.take()?;
         let cgroups = match &mut helper.cgroup {
             Some(cgroup) => cgroup.limit(&spec.limits)?,
@@ -194,11 +236,16 @@ impl Sandbox {
             has_netns: network.is_some(),
             resolver: network.as_ref().and_then(|network| network.resolver),
             gateway: network::own_address(),
+            hands_out_changes: changes.is_some(),
             cgroups,
         };
         let netns = network.as_ref().map(|network| network.netns.as_fd());
         let mut step = RunningStep::start(helper, spec, &launch, netns)?;
-        let mut ended = step.follow(output, control)?;
+        let followed = step.follow(output, control);
+        if let Some(changes) = changes {
+            *changes = step.changes.take();
+        }
+        let mut ended = followed?;
         step.helper.end();
         if let Some(cgroup) = &step.helper.cgroup {
             cgroup.read_usage(&mut ended.usage);
@@ -215,6 +262,8 @@ struct RunningStep {
     /// The command's terminal, if it has one.
     console: Option<Console>,
     takes_input: bool,
+    /// What it changes, where that is in memory.
+    changes: Option<OwnedFd>,
     buffer: Box<[u8]>,
     /// When its time is over.
     deadline: Option<(Instant, Duration)>,
@@ -262,6 +311,7 @@ impl RunningStep {
             stderr,
             console,
             takes_input,
+            changes: None,
             buffer,
             deadline,
             is_late,
@@ -299,6 +349,7 @@ impl RunningStep {
                 let received = wire::receive::<Report>(&self.helper.socket);
                 match received.map_err(|errno| broken(errno.into()))? {
                     Some((Report::Terminal, fds)) => self.join_terminal(fds).map_err(broken)?,
+                    Some((Report::Changes, fds)) => self.changes = fds.into_iter().next(),
                     received => break received.map(|(report, _)| report),
                 }
             }
@@ -313,7 +364,7 @@ impl RunningStep {
                 Some((_, limit)) if self.is_late => SandboxError::TimedOut { limit },
                 _ => SandboxError::Cancelled,
             }),
-            None | Some(Report::Terminal) => Err(SandboxError::Killed),
+            None | Some(Report::Terminal | Report::Changes) => Err(SandboxError::Killed),
             Some(Report::Failed { step, fault }) => Err(SandboxError::reported(step, fault)),
             Some(Report::Ended { exit, usage }) => Ok(Ended { exit, usage }),
         }

@@ -111,7 +111,7 @@ impl<'a> StubLayer<'a> {
     }
 }
 
-fn copy_owner_and_mode(stat: &Stat, to: impl AsFd) -> Result<(), Errno> {
+pub(super) fn copy_owner_and_mode(stat: &Stat, to: impl AsFd) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(&to, Some(uid), Some(gid))?;
     // After the owner: chown(2) clears set-id bits.

@@ -61,6 +61,8 @@ pub(super) struct Launch {
     pub resolver: Option<Ipv4Addr>,
     /// This machine's address as the command knows it.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether the directory of changes kept in memory is to be handed out.
+    pub hands_out_changes: bool,
     /// Directories of the cgroups that are needed beside those of [`Prepare`].
     pub cgroups: Vec<PathBuf>,
 }
@@ -86,6 +88,8 @@ pub(super) enum Report {
     },
     /// The command has a terminal; its other end comes along.
     Terminal,
+    /// The command's changes are in memory; their directory comes along, in overlay form.
+    Changes,
     /// The command ended, and all its processes with it.
     Ended {
         /// How.

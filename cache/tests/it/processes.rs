@@ -149,7 +149,7 @@ fn fills_the_disk() -> Done {
     let full = std::fs::File::create(hog.path().join("hog"))
         .and_then(|mut file| std::io::copy(&mut std::io::repeat(7), &mut file));
     full.expect_err("the disk is full now");
-    let after = cache::ImageRecord { updated: 1, ..before.clone() };
+    let after = cache::ImageRecord { reference: Some("app:2".to_owned()), ..before.clone() };
     store.images().put(&after).expect_err("no room");
     store.index().put(&record("more", &kept)).expect_err("no room");
     assert_eq!(store.images().get("app:1")?, Some(before), "the old tag stands");
