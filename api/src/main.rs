@@ -14,6 +14,7 @@ mod fault;
 mod format;
 mod ignore_file;
 mod limits;
+mod manifest;
 mod pipe;
 mod progress;
 mod report;

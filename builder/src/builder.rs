@@ -311,6 +311,12 @@ impl Builder {
         result.map_err(|error| (Box::new(build::failure_of(&error, source.as_ref())), source))
     }
 
+    /// Returns the store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     /// Returns the past builds of the store.
     #[must_use]
     pub fn builds(&self) -> &Builds {

@@ -53,6 +53,13 @@ impl CacheMount {
         Self::take_named(handle, &Digest::of(&hashed), &shown, Sharing::Locked)
     }
 
+    /// Takes a directory for a context that clients send under `name`: the first that nobody uses.
+    pub(crate) fn take_sent(handle: &Handle, name: &str) -> Result<Option<Self>> {
+        let hashed = [b"\xff", b"context".as_slice(), b"\xff", name.as_bytes()].concat();
+        let shown = format!("context {name}");
+        Self::take_named(handle, &Digest::of(&hashed), &shown, Sharing::Private)
+    }
+
     fn take_named(
         handle: &Handle,
         name: &Digest,

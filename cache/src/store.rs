@@ -194,6 +194,16 @@ impl Store {
         CacheMount::take_fetched(&self.parts.handle, kind, name)
     }
 
+    /// Takes a directory for the context that clients send under `name`; `None` when all of them
+    /// are in use.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn sent_context(&self, name: &str) -> Result<Option<CacheMount>> {
+        CacheMount::take_sent(&self.parts.handle, name)
+    }
+
     /// Begins to bring what was written so far to the disk, and returns at once: after much was
     /// written, so that [`Store::sync`] finds less to do.
     pub fn sync_early(&self) {

@@ -40,7 +40,8 @@ impl Engine {
     /// Opens what the settings name.
     pub(super) async fn open(settings: &Settings) -> Result<Self, Fault> {
         if let Some(address) = &settings.host {
-            return Ok(Self::Remote(Client::open(address, &settings.client).await?));
+            let client = Client::open(address, &settings.client).await?;
+            return Ok(Self::Remote(client.remembering(settings.builder.root.clone())));
         }
         let config = settings.builder.clone();
         Ok(Self::Local(blocking::run(move || Builder::open(config)).await?))

@@ -9,12 +9,11 @@ use builder::{
     BuildRequest, ContextInput, DockerfileInput, ErrorKind, Event, Events, Failure, Finished,
     blocking,
 };
-use bytes::Bytes;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{self, RemoteContext};
+use super::mirror::Sent;
 use super::{Client, Payload};
 use crate::config::NetworkMode;
 use crate::fault::Fault;
@@ -39,7 +38,18 @@ impl Client {
         cancel: &CancellationToken,
     ) -> Result<Ended, Fault> {
         let (path, opened) = prepare(request, network).await?;
-        let work = self.exchange(opened, |chunks| self.follow_build(&path, chunks, events));
+        let work = async {
+            match self.send_changes(opened).await? {
+                Sent::Kept(id) => {
+                    let path = format!("{path}&context={id}");
+                    self.follow_build(&path, Payload::Nothing, events).await
+                }
+                Sent::Whole(opened) => {
+                    let follow = |tar| self.follow_build(&path, tar, events);
+                    self.exchange(opened, follow).await
+                }
+            }
+        };
         cancel
             .run_until_cancelled(work)
             .await
@@ -62,11 +72,15 @@ impl Client {
             id: String,
         }
         let (path, opened) = prepare(request, network).await?;
-        let start = async |chunks| {
-            let answer = self.send(Method::POST, &path, Payload::Tar(chunks)).await?;
-            answer.document::<Started>().await
+        let start = async |path: &str, payload| {
+            self.send(Method::POST, path, payload).await?.document::<Started>().await
         };
-        let work = self.exchange(opened, start);
+        let work = async {
+            match self.send_changes(opened).await? {
+                Sent::Kept(id) => start(&format!("{path}&context={id}"), Payload::Nothing).await,
+                Sent::Whole(opened) => self.exchange(opened, |tar| start(&path, tar)).await,
+            }
+        };
         let started = cancel
             .run_until_cancelled(work)
             .await
@@ -78,7 +92,7 @@ impl Client {
     async fn exchange<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         opened: RemoteContext,
-        answer: impl FnOnce(mpsc::Receiver<io::Result<Bytes>>) -> F,
+        answer: impl FnOnce(Payload) -> F,
     ) -> Result<T, Fault> {
         let (mut writer, end, chunks) = pipe::writer();
         let send = async move {
@@ -96,18 +110,18 @@ impl Client {
                 }
             }
         };
-        let (fault, ended) = tokio::join!(send, answer(chunks));
+        let (fault, ended) = tokio::join!(send, answer(Payload::Tar(chunks)));
         fault.map_or(ended, Err)
     }
 
     async fn follow_build(
         &self,
         path: &str,
-        chunks: mpsc::Receiver<io::Result<Bytes>>,
+        payload: Payload,
         events: Events,
     ) -> Result<Ended, Fault> {
         let accept = [(ACCEPT, "application/x-ndjson".to_owned())];
-        let mut answer = self.send_with(Method::POST, path, Payload::Tar(chunks), &accept).await?;
+        let mut answer = self.send_with(Method::POST, path, payload, &accept).await?;
         let mut rest = Vec::new();
         while let Some(event) = answer.line::<Event>(&mut rest).await? {
             let event = seen_from_afar(event);

@@ -38,10 +38,12 @@ impl Client {
         struct Builds {
             builds: Vec<BuildRecord>,
         }
-        let query = form_urlencoded::Serializer::new(String::new())
-            .append_pair("prefix", prefix)
-            .append_pair("limit", &MOST.to_string())
-            .finish();
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("limit", &MOST.to_string());
+        if !prefix.is_empty() {
+            query.append_pair("prefix", prefix);
+        }
+        let query = query.finish();
         let Builds { builds } = self.json(Method::GET, &format!("/v1/builds?{query}")).await?;
         // Ids go into paths and on terminals.
         let is_id = |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric());

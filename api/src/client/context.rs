@@ -49,7 +49,7 @@ pub(crate) enum ContextError {
 
 /// A context ready to be sent.
 pub(crate) struct RemoteContext {
-    input: ContextInput,
+    pub(super) input: ContextInput,
     rules: Option<IgnoreRules>,
     /// Name of the Dockerfile in the tar; `None` leaves the choice to the service.
     dockerfile: Option<String>,
@@ -189,6 +189,11 @@ impl RemoteContext {
         self.dockerfile = Some(name);
     }
 
+    /// Returns the files that are not in the directory.
+    pub(super) fn added(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.added
+    }
+
     fn is_kept(&self, path: &Path) -> bool {
         self.kept.iter().any(|kept| kept == path)
     }
@@ -244,7 +249,7 @@ pub(crate) fn write_tar(
     }
     let mut archive = Archive { tar: tar::Builder::new(out), links: BTreeMap::new() };
     if let ContextInput::Directory(root) = &context.input {
-        archive.tree(&context, root)?;
+        each_file(&context, root, |path, full, metadata| archive.entry(path, full, metadata))?;
     }
     for (name, bytes) in &context.added {
         let mut header = Header::new_gnu();
@@ -280,6 +285,41 @@ fn walk_error(root: &Path, error: walkdir::Error) -> ContextError {
     ContextError::Read { path, source }
 }
 
+/// Visits what the rules leave of the tree below `root`: parents first, names in their order. Gets
+/// the path in the context, the path here, and what lies there.
+pub(super) fn each_file(
+    context: &RemoteContext,
+    root: &Path,
+    mut visit: impl FnMut(&Path, &Path, &Metadata) -> Result<(), ContextError>,
+) -> Result<(), ContextError> {
+    let mut walk = WalkDir::new(root).min_depth(1).sort_by_file_name().into_iter();
+    while let Some(entry) = walk.next() {
+        let entry = entry.map_err(|error| walk_error(root, error))?;
+        let metadata = entry.metadata().map_err(|error| walk_error(root, error))?;
+        let full = entry.path();
+        let path = full.strip_prefix(root).expect("a walk stays below its root");
+        let is_dir = metadata.is_dir();
+        let bytes = path.as_os_str().as_bytes();
+        let is_out = context
+            .rules
+            .as_ref()
+            .is_some_and(|rules| rules.is_excluded(bytes, is_dir) && !context.is_kept(path));
+        if !is_out {
+            visit(path, full, &metadata)?;
+        }
+        if !is_dir {
+            continue;
+        }
+        let may_descend = context.rules.as_ref().is_none_or(|rules| rules.may_descend(bytes));
+        if is_out && !may_descend && !context.leads_to_kept(path) {
+            walk.skip_current_dir();
+        } else if entry.depth() > DEPTH_LIMIT {
+            return Err(ContextError::Depth { path: full.to_owned() });
+        }
+    }
+    Ok(())
+}
+
 struct Archive<W: Write> {
     tar: tar::Builder<W>,
     /// First names of files that have several.
@@ -287,36 +327,6 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    /// Sends what the rules leave of the tree below `root`: parents first, names in their order.
-    fn tree(&mut self, context: &RemoteContext, root: &Path) -> Result<(), ContextError> {
-        let mut walk = WalkDir::new(root).min_depth(1).sort_by_file_name().into_iter();
-        while let Some(entry) = walk.next() {
-            let entry = entry.map_err(|error| walk_error(root, error))?;
-            let metadata = entry.metadata().map_err(|error| walk_error(root, error))?;
-            let full = entry.path();
-            let path = full.strip_prefix(root).expect("a walk stays below its root");
-            let is_dir = metadata.is_dir();
-            let bytes = path.as_os_str().as_bytes();
-            let is_out = context
-                .rules
-                .as_ref()
-                .is_some_and(|rules| rules.is_excluded(bytes, is_dir) && !context.is_kept(path));
-            if !is_out {
-                self.entry(path, full, &metadata)?;
-            }
-            if !is_dir {
-                continue;
-            }
-            let may_descend = context.rules.as_ref().is_none_or(|rules| rules.may_descend(bytes));
-            if is_out && !may_descend && !context.leads_to_kept(path) {
-                walk.skip_current_dir();
-            } else if entry.depth() > DEPTH_LIMIT {
-                return Err(ContextError::Depth { path: full.to_owned() });
-            }
-        }
-        Ok(())
-    }
-
     fn entry(&mut self, path: &Path, full: &Path, metadata: &Metadata) -> Result<(), ContextError> {
         let kind = metadata.file_type();
         let mut header = Header::new_gnu();
@@ -385,6 +395,20 @@ impl<W: Write> Archive<W> {
             }
         })
     }
+}
+
+/// Copies a file of `size` bytes, no more, and fails on less.
+pub(super) fn copy_exactly(
+    file: File,
+    size: u64,
+    path: &Path,
+    out: &mut impl Write,
+) -> Result<(), ContextError> {
+    let mut body = Exactly { file, left: size, path };
+    io::copy(&mut body, out).map(drop).map_err(|error| match error.downcast::<ContextError>() {
+        Ok(own) => own,
+        Err(error) => ContextError::Send(error),
+    })
 }
 
 /// Reads the size that the header promised, no more, and fails on less: a file that changes while

@@ -6,8 +6,10 @@ mod builds;
 mod context;
 mod engine;
 mod image;
+mod mirror;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,12 +53,15 @@ pub(crate) struct Client {
     address: Address,
     authorization: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
+    /// The store of this machine, which remembers the digests of files.
+    store: Option<PathBuf>,
 }
 
 /// What is sent with a request.
 #[derive(Debug)]
 enum Payload {
     Nothing,
+    Bytes(Bytes),
     /// A tar as it is made; an error in it breaks the request off.
     Tar(mpsc::Receiver<io::Result<Bytes>>),
 }
@@ -101,7 +106,12 @@ impl Client {
                 Some(Arc::new(config.await?))
             }
         };
-        Ok(Self { address: address.clone(), authorization: header.transpose()?, tls })
+        Ok(Self { address: address.clone(), authorization: header.transpose()?, tls, store: None })
+    }
+
+    /// Has the store at `root` remember the digests of files that were sent.
+    pub(crate) fn remembering(self, root: PathBuf) -> Self {
+        Self { store: Some(root), ..self }
     }
 
     /// Sends a request and returns the answer if it is a good one.
@@ -141,6 +151,10 @@ impl Client {
         let request = match payload {
             Payload::Nothing => {
                 request.body(Empty::new().map_err(|never| match never {}).boxed_unsync())
+            }
+            Payload::Bytes(bytes) => {
+                let body = http_body_util::Full::new(bytes).map_err(|never| match never {});
+                request.body(body.boxed_unsync())
             }
             Payload::Tar(chunks) => {
                 request.header(header::CONTENT_TYPE, "application/x-tar").body(tar_body(chunks))

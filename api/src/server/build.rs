@@ -18,6 +18,7 @@ use super::access::Scope;
 use super::classic::Classic;
 use super::error::ApiError;
 use super::events::EngineEvent;
+use super::mirror::Mirror;
 use super::query::BuildQuery;
 use super::queue::Turn;
 use super::{Call, RunningBuild, Service, auth, guard, native};
@@ -69,9 +70,9 @@ impl Drop for NamedBuild {
 /// Answers in the form of Docker's classic builder. What fails before there is anything to show
 /// (a bad Dockerfile, an unknown base) is answered by a status.
 pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiError> {
-    let (query, request) = request(call, BuildQuery::consent_by_asking)?;
+    let (query, request) = request(call, false, BuildQuery::consent_by_asking)?;
     let quiet = query.quiet;
-    let mut running = start(call, body, query.build_id, request).await?;
+    let mut running = start(call, body, None, query.build_id, request).await?;
     let mut classic = Classic::new(running.number, quiet);
     let mut first = String::new();
     // A quiet build has nothing to show before its end; a silent connection would be cut by some.
@@ -111,8 +112,14 @@ pub(super) async fn native(call: &Call, body: Body) -> Result<Response, ApiError
     } else {
         (call.clone(), body)
     };
-    let (query, request) = request(&call, |_| {})?;
-    let running = start(&call, body, query.build_id, request).await?;
+    let mirror = match call.parameter("context") {
+        Some(id) => Some(call.service.0.contexts.take(id, &call.client)?),
+        None => None,
+    };
+    let mut call = call;
+    call.query.retain(|(name, _)| name != "context");
+    let (query, request) = request(&call, mirror.is_some(), |_| {})?;
+    let running = start(&call, body, mirror, query.build_id, request).await?;
     let location = [(LOCATION, format!("/v1/builds/{}", running.id))];
     if call.accepts(EVENT_LINES) {
         let lines = stream::unfold(running, |mut running| async move {
@@ -156,14 +163,18 @@ type Prepared = Box<dyn FnOnce(ContextInput) -> BuildRequest + Send>;
 /// Judges everything but the body.
 fn request(
     call: &Call,
+    is_kept: bool,
     complete: impl FnOnce(&mut BuildQuery),
 ) -> Result<(BuildQuery, Prepared), ApiError> {
     let mut query = BuildQuery::parse(&call.query)?;
     // A context that is fetched needs no body, and no body needs no type.
-    let is_named = query.remote.is_some();
+    if is_kept && query.remote.is_some() {
+        return Err(ApiError::parameter("remote", "there is a context already"));
+    }
+    let is_named = query.remote.is_some() || is_kept;
     if native::is_json(&call.headers) {
         if !is_named {
-            let reason = "options as JSON need a context that is elsewhere";
+            let reason = "options as JSON need a `remote` or a `context`";
             return Err(ApiError::parameter("remote", reason));
         }
     } else if !is_named || call.headers.contains_key(CONTENT_TYPE) {
@@ -185,13 +196,17 @@ fn request(
 async fn start(
     call: &Call,
     body: Body,
+    mirror: Option<Mirror>,
     name: Option<String>,
     prepared: Prepared,
 ) -> Result<Running, ApiError> {
     let service = &call.service;
     let mut turn = service.0.queue.enter(&call.client)?;
     let (reader, feed) = pipe::upload(body.into_data_stream(), service.limits().upload);
-    let request = prepared(ContextInput::Tar(Box::new(reader)));
+    let request = prepared(match &mirror {
+        Some(mirror) => ContextInput::Directory(mirror.dir()),
+        None => ContextInput::Tar(Box::new(reader)),
+    });
     let (events, receiver) = Events::channel();
     let cancel = service.0.stop.child_token();
     let cancel_on_drop = CancellationToken::clone(&cancel).drop_guard();
@@ -208,7 +223,7 @@ async fn start(
             while let Some(place) = turn.next_place().await {
                 events.send(Event::Queued { place }).await;
             }
-            (turn, metrics.0.metrics.build_started())
+            (turn, mirror, metrics.0.metrics.build_started())
         };
         let build = async {
             // How it ended is in the events; Docker's own tell the names alone.

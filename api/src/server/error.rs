@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use builder::{ErrorKind, ImageError};
 use serde_json::json;
 
+use super::mirror::MirrorError;
+
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -121,6 +123,15 @@ impl From<ImageError> for ApiError {
             return Self::NotFound(format!("No such image: {name}"));
         }
         Self::Image(Box::new(error))
+    }
+}
+
+impl From<MirrorError> for ApiError {
+    fn from(error: MirrorError) -> Self {
+        if matches!(error, MirrorError::Busy) {
+            return Self::Busy;
+        }
+        Self::Build { kind: error.kind(), message: builder::causes(&error).join(": ") }
     }
 }
 

@@ -18,6 +18,7 @@ mod leftover;
 mod listen;
 mod login;
 mod metrics;
+mod mirror;
 mod moment;
 mod native;
 mod prune;
@@ -78,6 +79,7 @@ struct Shared {
     /// Builds under way, by their ids.
     running: Mutex<HashMap<String, RunningBuild>>,
     readers: Arc<Semaphore>,
+    contexts: native::Contexts,
     /// Builds under way that their clients gave a name, to be cancelled by it.
     named_builds: Mutex<HashMap<String, CancellationToken>>,
     events: EventLog,
@@ -124,6 +126,7 @@ impl Service {
             build_number: AtomicU64::new(0),
             running: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
+            contexts: native::Contexts::default(),
             named_builds: Mutex::default(),
             events: EventLog::new(),
             metrics: Metrics::new(),
@@ -227,7 +230,12 @@ impl Call {
     async fn with_options(&self, body: axum::body::Body) -> Result<Self, ApiError> {
         let mut call = self.clone();
         if native::is_json(&self.headers) {
-            call.query.extend(native::read_options(body).await?);
+            let options = native::read_options(body).await?;
+            let is_given = |name: &String| self.query.iter().any(|(given, _)| given == name);
+            if let Some((name, _)) = options.iter().find(|(name, _)| is_given(name)) {
+                return Err(ApiError::parameter(name, "it is in the query and in the body"));
+            }
+            call.query.extend(options);
         }
         Ok(call)
     }

@@ -12,6 +12,7 @@ mod git;
 mod http;
 mod native;
 mod operation;
+mod sent;
 mod service;
 mod sources;
 

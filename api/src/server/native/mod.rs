@@ -2,6 +2,7 @@
 //! together.
 
 mod builds;
+mod contexts;
 mod events;
 mod log;
 mod options;
@@ -31,13 +32,15 @@ pub(crate) enum Native {
     Graph(String),
     Store,
     Prune,
+    AnnounceContext,
+    SendContext(String),
 }
 
 /// A method, a path, and what they ask for. `{id}` stands for one part of a path.
 type Row = (Method, &'static str, fn(String) -> Native);
 
 #[rustfmt::skip]
-const ROUTES: [Row; 11] = [
+const ROUTES: [Row; 13] = [
     (Method::GET,    "/v1/openapi.json",       |_| Native::OpenApi),
     (Method::POST,   "/v1/builds",             |_| Native::StartBuild),
     (Method::GET,    "/v1/builds",             |_| Native::Builds),
@@ -49,6 +52,8 @@ const ROUTES: [Row; 11] = [
     (Method::GET,    "/v1/builds/{id}/graph",  Native::Graph),
     (Method::GET,    "/v1/store",              |_| Native::Store),
     (Method::POST,   "/v1/store/prune",        |_| Native::Prune),
+    (Method::POST,   "/v1/contexts",           |_| Native::AnnounceContext),
+    (Method::PUT,    "/v1/contexts/{id}",      Native::SendContext),
 ];
 
 impl Native {
@@ -80,7 +85,10 @@ impl Native {
             | Self::Log(_)
             | Self::Graph(_)
             | Self::Store => Scope::Read,
-            Self::StartBuild | Self::CancelBuild(_) => Scope::Build,
+            Self::StartBuild
+            | Self::CancelBuild(_)
+            | Self::AnnounceContext
+            | Self::SendContext(_) => Scope::Build,
             Self::ForgetBuild(_) | Self::Prune => Scope::Admin,
         }
     }
@@ -97,6 +105,11 @@ fn fill<'a>(template: &str, path: &'a str) -> Option<&'a str> {
 
 /// Answers.
 pub(super) async fn answer(call: &Call, native: Native, body: Body) -> Result<Response, ApiError> {
+    // Docker's clients send empty values for what is not set; nobody does so here.
+    let is_dockers = native == Native::StartBuild;
+    if let Some((name, _)) = call.query.iter().find(|(_, value)| !is_dockers && value.is_empty()) {
+        return Err(ApiError::parameter(name, "it is empty"));
+    }
     match native {
         Native::OpenApi => {
             call.expect_only(&[])?;
@@ -113,9 +126,12 @@ pub(super) async fn answer(call: &Call, native: Native, body: Body) -> Result<Re
         Native::Log(id) => log::stream(call, &id).await,
         Native::Store => store::usage(call).await,
         Native::Prune => store::prune(call, body).await,
+        Native::AnnounceContext => contexts::announce(call, body).await,
+        Native::SendContext(id) => contexts::receive(call, &id, body).await,
     }
 }
 
+pub(super) use contexts::Contexts;
 pub(super) use options::{is_json, read as read_options};
 
 #[cfg(test)]
@@ -165,6 +181,10 @@ mod tests {
         assert_eq!(told, routes.collect());
         for parameter in document["paths"]["/v1/builds"]["post"]["parameters"].as_array().unwrap() {
             let name = parameter["name"].as_str().unwrap();
+            // A context that is kept is taken before the rest is read.
+            if name == "context" {
+                continue;
+            }
             let parsed = BuildQuery::parse(&[(name.to_owned(), String::new())]);
             assert!(parsed.is_ok(), "{name}: {parsed:?}");
         }

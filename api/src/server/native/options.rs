@@ -37,25 +37,55 @@ pub(in crate::server) async fn read(body: Body) -> Result<Pairs, ApiError> {
     }
 }
 
-/// Lists repeat a parameter; objects are texts of JSON, as Docker has them; `null` is none.
+/// Parameters that are numbers, and those that are yes or no.
+const NUMBERS: [&str; 9] = [
+    "memory",
+    "memswap",
+    "pidslimit",
+    "cpushares",
+    "cpuquota",
+    "cpuperiod",
+    "shmsize",
+    "cachettl",
+    "keep_bytes",
+];
+const FLAGS: [&str; 5] = ["nocache", "pull", "q", "all", "dry_run"];
+
+/// Parameters that may be there several times, and those whose texts are JSON in Docker's API too.
+const LISTS: [&str; 6] = ["t", "extrahosts", "dns", "dnssearch", "dnsoption", "allow"];
+const DOCUMENTS: [&str; 5] = ["buildargs", "labels", "ulimits", "cachefrom", "cacheto"];
+
+/// Makes parameters of a member; `null` is none.
 fn pairs(name: &str, value: Value) -> Result<Pairs, ApiError> {
-    let values = match value {
+    let refuse = |what: &str| ApiError::parameter(name, format!("it is not {what}"));
+    let texts = match value {
         Value::Null => Vec::new(),
-        // Of a list of objects, the whole is one text.
-        Value::Array(list) if !list.iter().any(Value::is_object) => list,
-        value => vec![value],
+        value if DOCUMENTS.contains(&name) => match value {
+            Value::Object(_) | Value::Array(_) => vec![value.to_string()],
+            _ => return Err(refuse("an object or a list")),
+        },
+        Value::Number(number) if NUMBERS.contains(&name) => vec![whole(&number)],
+        _ if NUMBERS.contains(&name) => return Err(refuse("a number")),
+        Value::Bool(flag) if FLAGS.contains(&name) => vec![u8::from(flag).to_string()],
+        _ if FLAGS.contains(&name) => return Err(refuse("true or false")),
+        Value::Array(list) if LISTS.contains(&name) => {
+            let text = |value| match value {
+                Value::String(text) => Ok(text),
+                _ => Err(refuse("a list of texts")),
+            };
+            list.into_iter().map(text).collect::<Result<_, _>>()?
+        }
+        _ if LISTS.contains(&name) => return Err(refuse("a list of texts")),
+        Value::String(text) => vec![text],
+        _ => return Err(refuse("a text")),
     };
-    let pair = |value| {
-        let text = match value {
-            Value::String(text) => text,
-            Value::Bool(flag) => u8::from(flag).to_string(),
-            Value::Number(number) => number.to_string(),
-            value @ (Value::Object(_) | Value::Array(_)) => value.to_string(),
-            Value::Null => return Err(ApiError::parameter(name, "a list cannot hold null")),
-        };
-        Ok((name.to_owned(), text))
-    };
-    values.into_iter().map(pair).collect()
+    Ok(texts.into_iter().map(|text| (name.to_owned(), text)).collect())
+}
+
+/// To JSON, 19.0 is as whole a number as 19.
+fn whole(number: &serde_json::Number) -> String {
+    let text = number.to_string();
+    text.strip_suffix(".0").map_or_else(|| text.clone(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -72,6 +102,12 @@ mod tests {
             (r#"{"memory":5,"target":null}"#, Some("memory=5")),
             (r#"{"buildargs":{"A":null}}"#,   Some(r#"buildargs={"A":null}"#)),
             (r#"{"ulimits":[{"Name":"n"}]}"#, Some(r#"ulimits=[{"Name":"n"}]"#)),
+            (r#"{"memory":19.0}"#,            Some("memory=19")),
+            (r#"{"memory":"19"}"#,            None),
+            (r#"{"pull":1}"#,                 None),
+            (r#"{"t":"a"}"#,                  None),
+            (r#"{"remote":1}"#,               None),
+            (r#"{"labels":"{}"}"#,            None),
             (r#"{"t":[null]}"#,               None),
             ("[]",                            None),
             ("{",                             None),

@@ -1,0 +1,239 @@
+//! A context of which a service keeps what it was sent before: it hears what there is, and gets what
+//! it lacks.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use axum::http::Method;
+use builder::{ContextInput, ErrorKind, blocking};
+use cache::{Digest, StatCache, Store};
+use serde::Deserialize;
+
+use super::context::{self, ContextError, RemoteContext};
+use super::{Client, Payload};
+use crate::fault::Fault;
+use crate::manifest::{self, Entry, Kind};
+use crate::pipe;
+
+/// Bytes of a context that is not worth the questions.
+const SMALL: u64 = 256 << 10;
+
+/// Where the content of an entry is.
+#[derive(Debug)]
+enum Source {
+    Nowhere,
+    File(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+/// What a context consists of.
+#[derive(Debug)]
+struct Listing {
+    entries: Vec<Entry>,
+    sources: Vec<Source>,
+}
+
+/// How a context goes to the service.
+pub(super) enum Sent {
+    /// It is there, under this id.
+    Kept(String),
+    /// It is still to be sent whole.
+    Whole(RemoteContext),
+}
+
+impl Client {
+    /// Sends what the service lacks of a directory. Small ones, and those that the service does not
+    /// keep, are left to be sent whole.
+    ///
+    /// # Errors
+    ///
+    /// What this machine cannot read, and a lost connection.
+    pub(super) async fn send_changes(&self, context: RemoteContext) -> Result<Sent, Fault> {
+        let ContextInput::Directory(root) = &context.input else {
+            return Ok(Sent::Whole(context));
+        };
+        let (root, store) = (root.clone(), self.store.clone());
+        let name = name(&root);
+        let (context, listing) = blocking::run(move || {
+            let listing = list(&context, &root, store.as_deref());
+            (context, listing)
+        })
+        .await;
+        let listing = listing.map_err(|error| Fault::of(ErrorKind::User, &error))?;
+        let Some(listing) = listing else { return Ok(Sent::Whole(context)) };
+        match self.offer(&name, listing).await {
+            Ok(id) => Ok(Sent::Kept(id)),
+            // One that knows nothing of this takes the whole, or says once more why not.
+            Err(fault) if matches!(fault.kind, ErrorKind::User | ErrorKind::Host) => {
+                tracing::debug!(%fault, "the context is sent whole");
+                Ok(Sent::Whole(context))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn offer(&self, name: &str, listing: Listing) -> Result<String, Fault> {
+        #[derive(Deserialize)]
+        struct Announced {
+            id: String,
+            missing: Vec<usize>,
+        }
+        let fault = |error: io::Error| Fault::of(ErrorKind::Host, &error);
+        let packed = manifest::encode(&listing.entries).map_err(fault)?;
+        let query =
+            form_urlencoded::Serializer::new(String::new()).append_pair("name", name).finish();
+        let path = format!("/v1/contexts?{query}");
+        let answer = self.send(Method::POST, &path, Payload::Bytes(packed.into())).await?;
+        let Announced { id, missing } = answer.document().await?;
+        if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Fault::new(ErrorKind::Remote, "the service gave the context an odd id"));
+        }
+        if !missing.is_empty() {
+            self.send_content(&id, listing, missing).await?;
+        }
+        Ok(id)
+    }
+
+    async fn send_content(
+        &self,
+        id: &str,
+        listing: Listing,
+        missing: Vec<usize>,
+    ) -> Result<(), Fault> {
+        let (mut writer, end, chunks) = pipe::writer();
+        let send = async move {
+            let written = blocking::run(move || {
+                for at in missing {
+                    write_content(&listing, at, &mut writer)?;
+                }
+                writer.flush().map_err(ContextError::Send)
+            });
+            match written.await {
+                // The service has answered before it read everything; what it says counts.
+                Ok(()) | Err(ContextError::Send(_)) => None,
+                Err(error) => {
+                    let fault = Fault::of(ErrorKind::User, &error);
+                    end.fail(io::Error::other(error)).await;
+                    Some(fault)
+                }
+            }
+        };
+        let path = format!("/v1/contexts/{id}");
+        let put = self.send(Method::PUT, &path, Payload::Tar(chunks));
+        let (fault, answered) = tokio::join!(send, put);
+        fault.map_or(answered.map(drop), Err)
+    }
+}
+
+/// Tells contexts of one client apart: this machine and the directory.
+fn name(root: &Path) -> String {
+    let host = rustix::system::uname();
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    format!("{}:{}", host.nodename().to_string_lossy(), root.display())
+}
+
+fn write_content(
+    listing: &Listing,
+    at: usize,
+    out: &mut impl io::Write,
+) -> Result<(), ContextError> {
+    let (Some(Entry { kind: Kind::File { size, .. }, .. }), Some(source)) =
+        (listing.entries.get(at), listing.sources.get(at))
+    else {
+        let source = io::Error::other("the service asks for what is no file");
+        return Err(ContextError::Send(source));
+    };
+    match source {
+        Source::Bytes(bytes) => out.write_all(bytes).map_err(ContextError::Send),
+        Source::File(path) => {
+            let file =
+                open(path).map_err(|source| ContextError::Read { path: path.clone(), source })?;
+            context::copy_exactly(file, *size, path, out)
+        }
+        Source::Nowhere => Ok(()),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Lists a context with the digests of its files; `None` for one that is better sent whole. `store`
+/// remembers digests. Blocking.
+fn list(
+    context: &RemoteContext,
+    root: &Path,
+    store: Option<&Path>,
+) -> Result<Option<Listing>, ContextError> {
+    let store = store.and_then(|root| Store::open(root).ok());
+    let remembered = remembered_as(root);
+    let mut known = store.as_ref().map(|store| store.stat_cache(&remembered)).unwrap_or_default();
+    let mut listing = Listing { entries: Vec::new(), sources: Vec::new() };
+    let (mut bytes, mut linked, mut has_links) = (0, BTreeSet::new(), false);
+    context::each_file(context, root, |path, full, metadata| {
+        // A file that is there twice stays one only in an archive.
+        has_links |= metadata.is_file()
+            && metadata.nlink() > 1
+            && !linked.insert((metadata.dev(), metadata.ino()));
+        bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        listing.add(path, full, metadata, &mut known)
+    })?;
+    if let Some(store) = &store {
+        // Losing it costs time.
+        drop(store.save_stat_cache(&remembered, &known));
+    }
+    if has_links || bytes <= SMALL {
+        return Ok(None);
+    }
+    for (name, bytes) in context.added() {
+        let kind = Kind::File { size: bytes.len() as u64, digest: Digest::of(bytes) };
+        listing.entries.retain(|entry| entry.path != Path::new(name));
+        listing.entries.push(Entry { path: name.into(), mode: 0o644, mtime: 0, kind });
+        listing.sources.push(Source::Bytes(bytes.clone()));
+    }
+    Ok(Some(listing))
+}
+
+/// What a directory's digests are remembered under: apart from those of builds here, which know
+/// that their files have no extended attributes.
+fn remembered_as(root: &Path) -> PathBuf {
+    let mut name = OsString::from("sent:");
+    name.push(root.canonicalize().unwrap_or_else(|_| root.to_owned()));
+    name.into()
+}
+
+impl Listing {
+    fn add(
+        &mut self,
+        path: &Path,
+        full: &Path,
+        metadata: &fs::Metadata,
+        known: &mut StatCache,
+    ) -> Result<(), ContextError> {
+        let read = |source| ContextError::Read { path: full.to_owned(), source };
+        let file_type = metadata.file_type();
+        let (kind, source) = if file_type.is_dir() {
+            (Kind::Dir, Source::Nowhere)
+        } else if file_type.is_symlink() {
+            (Kind::Link { target: fs::read_link(full).map_err(read)? }, Source::Nowhere)
+        } else if file_type.is_fifo() {
+            (Kind::Fifo, Source::Nowhere)
+        } else if file_type.is_file() {
+            let (digest, size) = manifest::digest(metadata, known, || open(full)).map_err(read)?;
+            (Kind::File { size, digest }, Source::File(full.to_owned()))
+        } else if file_type.is_socket() {
+            return Ok(());
+        } else {
+            return Err(ContextError::Device { path: full.to_owned() });
+        };
+        let (mode, mtime) = (metadata.mode() & 0o7777, metadata.mtime().max(0));
+        self.entries.push(Entry { path: path.to_owned(), mode, mtime, kind });
+        self.sources.push(source);
+        Ok(())
+    }
+}

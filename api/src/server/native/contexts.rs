@@ -1,0 +1,133 @@
+//! Contexts that are kept: a client tells what its context consists of, sends what is missing, and
+//! names it in a build.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use builder::blocking;
+use serde_json::json;
+
+use crate::manifest;
+use crate::pipe;
+use crate::server::error::ApiError;
+use crate::server::mirror::Mirror;
+use crate::server::{Call, Service};
+
+/// Bytes of a list of files, packed.
+const MANIFEST_LIMIT: usize = 128 << 20;
+
+/// Contexts that wait for their content or their build.
+const MOST: usize = 256;
+
+/// How long one is kept for its client.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Contexts between their announcement and their build.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Contexts(Mutex<HashMap<String, Waiting>>);
+
+#[derive(Debug)]
+struct Waiting {
+    client: String,
+    mirror: Mirror,
+}
+
+impl Contexts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the context `id` of `client`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::NotFound`] where there is none, [`ApiError::Conflict`] where content is missing.
+    pub(in crate::server) fn take(&self, id: &str, client: &str) -> Result<Mirror, ApiError> {
+        let mirror = self.take_any(id, client)?;
+        if mirror.missing().is_empty() {
+            return Ok(mirror);
+        }
+        Err(ApiError::Conflict(format!("content of the context {id} is missing")))
+    }
+
+    fn take_any(&self, id: &str, client: &str) -> Result<Mirror, ApiError> {
+        let mut contexts = self.lock();
+        if contexts.get(id).is_none_or(|waiting| waiting.client != client) {
+            return Err(ApiError::NotFound(format!("no such context: {id}")));
+        }
+        let waiting = contexts.remove(id).expect("it was just looked at");
+        Ok(waiting.mirror)
+    }
+}
+
+/// Keeps a context for its client, for a while.
+fn keep(service: &Service, id: String, client: String, mirror: Mirror) -> Result<(), ApiError> {
+    let mut contexts = service.0.contexts.lock();
+    if contexts.len() >= MOST {
+        return Err(ApiError::Busy);
+    }
+    contexts.insert(id.clone(), Waiting { client, mirror });
+    drop(contexts);
+    let (service, ending) = (service.clone(), service.0.ending.clone());
+    service.clone().spawn(async move {
+        let _waited = ending.run_until_cancelled(tokio::time::sleep(PATIENCE)).await;
+        service.0.contexts.lock().remove(&id);
+    });
+    Ok(())
+}
+
+/// `POST /v1/contexts?name=`: takes the list of a context's files; answers which are missing.
+pub(super) async fn announce(call: &Call, body: Body) -> Result<Response, ApiError> {
+    call.expect_only(&["name"])?;
+    let name =
+        call.parameter("name").ok_or_else(|| ApiError::parameter("name", "it is missing"))?;
+    let bytes = axum::body::to_bytes(body, MANIFEST_LIMIT)
+        .await
+        .map_err(|error| ApiError::parameter("body", builder::causes(&error).join(": ")))?;
+    let limit = call.service.limits().upload.bytes;
+    // Contexts of other clients are none of this one's business.
+    let name = format!("{} {name}", call.client);
+    let builder = call.service.builder().clone();
+    let (id, mirror) = blocking::run(move || {
+        let entries = manifest::decode(&bytes)
+            .map_err(|error| ApiError::parameter("body", error.to_string()))?;
+        let sizes = entries.iter().map(|entry| match entry.kind {
+            manifest::Kind::File { size, .. } => size,
+            _ => 0,
+        });
+        if sizes.fold(0, u64::saturating_add) > limit {
+            let reason = format!("the context is larger than the limit of {limit} bytes");
+            return Err(ApiError::parameter("body", reason));
+        }
+        let store = builder.store();
+        let id = [store.builds().new_id()?, store.builds().new_id()?].concat();
+        Ok((id, Mirror::open(store, &name, entries)?))
+    })
+    .await?;
+    let answer = json!({ "id": id, "missing": mirror.missing() });
+    keep(&call.service, id, call.client.clone(), mirror)?;
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// `PUT /v1/contexts/{id}`: takes the content of the missing files.
+pub(super) async fn receive(call: &Call, id: &str, body: Body) -> Result<Response, ApiError> {
+    call.expect_only(&[])?;
+    let mut mirror = call.service.0.contexts.take_any(id, &call.client)?;
+    let (reader, feed) = pipe::upload(body.into_data_stream(), call.service.limits().upload);
+    let receive = blocking::run(move || {
+        mirror.receive(reader)?;
+        Ok::<_, ApiError>(mirror)
+    });
+    let mut receive = std::pin::pin!(receive);
+    let mirror = tokio::select! {
+        received = &mut receive => received?,
+        () = feed => receive.await?,
+    };
+    keep(&call.service, id.to_owned(), call.client.clone(), mirror)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
