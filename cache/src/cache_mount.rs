@@ -8,8 +8,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use crate::digest::Digest;
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Result, StoreError};
 use crate::index::note_use;
 use crate::layout::make_dir;
 use crate::lease::Handle;
@@ -38,10 +40,17 @@ pub struct CacheMount {
 }
 
 impl CacheMount {
-    /// Takes the directory of `id`; `None` when other steps have it now: ask again later.
-    pub(crate) fn take(handle: &Handle, id: &str, sharing: Sharing) -> Result<Option<Self>> {
+    /// Takes the directory of `id`; `None` when other steps have it now: ask again later. A new one
+    /// has what `fill` puts into it from the moment that others can see it.
+    pub(crate) fn take<E: From<StoreError>>(
+        handle: &Handle,
+        id: &str,
+        sharing: Sharing,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Option<Self>, E> {
         // A hash, since an id is any text of a Dockerfile, `../..` among them.
-        Self::take_named(handle, &Digest::of(id.as_bytes()), id, sharing)
+        let taken = Self::take_named(handle, &Digest::of(id.as_bytes()), id, sharing)?;
+        taken.map(|mount| mount.made(handle, fill)).transpose()
     }
 
     /// Takes the directory of something fetched, alone.
@@ -50,7 +59,8 @@ impl CacheMount {
     pub(crate) fn take_fetched(handle: &Handle, kind: &str, name: &str) -> Result<Option<Self>> {
         let hashed = [b"\xff", kind.as_bytes(), b"\xff", name.as_bytes()].concat();
         let shown = format!("{kind} {name}");
-        Self::take_named(handle, &Digest::of(&hashed), &shown, Sharing::Locked)
+        let taken = Self::take_named(handle, &Digest::of(&hashed), &shown, Sharing::Locked)?;
+        taken.map(|mount| mount.made(handle, |_| Ok(()))).transpose()
     }
 
     /// Takes a directory for a context that clients send under `name`: the first that nobody uses.
@@ -82,19 +92,37 @@ impl CacheMount {
             };
             if let Some(lock) = lock.at("lock", &lock_path)? {
                 note_use(&lock_path);
-                return Self::open(dir.join(slot.to_string()), lock).map(Some);
+                let path = dir.join(slot.to_string());
+                return Ok(Some(Self { path, is_new: false, _lock: lock }));
             }
         }
         Ok(None)
     }
 
-    fn open(path: PathBuf, lock: FileLock) -> Result<Self> {
-        let is_new = match fs::create_dir(&path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(error).at("create", &path),
-        };
-        Ok(Self { path, is_new, _lock: lock })
+    /// Makes the directory if there is none. Several that share may fill one each; the first to be
+    /// done is the one that all get.
+    fn made<E: From<StoreError>>(
+        mut self,
+        handle: &Handle,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        if self.path.exists() {
+            return Ok(self);
+        }
+        let new = handle.session.fresh("cache");
+        fs::create_dir(&new).at("create", &new)?;
+        let filled = fill(&new).and_then(|()| {
+            match renameat_with(CWD, &new, CWD, &self.path, RenameFlags::NOREPLACE) {
+                Ok(()) => Ok(true),
+                Err(rustix::io::Errno::EXIST) => Ok(false),
+                Err(error) => Err(error).at("create", &self.path).map_err(E::from),
+            }
+        });
+        if !matches!(filled, Ok(true)) {
+            handle.session.discard(new);
+        }
+        self.is_new = filled?;
+        Ok(self)
     }
 
     /// Returns the directory.
@@ -103,8 +131,7 @@ impl CacheMount {
         &self.path
     }
 
-    /// Returns whether the directory was made by this call: its owner and mode are the caller's to
-    /// set.
+    /// Returns whether the directory was made by this call.
     #[must_use]
     pub const fn is_new(&self) -> bool {
         self.is_new

@@ -9,7 +9,7 @@ use crate::cache_mount::{CacheMount, Sharing};
 use crate::check::{self, CheckReport};
 use crate::content::Content;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::flight::{self, Flight};
 use crate::gc::{self, GcPolicy, Item, PruneOptions, Pruned, Usage};
 use crate::image::Images;
@@ -181,7 +181,21 @@ impl Store {
     ///
     /// [`StoreError::Io`](crate::StoreError::Io).
     pub fn cache_mount(&self, id: &str, sharing: Sharing) -> Result<Option<CacheMount>> {
-        CacheMount::take(&self.parts.handle, id, sharing)
+        self.cache_mount_with(id, sharing, |_| Ok(()))
+    }
+
+    /// As [`Store::cache_mount`]; a new directory appears with what `fill` puts into it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io), and those of `fill`.
+    pub fn cache_mount_with<E: From<StoreError>>(
+        &self,
+        id: &str,
+        sharing: Sharing,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Option<CacheMount>, E> {
+        CacheMount::take(&self.parts.handle, id, sharing, fill)
     }
 
     /// Takes the directory that keeps what was fetched from `name`, a URL without credentials;

@@ -13,6 +13,7 @@ mod engine;
 mod explain;
 mod failures;
 mod images;
+mod mounts;
 mod no_overlay;
 mod output;
 mod outputs;

@@ -119,6 +119,12 @@ pub(crate) enum OpError {
     Cancelled,
 }
 
+impl From<cache::StoreError> for OpError {
+    fn from(error: cache::StoreError) -> Self {
+        Self::store(error)
+    }
+}
+
 impl OpError {
     /// Wraps any error of the store.
     pub(crate) fn store(error: impl std::error::Error + Send + Sync + 'static) -> Self {

@@ -1,5 +1,6 @@
 //! `RUN --mount`: from op to what the sandbox mounts.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cache::{CacheMount, Sharing, Store, TempDir};
@@ -48,16 +49,15 @@ pub(super) fn add(
         }
         MountKind::Tmpfs { size } => MountSource::Tmpfs { size: *size },
         MountKind::Cache { id, sharing, from, read_only, mode, uid, gid } => {
-            let cache = take(world, id, *sharing)?;
-            if cache.is_new() {
+            let cache = take(world, id, *sharing, |new| {
                 if let Some((input, path)) = from {
-                    fill(world, *input, path, &cache)?;
+                    fill(world, *input, path, new)?;
                 }
                 let failed = |errno: rustix::io::Errno| OpError::store(std::io::Error::from(errno));
                 let owner = (Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)));
-                rustix::fs::chown(cache.path(), owner.0, owner.1).map_err(failed)?;
-                rustix::fs::chmod(cache.path(), Mode::from_raw_mode(*mode)).map_err(failed)?;
-            }
+                rustix::fs::chown(new, owner.0, owner.1).map_err(failed)?;
+                rustix::fs::chmod(new, Mode::from_raw_mode(*mode)).map_err(failed)
+            })?;
             let root = cache.path().to_owned();
             kept.caches.push(cache);
             MountSource::Bind { root, path: String::new(), writable: !read_only }
@@ -120,15 +120,21 @@ fn bind(
     Ok(MountSource::Tree { lowers, path: source.to_owned(), writable })
 }
 
-/// Takes a cache mount, waiting for the step that has it where one must wait for the other.
-fn take(world: &World<'_>, id: &str, sharing: CacheSharing) -> Result<CacheMount, OpError> {
+/// Takes a cache mount, waiting for the step that has it where one must wait for the other; `fill`
+/// gives a new one its content.
+fn take(
+    world: &World<'_>,
+    id: &str,
+    sharing: CacheSharing,
+    fill: impl Fn(&Path) -> Result<(), OpError>,
+) -> Result<CacheMount, OpError> {
     let sharing = match sharing {
         CacheSharing::Shared => Sharing::Shared,
         CacheSharing::Private => Sharing::Private,
         CacheSharing::Locked => Sharing::Locked,
     };
     loop {
-        if let Some(cache) = world.store.cache_mount(id, sharing).map_err(OpError::store)? {
+        if let Some(cache) = world.store.cache_mount_with(id, sharing, &fill)? {
             return Ok(cache);
         }
         if world.cancel.is_cancelled() {
@@ -139,7 +145,7 @@ fn take(world: &World<'_>, id: &str, sharing: CacheSharing) -> Result<CacheMount
 }
 
 /// Gives a new cache mount its first content: what `path` of an input holds.
-fn fill(world: &World<'_>, input: usize, path: &str, cache: &CacheMount) -> Result<(), OpError> {
+fn fill(world: &World<'_>, input: usize, path: &str, new: &Path) -> Result<(), OpError> {
     let input = world.inputs.get(input).expect("lowering gives every cache mount its input");
     let root = LayeredRoot::open(&lowers_of(world.store, input)?)?;
     let views = [match input {
@@ -147,6 +153,6 @@ fn fill(world: &World<'_>, input: usize, path: &str, cache: &CacheMount) -> Resu
         Root::Empty | Root::Snapshot(_) => CopyInput::Root(&root),
     }];
     let op = tree_copy(path, false);
-    copy(&op, &select(&op, &views)?, &views, &LayeredRoot::open(&[])?, cache.path())?;
+    copy(&op, &select(&op, &views)?, &views, &LayeredRoot::open(&[])?, new)?;
     Ok(())
 }

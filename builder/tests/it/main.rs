@@ -12,6 +12,7 @@ mod registry_faults;
 mod registry_support;
 mod sandbox;
 mod sandbox_ca;
+mod sandbox_escapes;
 mod sandbox_isolation;
 mod sandbox_layer;
 mod sandbox_life;

@@ -1,6 +1,7 @@
 //! Directories of `RUN --mount=type=cache`.
 
 use std::fs;
+use std::path::Path;
 
 use cache::Sharing::{Locked, Private, Shared};
 
@@ -47,6 +48,34 @@ fn what_a_step_left_is_there_for_the_next() -> Done {
     assert_eq!(names(mount.path()), ["file"]);
     let other = fixture.store.cache_mount("npm2", Shared)?.expect("nobody has it");
     assert!(other.is_new());
+    Ok(())
+}
+
+#[test]
+fn a_new_one_appears_with_its_content() -> Done {
+    let fixture = Fixture::new();
+    let other = fixture.other();
+    let write = |dir: &Path, text: &str| -> Done { Ok(fs::write(dir.join("file"), text)?) };
+    // The second comes while the first still fills, and is done before it.
+    let first = fixture.store.cache_mount_with("npm", Shared, |new| -> Done {
+        write(new, "half")?;
+        let second = other.cache_mount_with("npm", Shared, |new| write(new, "second"))?;
+        let second = second.expect("it is shared");
+        assert!(second.is_new());
+        assert_eq!(fs::read_to_string(second.path().join("file"))?, "second");
+        write(new, "first")
+    })?;
+    let first = first.expect("nobody has it alone");
+    assert!(!first.is_new());
+    assert_eq!(fs::read_to_string(first.path().join("file"))?, "second", "both have one");
+    // What could not be filled is not there.
+    let failed = other.cache_mount_with("none", Shared, |new| -> Done {
+        write(new, "half")?;
+        Err("failed".into())
+    });
+    assert_eq!(failed.unwrap_err().to_string(), "failed");
+    let mount = other.cache_mount("none", Shared)?.expect("nobody has it");
+    assert!(mount.is_new() && names(mount.path()).is_empty());
     Ok(())
 }
 
