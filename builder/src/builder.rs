@@ -27,6 +27,7 @@ use crate::shell::{self, ShellError, ShellRequest};
 use crate::solver::Flights;
 use crate::source::{Distribution, Sources};
 use crate::spool::{self, Spool, SpoolEnd};
+use crate::verify::{self, StepDifference};
 
 /// How long a cancelled build waits for a reader that does not read.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
@@ -394,6 +395,37 @@ impl Builder {
     pub fn history(&self, name: &str) -> Result<Vec<HistoryRow>, ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
         image::history(&inner.store, name)
+    }
+
+    /// Tells what differs between two images of one Dockerfile, by the step that made it; of
+    /// several platforms between those of each. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::inspect`], and when a layer is not here.
+    pub fn differences(
+        &self,
+        first: &str,
+        second: &str,
+    ) -> Result<Vec<StepDifference>, ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        let (a, b) = (image::target(&inner.store, first)?, image::target(&inner.store, second)?);
+        let mut found = Vec::new();
+        for (a, b) in a.images.iter().zip(&b.images) {
+            found.extend(verify::differences(&inner.store, a, b)?);
+        }
+        Ok(found)
+    }
+
+    /// Forgets an image, by its ID, unless it has a name. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the store cannot be written.
+    pub fn forget_untagged(&self, id: &str) -> Result<(), ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        let Ok(id) = cache::Digest::parse(id) else { return Ok(()) };
+        inner.store.images().remove_untagged(&id).map(drop).map_err(ImageError::store)
     }
 
     /// Gives an image a further name. Blocking.

@@ -21,9 +21,9 @@ pub(crate) fn built_layers(
     repair: bool,
     report: &mut CheckReport,
 ) -> Result<(), StoreError> {
-    for LayerRecord { diff_id, snapshot, .. } in store.layers().list()? {
+    for LayerRecord { diff_id, snapshot, latest, .. } in store.layers().list()? {
         let Some(id) = snapshot.filter(|id| id.as_str().starts_with(BUILT)) else { continue };
-        let Some(problem) = problem(store, diff_id, &id)? else { continue };
+        let Some(problem) = problem(store, diff_id, &id, latest)? else { continue };
         if repair {
             store.snapshots().remove(&id)?;
         }
@@ -33,11 +33,16 @@ pub(crate) fn built_layers(
     Ok(())
 }
 
-fn problem(store: &Store, want: DiffId, id: &SnapshotId) -> Result<Option<String>, StoreError> {
+fn problem(
+    store: &Store,
+    want: DiffId,
+    id: &SnapshotId,
+    latest: Option<i64>,
+) -> Result<Option<String>, StoreError> {
     // One that is gone was told already, or is made again when it is needed.
     let Some(snapshot) = store.snapshots().get(id)? else { return Ok(None) };
     let mut hasher = HashingWriter::new(io::sink());
-    if let Err(error) = layer::write_layer(&snapshot.fs, &mut hasher) {
+    if let Err(error) = layer::write_layer_until(&snapshot.fs, latest, &mut hasher) {
         return Ok(Some(format!("its files cannot be read: {error}")));
     }
     let found = hasher.finish().1;

@@ -38,6 +38,7 @@ mod spool;
 mod ssh;
 mod tree;
 mod userns;
+mod verify;
 
 pub use builder::{Builder, Entered, OpenError, Pulled, Pushed};
 pub use cache_exchange::{
@@ -95,3 +96,4 @@ pub use source::{
 };
 pub use ssh::SshAgents;
 pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id, lacks_privilege};
+pub use verify::{FileDifference, StepDifference};

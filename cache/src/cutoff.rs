@@ -34,6 +34,8 @@ struct Entry {
     snapshot: SnapshotId,
     diff_id: DiffId,
     size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latest: Option<i64>,
     created: u64,
     duration_ms: u64,
 }
@@ -61,6 +63,7 @@ impl Index {
                 snapshot: entry.snapshot,
                 diff_id: entry.diff_id,
                 size: entry.size,
+                latest: entry.latest,
                 created: entry.created,
                 duration_ms: entry.duration_ms,
                 inputs: Vec::new(),
@@ -102,6 +105,7 @@ impl Index {
                 snapshot: record.snapshot.clone(),
                 diff_id: record.diff_id,
                 size: record.size,
+                latest: record.latest,
                 created: record.created,
                 duration_ms: record.duration_ms,
             },

@@ -49,6 +49,9 @@ pub struct Record {
     pub diff_id: DiffId,
     /// Size of the layer's tar in bytes.
     pub size: u64,
+    /// What stands for all later times in the layer, in seconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<i64>,
     /// When the step ran, in seconds since 1970 UTC.
     pub created: u64,
     /// How long it ran, in milliseconds.
@@ -98,7 +101,7 @@ impl Index {
             tracing::warn!(%key, snapshot = %record.snapshot, "a record's snapshot is gone: a miss");
             return Ok(None);
         }
-        layer::mend(&self.handle, record.diff_id, &record.snapshot, record.size)?;
+        layer::mend(&self.handle, record.diff_id, &record.snapshot, record.latest, record.size)?;
         note_use(&path);
         Ok(Some(record))
     }

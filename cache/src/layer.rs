@@ -46,6 +46,9 @@ pub struct LayerRecord {
     pub diff_id: DiffId,
     /// A snapshot from which the tar can be made again.
     pub snapshot: Option<SnapshotId>,
+    /// What stands for all later times when it is made, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<i64>,
     /// Size of the tar in bytes.
     pub tar_size: Option<u64>,
     /// Bytes of file content in it, where known: what people mean by a layer's size.
@@ -65,6 +68,7 @@ impl LayerRecord {
         Self {
             diff_id,
             snapshot: None,
+            latest: None,
             tar_size: None,
             content_size: None,
             blobs: Vec::new(),
@@ -178,6 +182,7 @@ pub(crate) fn mend(
     handle: &Handle,
     diff_id: DiffId,
     snapshot: &SnapshotId,
+    latest: Option<i64>,
     tar_size: u64,
 ) -> Result<()> {
     let path = handle.layout.layers().join(diff_id.0.hex());
@@ -189,6 +194,7 @@ pub(crate) fn mend(
     let _alone = FileLock::exclusive(&lock).at("lock", &lock)?;
     let layer = LayerRecord {
         snapshot: Some(snapshot.clone()),
+        latest,
         tar_size: Some(tar_size),
         ..LayerRecord::unknown(diff_id)
     };

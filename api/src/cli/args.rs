@@ -71,6 +71,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(Box<BuildArgs>),
+    Verify(Box<super::verify::VerifyArgs>),
     Check(Box<super::check::CheckArgs>),
     Serve(ServeArgs),
     Images(ImagesArgs),

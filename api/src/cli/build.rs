@@ -14,6 +14,9 @@ use crate::fault::{Fault, exit_code};
 use crate::progress::{self, Mode};
 use crate::signals;
 
+/// A build argument that this environment gives where nothing else does.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// Builds, here or at a service, and shows how it goes.
 pub(super) async fn build(
     args: Box<BuildArgs>,
@@ -152,7 +155,10 @@ pub(super) fn build_args(
         let value = value.as_deref().or_else(|| environment.text(name))?;
         Some((name.clone(), value.to_owned()))
     };
-    given.iter().filter_map(value).collect()
+    // As buildx does, so that every tool of one script goes by one time.
+    let epoch = environment.text(EPOCH).filter(|epoch| !epoch.is_empty());
+    let epoch = epoch.map(|epoch| (EPOCH.to_owned(), epoch.to_owned()));
+    epoch.into_iter().chain(given.iter().filter_map(value)).collect()
 }
 
 fn refuse_with_host(args: &BuildArgs) -> Result<(), Fault> {

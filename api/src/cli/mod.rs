@@ -33,6 +33,7 @@ mod source;
 mod ssh;
 mod store;
 mod transfer;
+mod verify;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -133,6 +134,7 @@ fn flags(cli: &Cli) -> Flags {
     let global = &cli.global;
     let (ca_certs, network, jobs) = match &cli.command {
         Command::Build(args) => (args.ca_cert.clone(), args.network, args.jobs),
+        Command::Verify(args) => (args.build.ca_cert.clone(), args.build.network, args.build.jobs),
         Command::Run(args) => (args.ca_cert.clone(), args.network, None),
         Command::Serve(args) => (args.ca_cert.clone(), None, args.jobs),
         _ => (Vec::new(), None, None),
@@ -165,6 +167,9 @@ async fn execute(
     match cli.command {
         Command::Build(args) => {
             return Box::pin(build::build(args, settings, &environment)).await;
+        }
+        Command::Verify(args) => {
+            return Box::pin(verify::verify(*args, settings, &environment)).await;
         }
         Command::Check(args) => return check::check(*args, settings, &environment).await,
         Command::Doctor(args) => return doctor::doctor(args, settings, mapping).await,

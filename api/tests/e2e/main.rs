@@ -18,6 +18,7 @@ mod no_overlay;
 mod output;
 mod outputs;
 mod registry;
+mod reproduce;
 mod rootless;
 mod run;
 mod sandbox;

@@ -121,6 +121,11 @@ impl Inputs {
         Ok(())
     }
 
+    /// Returns the time that the main context came with.
+    pub(super) const fn own_time(&self) -> Option<i64> {
+        self.time
+    }
+
     /// Returns the time of the main context: its own, or that of its newest file.
     pub(super) async fn time(&self) -> Result<Option<i64>, BuildError> {
         if self.time.is_some() {

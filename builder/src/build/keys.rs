@@ -163,6 +163,7 @@ impl Lookup<'_> {
             snapshot: SnapshotId::for_import("", &hit.entry.diff_id),
             diff_id: hit.entry.diff_id,
             size: 0,
+            latest: None,
             created: 0,
             duration_ms: 0,
             inputs: imported::made_from(&hit.entry, vertex, self.graph, snapshot),

@@ -8,6 +8,7 @@ mod guard;
 mod imported;
 mod inputs;
 mod keys;
+mod latest;
 mod lowering;
 mod plan;
 mod policy;

@@ -6,20 +6,21 @@ use std::sync::Arc;
 
 use cache::Store;
 use frontend::{
-    BuildGraph, Diagnostic, Dockerfile, HttpOp, IgnoreRules, LowerOptions, NamedContext, Op,
-    Platform, Reference, Vertex, VertexId,
+    BuildGraph, Diagnostic, Dockerfile, HttpOp, IgnoreRules, ImageConfig, LowerOptions,
+    NamedContext, Op, Platform, Reference, Vertex, VertexId,
 };
 
 use super::SourceSlot;
 use super::error::BuildError;
 use super::execute::Remotes;
 use super::inputs::{Fetcher, Inputs, Origins};
+use super::latest::Latest;
 use super::lowering::Lowering;
 use super::policy::Policy;
 use crate::builder::Inner;
 use crate::context::FileRoot;
 use crate::progress::{Event, Events, SourceText};
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, ContextInput};
 use crate::source::{
     PullPolicy, RemoteContext, ResolvedImage, SourceSecrets, Sources, parse_remote,
 };
@@ -37,6 +38,8 @@ pub(super) struct Plan {
     pub(super) graph: Arc<BuildGraph>,
     /// Stands for every time of the result, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub(super) epoch: Option<i64>,
+    /// Stands for every later time in the layers.
+    pub(super) latest: Arc<Latest>,
     /// Which earlier results count.
     pub(super) policy: Policy,
     /// For each vertex, whether it must be made anew.
@@ -86,6 +89,10 @@ pub(super) async fn make(
         Named::parse(&request.named_contexts)?;
     let keeps_git_dir = request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| is_true(value));
     let variants = Variant::all(&request);
+    let context_dir = match &request.context {
+        ContextInput::Directory(path) => Some(path.clone()),
+        ContextInput::Tar(_) | ContextInput::Url(_) | ContextInput::Empty => None,
+    };
     let mut options = LowerOptions {
         target: request.target,
         build_args: request.build_args,
@@ -124,8 +131,16 @@ pub(super) async fn make(
     download(&mut inputs, &inner.store, &graph, &downloads, loader).await?;
     graph.warnings.splice(0..0, said);
     let forced = policy.forced(&dockerfile, &graph)?;
+    let base = images.values().filter_map(|image| created(&image.config)).max();
+    let latest = Arc::new(Latest::new(epoch, context_dir, inputs.own_time(), base));
     let (graph, remotes) = (Arc::new(graph), Remotes::new());
-    Ok(Plan { graph, epoch, policy, forced, inputs, remotes, images })
+    Ok(Plan { graph, epoch, latest, policy, forced, inputs, remotes, images })
+}
+
+/// Returns when an image was made, in seconds since 1970.
+fn created(config: &ImageConfig) -> Option<i64> {
+    let time = config.created.as_deref()?.parse::<jiff::Timestamp>().ok()?;
+    Some(time.as_second())
 }
 
 /// One target for one platform.

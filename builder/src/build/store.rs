@@ -13,6 +13,7 @@ use crate::blocking;
 use crate::builder::Inner;
 use crate::export::{annotate, write_index};
 use crate::image::assemble::{Assembled, assemble, layer_chain};
+use crate::op::OpError;
 use crate::output::{OutputKind, OutputSpec, Product};
 use crate::source::{Target, name_target, write_image};
 
@@ -30,8 +31,9 @@ pub(super) async fn images(
     wanted: &Wanted,
     amend: impl Fn(&mut ImageConfig),
 ) -> Result<Vec<Product>, BuildError> {
+    let records = settled(inner, plan, records).await?;
     let parts = plan.graph.outputs().map(|output| {
-        let mut parts = parts(plan, output, records);
+        let mut parts = parts(plan, output, &records);
         amend(&mut parts.assembled.config);
         parts
     });
@@ -74,6 +76,27 @@ pub(super) async fn images(
         Ok(products)
     })
     .await
+}
+
+/// Brings the layers of all outputs to the epoch that is given.
+async fn settled(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    records: &BTreeMap<VertexId, Record>,
+) -> Result<BTreeMap<VertexId, Record>, BuildError> {
+    if plan.epoch.is_none() {
+        return Ok(records.clone());
+    }
+    let chains = plan.graph.outputs().flat_map(|output| layer_chain(&plan.graph, output.vertex).1);
+    let wanted: BTreeMap<VertexId, Record> =
+        chains.filter_map(|id| Some((id, records.get(&id)?.clone()))).collect();
+    let (store, latest) = (inner.store.clone(), Arc::clone(&plan.latest));
+    blocking::run(move || {
+        let settle = |(id, record)| Ok((id, latest.settle(&store, record)?));
+        wanted.into_iter().map(settle).collect::<Result<_, OpError>>()
+    })
+    .await
+    .map_err(BuildError::store)
 }
 
 fn parts(plan: &Plan, output: &Output, records: &BTreeMap<VertexId, Record>) -> Parts {

@@ -63,7 +63,9 @@ pub(crate) fn assemble(
     let mut created = base_created.or_else(|| config.created.clone());
     for step in &output.history {
         if let Some(record) = step.vertex.and_then(|vertex| records.get(&vertex)) {
-            created = Some(rfc3339(record.created));
+            // What was made of older things is no younger than they are.
+            let latest = record.latest.and_then(|time| u64::try_from(time).ok());
+            created = Some(rfc3339(latest.map_or(record.created, |it| it.min(record.created))));
         }
         if fixed.is_some() {
             created.clone_from(&fixed);

@@ -28,7 +28,7 @@ pub use write::{TarWriter, WriteError, diff_id, write_layer};
 
 pub(crate) use estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
 pub(crate) use unpack::{Devices, Owners, Policy, Whiteouts, begins_archive, unpack};
-pub(crate) use write::{Told, write_layer_telling};
+pub(crate) use write::{Told, write_layer_telling, write_layer_until};
 
 /// Prefix of names that record deletions in a layer (image-spec, layer.md, "Whiteouts").
 pub(crate) const WHITEOUT: &[u8] = b".wh.";

@@ -60,7 +60,20 @@ pub enum WriteError {
 ///
 /// [`WriteError`].
 pub fn write_layer(upper: &Path, out: impl Write) -> Result<LayerStats, WriteError> {
-    write(upper, out, None)
+    write(upper, out, None, None)
+}
+
+/// As [`write_layer`]; no entry is younger than `latest` (seconds since 1970), if given.
+///
+/// # Errors
+///
+/// [`WriteError`].
+pub(crate) fn write_layer_until(
+    upper: &Path,
+    latest: Option<i64>,
+    out: impl Write,
+) -> Result<LayerStats, WriteError> {
+    write(upper, out, latest, None)
 }
 
 /// One thing that a layer holds, told in passing.
@@ -81,27 +94,29 @@ pub(crate) enum Told<'a> {
     Opaque,
 }
 
-/// As [`write_layer`], and tells what the layer holds: parents first, names by their raw bytes.
+/// As [`write_layer_until`], and tells what the layer holds: parents first, names by their raw bytes.
 ///
 /// # Errors
 ///
 /// [`WriteError`].
 pub(crate) fn write_layer_telling(
     upper: &Path,
+    latest: Option<i64>,
     out: impl Write,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<LayerStats, WriteError> {
-    write(upper, out, Some(tell))
+    write(upper, out, latest, Some(tell))
 }
 
 fn write(
     upper: &Path,
     out: impl Write,
+    latest: Option<i64>,
     tell: Option<&mut dyn FnMut(Told<'_>)>,
 ) -> Result<LayerStats, WriteError> {
     let dir = Dir::open(upper)
         .map_err(|source| WriteError::Read { path: upper.to_path_buf(), source })?;
-    let mut writer = LayerWriter { tar: TarWriter::new(out), links: HashMap::new(), tell };
+    let mut writer = LayerWriter { tar: TarWriter::new(out), latest, links: HashMap::new(), tell };
     writer.content(&dir, b"", 0)?;
     let (_, stats) = writer.tar.finish()?;
     Ok(stats)
@@ -121,6 +136,8 @@ pub fn diff_id(upper: &Path) -> Result<(DiffId, u64), WriteError> {
 
 struct LayerWriter<'a, W: Write> {
     tar: TarWriter<W>,
+    /// Stands for every later time, in seconds since 1970.
+    latest: Option<i64>,
     /// Files with several names: the first name written.
     links: HashMap<InodeId, Vec<u8>>,
     /// Who wants to know what is written.
@@ -128,6 +145,13 @@ struct LayerWriter<'a, W: Write> {
 }
 
 impl<W: Write> LayerWriter<'_, W> {
+    fn clamped(&self, mut metadata: Metadata) -> Metadata {
+        if let Some(latest) = self.latest.filter(|latest| metadata.mtime.seconds >= *latest) {
+            metadata.mtime = Time { seconds: latest, nanoseconds: 0 };
+        }
+        metadata
+    }
+
     fn tell(&mut self, told: Told<'_>) {
         if let Some(tell) = &mut self.tell {
             tell(told);
@@ -150,6 +174,7 @@ impl<W: Write> LayerWriter<'_, W> {
             let failed = |source| WriteError::Read { path: display_path(&path), source };
             let metadata = dir.layer_metadata_of(&name).map_err(failed)?;
             let metadata = metadata.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+            let metadata = self.clamped(metadata);
             if file_type == FileType::Directory || metadata.is_dir() {
                 let below = dir.open_dir(&name).map_err(failed)?;
                 self.dir(&below, &path, &metadata, depth)?;
@@ -231,6 +256,7 @@ impl<W: Write> LayerWriter<'_, W> {
             return self.deleted(name, &path);
         }
         reserved(&path)?;
+        let metadata = self.clamped(metadata);
         if self.is_linked(&path, &metadata)? {
             return Ok(());
         }

@@ -144,10 +144,12 @@ fn apply_snapshot(from: &Path, to: &Path, lowers: &[PathBuf]) -> Result<(), OpEr
 pub(crate) fn seal(
     store: &Store,
     snapshot: &SnapshotId,
+    latest: Option<i64>,
 ) -> Result<(DiffId, u64, Changes), OpError> {
-    let (diff_id, size, bytes, changes) = tree::digest_layer(store, snapshot)?;
+    let (diff_id, size, bytes, changes) = tree::digest_layer(store, snapshot, latest)?;
     let note = |record: &mut cache::LayerRecord| {
         record.snapshot = Some(snapshot.clone());
+        record.latest = latest;
         record.tar_size = Some(size);
         record.content_size = Some(bytes);
     };

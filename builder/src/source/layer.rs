@@ -8,7 +8,7 @@ use cache::{Descriptor, DiffId, Digest, HashingReader, HashingWriter, LayerBlob,
 
 use super::error::SourceError;
 use super::image::Layer;
-use crate::layer::{CompressError, Limits, decompress, write_layer};
+use crate::layer::{CompressError, Limits, decompress, write_layer_until};
 use crate::registry::document::OCI_LAYER;
 
 /// Copied at once, bytes.
@@ -28,6 +28,8 @@ pub enum LayerSource {
     Snapshot {
         /// The directory, in the form of an overlay's upper.
         upper: PathBuf,
+        /// What stands for all later times in the layer, in seconds since 1970.
+        latest: Option<i64>,
     },
 }
 
@@ -50,9 +52,10 @@ impl LayerSource {
             let path = store.content().path(&blob.digest);
             return Ok(Some(Self::Blob { blob, path }));
         }
-        let Some(id) = record.and_then(|record| record.snapshot) else { return Ok(None) };
+        let Some(record) = record else { return Ok(None) };
+        let (latest, Some(id)) = (record.latest, record.snapshot) else { return Ok(None) };
         let found = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
-        Ok(found.map(|snapshot| Self::Snapshot { upper: snapshot.fs }))
+        Ok(found.map(|snapshot| Self::Snapshot { upper: snapshot.fs, latest }))
     }
 
     /// Writes the uncompressed tar of the layer `expected` to `out` and returns its size in
@@ -77,11 +80,10 @@ impl LayerSource {
                 check_diff_id(&blob.digest, expected, found)?;
                 Ok(size)
             }
-            Self::Snapshot { upper } => {
+            Self::Snapshot { upper, latest } => {
                 let mut hashing = HashingWriter::new(out);
-                write_layer(upper, &mut hashing).map_err(|source| SourceError::Regenerate {
-                    diff_id: expected,
-                    source: source.into(),
+                write_layer_until(upper, *latest, &mut hashing).map_err(|source| {
+                    SourceError::Regenerate { diff_id: expected, source: source.into() }
                 })?;
                 let (_, found, size) = hashing.finish();
                 if found == expected.0 {

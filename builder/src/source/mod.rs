@@ -32,6 +32,7 @@ use crate::registry::Registry;
 
 pub use error::SourceError;
 pub use git::GitError;
+pub(crate) use git::checkout_time;
 pub use http::HttpError;
 pub use image::{Layer, ResolvedImage, read_image, write_image};
 pub use layer::{LayerSource, built_layer};

@@ -168,20 +168,21 @@ impl State {
 
 /// Reads what a snapshot holds.
 fn read(store: &Store, id: &SnapshotId) -> Result<Changes, OpError> {
-    Ok(write_out(store, id, io::sink())?.0)
+    Ok(write_out(store, id, None, io::sink())?.0)
 }
 
-/// Writes the layer of a snapshot to `out`; returns what it holds, and the bytes in its files.
+/// Writes the layer of a snapshot to `out`, nothing in it younger than `latest`; returns what it holds, and the bytes in its files.
 pub(crate) fn write_out(
     store: &Store,
     id: &SnapshotId,
+    latest: Option<i64>,
     out: impl io::Write,
 ) -> Result<(Changes, u64), OpError> {
     let found = store.snapshots().get(id).map_err(OpError::store)?;
     let upper = found.ok_or_else(|| OpError::lost("a fresh snapshot"))?.fs;
     let mut told = Changes::default();
     told.push_root(&upper).map_err(|source| WriteError::Read { path: upper.clone(), source })?;
-    let stats = write_layer_telling(&upper, out, &mut |it| told.push(&it))?;
+    let stats = write_layer_telling(&upper, latest, out, &mut |it| told.push(&it))?;
     Ok((told, stats.bytes))
 }
 
@@ -190,9 +191,10 @@ pub(crate) fn write_out(
 pub(crate) fn digest_layer(
     store: &Store,
     id: &SnapshotId,
+    latest: Option<i64>,
 ) -> Result<(DiffId, u64, u64, Changes), OpError> {
     let mut hashing = HashingWriter::new(io::sink());
-    let (told, bytes) = write_out(store, id, &mut hashing)?;
+    let (told, bytes) = write_out(store, id, latest, &mut hashing)?;
     let (_, digest, size) = hashing.finish();
     Ok((DiffId(digest), size, bytes, told))
 }

@@ -412,7 +412,7 @@ async fn two_processes_may_unpack_one_layer() {
 fn build_on(bench: &Bench, base: &ResolvedImage, parent: &cache::SnapshotId) -> ResolvedImage {
     let active = bench.store().snapshots().prepare(Some(parent)).unwrap();
     std::fs::write(active.upper().join("built"), noise(3_000_000)).unwrap();
-    let source = LayerSource::Snapshot { upper: active.upper().to_owned() };
+    let source = LayerSource::Snapshot { upper: active.upper().to_owned(), latest: None };
     let nobody = cache::DiffId(cache::Digest::of(b"nobody"));
     let Err(SourceError::Damaged { found: diff_id, .. }) =
         source.write_tar(nobody, std::io::sink())

@@ -69,6 +69,7 @@ pub(crate) fn record(name: &str, snapshot: &Snapshot) -> Record {
         snapshot: snapshot.id.clone(),
         diff_id: diff_id(name),
         size: 1024,
+        latest: None,
         created: 1_700_000_000,
         duration_ms: 12,
         inputs: Vec::new(),

@@ -111,6 +111,7 @@ impl Execution {
             snapshot: SnapshotId::for_import("", &hit.entry.diff_id),
             diff_id: hit.entry.diff_id,
             size: 0,
+            latest: None,
             created: 0,
             duration_ms: 0,
             inputs: self.built_inputs(id, inputs),

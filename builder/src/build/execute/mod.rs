@@ -17,6 +17,7 @@ use super::error::BuildError;
 use super::exported;
 use super::imported::{Arrivals, Stack};
 use super::keys::{Keyed, Lookup, makes_layer, unix_now};
+use super::latest::Latest;
 use super::policy::Policy;
 use super::remotes;
 use super::steps::Steps;
@@ -61,6 +62,7 @@ pub(crate) struct Execution {
     remotes: Remotes,
     settings: Arc<RunSettings>,
     policy: Policy,
+    latest: Arc<Latest>,
     trees: Arc<Trees>,
     steps: Arc<Steps>,
     events: Events,
@@ -138,6 +140,7 @@ impl Execution {
             remotes: plan.remotes.clone(),
             settings: Arc::clone(settings),
             policy: plan.policy.clone(),
+            latest: Arc::clone(&plan.latest),
             trees: Arc::new(Trees::new(inner.store.clone())),
             steps: Arc::clone(steps),
             events: events.clone(),
@@ -394,15 +397,17 @@ impl Execution {
         id: VertexId,
         snapshot: SnapshotId,
         draft: &Draft,
+        latest: Option<i64>,
     ) -> Result<Record, OpError> {
         let store = &self.inner.store;
-        let (diff_id, size, changes) = op::seal(store, &snapshot)?;
+        let (diff_id, size, changes) = op::seal(store, &snapshot, latest)?;
         self.trees.learn(&snapshot, changes)?;
         let record = Record {
             key: self.keyed[id.0].key.expect("a vertex that makes a layer has a key"),
             snapshot,
             diff_id,
             size,
+            latest,
             created: draft.created,
             duration_ms: draft.duration_ms,
             inputs: self.built_inputs(id, &draft.inputs),
@@ -499,7 +504,9 @@ impl Work for Execution {
         let snapshot = root.snapshot().cloned();
         let snapshot = snapshot.ok_or_else(|| OpError::lost("the snapshot of a step"))?;
         let this = Arc::clone(&self);
-        let record = blocking::run(move || this.seal_blocking(id, snapshot, &draft)).await?;
+        let latest = self.latest.for_new().await;
+        let record =
+            blocking::run(move || this.seal_blocking(id, snapshot, &draft, latest)).await?;
         self.offer(id, &record);
         Ok(record)
     }

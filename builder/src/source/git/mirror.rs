@@ -163,7 +163,7 @@ impl<'a> Mirror<'a> {
 }
 
 /// Reads the committer's time out of a commit (gitformat: `committer NAME <MAIL> SECONDS ZONE`).
-fn commit_time(commit: &[u8]) -> Option<i64> {
+pub(super) fn commit_time(commit: &[u8]) -> Option<i64> {
     let head = commit.split(|&byte| byte == b'\n').take_while(|line| !line.is_empty());
     let mut lines = head.filter_map(|line| line.strip_prefix(b"committer "));
     let line = String::from_utf8_lossy(lines.next()?);

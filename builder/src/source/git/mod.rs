@@ -10,6 +10,7 @@ mod error;
 mod mirror;
 mod refs;
 
+use std::path::Path;
 use std::time::Duration;
 
 use cache::{Digest, KeyHasher};
@@ -33,6 +34,19 @@ const CHECKOUT_VERSION: u32 = 1;
 
 /// How long a server may take to tell its references.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(120);
+
+/// Returns the time of the commit that is checked out at or above `dir`, in seconds since 1970;
+/// `None` where nothing is, or git cannot tell.
+pub(crate) async fn checkout_time(dir: &Path) -> Option<i64> {
+    let dir = dir.canonicalize().ok()?;
+    if !dir.ancestors().any(|above| above.join(".git").exists()) {
+        return None;
+    }
+    let asked = Git::new("look into", "the build context", LOOK_UP_LIMIT).dir(&dir);
+    let commit = asked.args(["cat-file", "commit", "HEAD"]).run().await;
+    let commit = commit.inspect_err(|error| tracing::debug!(%error, "the context has no commit"));
+    mirror::commit_time(&commit.ok()?)
+}
 
 /// A commit of a repository; its files may still have to be fetched.
 #[derive(Debug)]
