@@ -6,6 +6,7 @@ mod access;
 mod authorities;
 mod builds;
 mod cache;
+mod ci;
 mod container;
 mod docker;
 mod embedded;
