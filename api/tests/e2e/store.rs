@@ -120,6 +120,34 @@ fn whatever_is_damaged_the_next_build_is_right() {
 }
 
 #[test]
+fn damaged_files_never_go_out() {
+    let stores = busybox_store();
+    let dir = context(&[("Dockerfile", DOCKERFILE), ("a", "content of a\n")]);
+    let sound = stores.path().join("store");
+    build(&sound, dir.path(), "1", &[]).ok();
+    for kind in ["local", "tar", "docker", "oci"] {
+        for damage in [Damage::Flip, Damage::Truncate, Damage::Delete] {
+            let copy = stores.path().join("copy");
+            run(&mut command("cp", &["-a", sound.to_str().unwrap(), copy.to_str().unwrap()])).ok();
+            let files = files_below(&copy.join("snapshots"));
+            let all = files.iter().find(|path| path.ends_with("fs/all")).unwrap();
+            damage.strike(all);
+            let dest = stores.path().join("out");
+            let output = format!("type={kind},dest={}", dest.display());
+            let ran = build(&copy, dir.path(), "1", &["-o", &output]);
+            ran.fails_with(4).says("were changed").says("build again");
+            assert!(!dest.join("all").exists(), "{kind} {damage:?}: it went out");
+            // The next build makes it anew.
+            expect_image(&copy, dir.path(), "1");
+            build(&copy, dir.path(), "1", &["-o", &output]).ok();
+            fs::remove_dir_all(&copy).unwrap();
+            drop(fs::remove_dir_all(&dest));
+            drop(fs::remove_file(&dest));
+        }
+    }
+}
+
+#[test]
 fn damage_met_by_a_build_is_a_miss() {
     let stores = busybox_store();
     let dir = context(&[("Dockerfile", DOCKERFILE), ("a", "content of a\n")]);

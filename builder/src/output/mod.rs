@@ -1,5 +1,6 @@
 //! What a build writes beside the store: images at registries, archives and trees.
 
+mod intact;
 mod spec;
 
 use std::io;
@@ -68,8 +69,25 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Writes `products` to every output.
+/// Writes `products` to every output. What is found to be damaged fails this and is removed, so
+/// that the next build makes it anew.
 pub(crate) async fn write(
+    sources: &Sources,
+    products: &[Product],
+    outputs: &[OutputSpec],
+    events: &Events,
+) -> Result<Written, ExportError> {
+    let written = write_all(sources, products, outputs, events).await;
+    let Err(error) = written else { return written };
+    let store = sources.store().clone();
+    blocking::run(move || {
+        intact::forget_damaged(&store, &error);
+        Err(error)
+    })
+    .await
+}
+
+async fn write_all(
     sources: &Sources,
     products: &[Product],
     outputs: &[OutputSpec],
@@ -194,13 +212,14 @@ async fn write_tree(
     events: &Events,
 ) -> Result<(), ExportError> {
     let top = sources.materialize(image, events).await?;
-    let store = sources.store().clone();
+    let (store, image) = (sources.store().clone(), image.clone());
     blocking::run(move || {
         let lowers = match top {
-            Some(id) => store
-                .snapshots()
-                .lowers(&id)
-                .map_err(SourceError::store("read the image's layers"))?,
+            Some(id) => {
+                intact::check(&store, &image, &id)?;
+                let lowers = store.snapshots().lowers(&id);
+                lowers.map_err(SourceError::store("read the image's layers"))?
+            }
             None => Vec::new(),
         };
         match dest {

@@ -110,7 +110,10 @@ pub enum SourceError {
         found: DiffId,
     },
     /// A snapshot no longer gives the layer that it was committed as.
-    #[error("the stored files of layer `{expected}` were changed: they now give `{found}`")]
+    #[error(
+        "the stored files of layer `{expected}` were changed: they now give `{found}`; build again \
+         to make it anew"
+    )]
     Damaged {
         /// What was committed.
         expected: DiffId,

@@ -57,6 +57,12 @@ impl SnapshotId {
         Self(format!("import-{}", Digest::of(format!("{below} {}", layer.0).as_bytes()).hex()))
     }
 
+    /// Whether a step of this store made it.
+    #[must_use]
+    pub fn is_built(&self) -> bool {
+        self.0.starts_with("built-")
+    }
+
     /// Names a layer that a step of this store made.
     pub(crate) fn random() -> io::Result<Self> {
         Ok(Self(format!("built-{}", random_hex()?)))
