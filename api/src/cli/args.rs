@@ -201,6 +201,12 @@ pub(crate) struct BuildArgs {
     /// Value of an ARG; without a value, this environment's (repeatable)
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = named_value)]
     pub(crate) build_arg: Vec<(String, Option<String>)>,
+    /// File of such values, one a line; --build-arg wins (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) build_arg_file: Vec<PathBuf>,
+    /// Seconds since 1970 that stand for every time of the result: the argument SOURCE_DATE_EPOCH
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    pub(crate) timestamp: Option<i64>,
     /// Label of the image (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = named_value)]
     pub(crate) label: Vec<(String, Option<String>)>,
@@ -249,8 +255,8 @@ pub(crate) struct BuildArgs {
     pub(crate) cache_ttl: Option<std::time::Duration>,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
-    /// Ask registries for newer base images
-    #[arg(long)]
+    /// Ask registries for newer base images: always, or of those that are missing alone
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always", value_parser = pull)]
     pub(crate) pull: bool,
     /// RUN steps executing at once [default: 16, or one a processor where those are more]
     #[arg(long, value_name = "N")]
@@ -277,6 +283,8 @@ pub(crate) struct BuildArgs {
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) gc: GcArgs,
+    #[command(flatten)]
+    pub(crate) habit: super::foreign::HabitArgs,
 }
 
 /// Answer Docker clients and `rbuild --host`
@@ -457,6 +465,15 @@ fn split_value(text: &str) -> Result<(String, Option<String>), String> {
 pub(super) fn named_value(text: &str) -> Result<(String, Option<String>), String> {
     let (name, value) = split_value(text)?;
     if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name, value)) }
+}
+
+/// Parses when to ask for newer images: docker's switch, and buildah's words.
+fn pull(text: &str) -> Result<bool, String> {
+    match text {
+        "always" | "ifnewer" | "true" => Ok(true),
+        "missing" | "false" => Ok(false),
+        _ => Err("it is always or missing".to_owned()),
+    }
 }
 
 fn absolute(text: &str) -> Result<String, String> {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
 use super::outputs::{self, Targets};
-use super::{certs, check, context, engine::Engine, print, secrets, source, ssh};
+use super::{certs, check, context, engine::Engine, print, run, secrets, source, ssh};
 use crate::config::{Environment, Settings};
 use crate::fault::{Fault, exit_code};
 use crate::progress::{self, Mode};
@@ -96,7 +96,7 @@ pub(super) async fn request(
         tags: targets.tags,
         target: targets.first,
         more_targets: targets.more,
-        build_args: build_args(&args.build_arg, environment),
+        build_args: arguments(args, environment).await?,
         labels: args
             .label
             .iter()
@@ -143,6 +143,26 @@ fn agents(
         agents.entry("default".to_owned()).or_insert(socket);
     }
     Ok(agents)
+}
+
+/// Returns all arguments of a build: those of files first, so that the others win.
+pub(super) async fn arguments(
+    args: &BuildArgs,
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>, Fault> {
+    let mut all = BTreeMap::new();
+    for path in &args.build_arg_file {
+        all.extend(run::read_env_file(path, environment).await?);
+    }
+    all.extend(build_args(&args.build_arg, environment));
+    if let Some(seconds) = args.timestamp
+        && let Some(given) = all.insert("SOURCE_DATE_EPOCH".to_owned(), seconds.to_string())
+        && given != seconds.to_string()
+    {
+        let what = format!("--timestamp {seconds}, but SOURCE_DATE_EPOCH is `{given}`");
+        return Err(Fault::user(what).with_help("give one of them"));
+    }
+    Ok(all)
 }
 
 /// An argument without a value takes this environment's; one that has none here is left out, so

@@ -17,6 +17,7 @@ mod duration;
 mod engine;
 mod explain;
 mod fmt;
+mod foreign;
 mod history;
 mod image;
 mod limits;
@@ -57,7 +58,10 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Where even this cannot be written, the exit code still tells.
-            drop(error.print());
+            match foreign::explain(&error) {
+                Some(told) => note(&told),
+                None => drop(error.print()),
+            }
             return ExitCode::from(if error.use_stderr() { fault::USAGE } else { 0 });
         }
     };

@@ -146,7 +146,7 @@ pub(crate) fn parse_tmpfs(text: &str) -> Result<(String, Option<u64>), String> {
 
 /// Reads variables as `docker run --env-file` does: one a line, nothing quoted; a name alone takes
 /// this environment's value.
-async fn read_env_file(
+pub(super) async fn read_env_file(
     path: &Path,
     environment: &Environment,
 ) -> Result<Vec<(String, String)>, Fault> {

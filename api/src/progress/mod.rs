@@ -35,6 +35,8 @@ pub(crate) enum Mode {
     Rawjson,
     /// Only the image ID, on standard output
     Quiet,
+    /// Nothing but failures
+    None,
 }
 
 /// A reader of events.
@@ -73,6 +75,7 @@ fn view(mode: Mode) -> Box<dyn View> {
             Box::new(rawjson::RawJson::new(io::stderr(), || jiff::Timestamp::now().to_string()))
         }
         Mode::Quiet => Box::new(quiet::Quiet::new(io::stdout(), io::stderr(), wants_color())),
+        Mode::None => Box::new(quiet::Quiet::new(io::sink(), io::stderr(), wants_color())),
     }
 }
 

@@ -72,3 +72,30 @@ fn files_that_are_no_dockerfile_are_told() {
         assert!(said.contains(want), "{name}: {said}");
     }
 }
+
+#[test]
+fn arguments_come_from_files_and_times_from_one_number() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("context")).unwrap();
+    let dockerfile = "FROM scratch\nARG A\nARG B=default\nENV A=$A B=$B\nCOPY Dockerfile /\n";
+    fs::write(dir.path().join("context/Dockerfile"), dockerfile).unwrap();
+    fs::write(dir.path().join("args"), "# those of the file\nA=file\nB=file\n").unwrap();
+    let args = ["--build-arg-file", "args", "--build-arg", "B=line", "--timestamp", "1000000000"];
+    let output = rbuild(dir.path(), &[&args[..], &["-t", "x:1", "context"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = rbuild(dir.path(), &["inspect", "x:1"]);
+    let image: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let env = image[0]["Config"]["Env"].to_string();
+    assert!(env.contains("A=file") && env.contains("B=line"), "{env}");
+    assert_eq!(image[0]["Created"], "2001-09-09T01:46:40Z");
+    let both = ["--timestamp", "1", "--build-arg", "SOURCE_DATE_EPOCH=2", "context"];
+    let output = rbuild(dir.path(), &both);
+    assert!(text(&output.stderr).contains("--timestamp 1, but SOURCE_DATE_EPOCH is `2`"));
+    let output = rbuild(dir.path(), &["build", "--builder", "x", "context"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert_eq!(
+        said,
+        "error: rbuild build has no option --builder\n\n  tip: name a service with --host\n"
+    );
+}

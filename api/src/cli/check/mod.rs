@@ -132,7 +132,7 @@ pub(super) async fn call(
     });
     let options = LowerOptions {
         target: args.target.first().map(|(stage, _)| stage.clone()),
-        build_args: super::build::build_args(&args.build_arg, environment),
+        build_args: super::build::arguments(args, environment).await?,
         named_contexts: contexts.collect(),
         ..platforms(args.platform.first().cloned())
     };
