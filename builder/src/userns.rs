@@ -104,7 +104,21 @@ pub fn enter_user_namespace() -> Result<IdMapping, UsernsError> {
         (Ok(_), None) => unreachable!("a helper is started for every request"),
     };
     map_single(uid, gid).map_err(refused)?;
+    let reason = SINGLE_REASON.get_or_init(|| reason).clone();
     Ok(IdMapping::Single { reason })
+}
+
+/// Why there is but one id, once a namespace with one was entered.
+static SINGLE_REASON: OnceLock<String> = OnceLock::new();
+
+/// Says what a build cannot represent because there is but one id, and what would give more; `None`
+/// where there are more.
+pub(crate) fn single_id_notice() -> Option<String> {
+    let reason = SINGLE_REASON.get()?;
+    Some(format!(
+        "warning: there is one user id here, root's: what belongs to another user in an image or by \
+         --chown becomes root's, and no step can be another user; {reason}"
+    ))
 }
 
 /// Whether this process has but one user or group id to give: chown to any other fails.

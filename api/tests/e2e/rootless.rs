@@ -142,5 +142,10 @@ fn with_subordinate_ids() {
 
 #[test]
 fn with_a_single_id() {
-    Home::of("rbuild-single", false).builds_the_example();
+    let home = Home::of("rbuild-single", false);
+    home.builds_the_example();
+    let step = "true && test \"$(stat -c %u /etc/shadow)\" = 0";
+    let said = home.run_step(step, "a secret that nobody uses").ok().stderr;
+    assert_eq!(said.matches("there is one user id here").count(), 1, "{said}");
+    assert!(said.contains("usermod --add-subuids"), "{said}");
 }

@@ -41,7 +41,7 @@ use crate::output::{OutputKind, OutputSpec};
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
 use crate::source::{SourceSecrets, Sources};
-use crate::{blocking, history, output, secret, solver};
+use crate::{blocking, history, output, secret, solver, userns};
 
 /// Where a failure's spans point into; filled as soon as the Dockerfile is read.
 pub(crate) type SourceSlot = Option<SourceText>;
@@ -235,7 +235,7 @@ async fn prepare(
         let text = source.as_ref().map_or("", |source| source.text.as_str());
         events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;
     }
-    for text in secret::short_notes(&secrets) {
+    for text in userns::single_id_notice().into_iter().chain(secret::short_notes(&secrets)) {
         events.send(Event::Note { text }).await;
     }
     guard::check(&plan.graph, &settings, &secrets)?;
