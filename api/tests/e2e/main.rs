@@ -10,6 +10,7 @@ mod ci;
 mod container;
 mod docker;
 mod embedded;
+mod emulated;
 mod engine;
 mod explain;
 mod failures;
