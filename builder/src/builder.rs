@@ -155,7 +155,7 @@ impl Builder {
 
     /// Returns the engine with a store handle of its own: whatever is used through it is kept from
     /// gc until the work that it was taken for is done.
-    fn leased(&self) -> Result<Arc<Inner>, StoreError> {
+    pub(crate) fn leased(&self) -> Result<Arc<Inner>, StoreError> {
         let Inner { config, store, sources, flights, cores, sandbox } = &*self.inner;
         let store = store.lease()?;
         Ok(Arc::new(Inner {

@@ -41,9 +41,7 @@ mod userns;
 mod verify;
 
 pub use builder::{Builder, Entered, OpenError, Pulled, Pushed};
-pub use cache_exchange::{
-    CacheCompression, CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError,
-};
+pub use cache_exchange::{CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError};
 pub use config::{BuilderConfig, CacheConfig, HistoryLimits, RegistryConfig, processors};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use doctor::{Finding, Health, doctor};
@@ -56,7 +54,10 @@ pub use export::{
     push_target,
 };
 pub use history::RecordedEvent;
-pub use image::{HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
+pub use image::{
+    Compared, FileChange, HistoryRow, ImageContents, ImageDetails, ImageDiff, ImageError,
+    ImageSummary, LayerContents, LayerFile, PathChange, Removed, ValueChange, Wasted,
+};
 pub use layer::{
     ApplyError, CompressError, Compression, DecompressError, Estargz, GzipWriter, LayerStats,
     LimitedReader, Limits as ArchiveLimits, StreamWriter, TarEntry, TarError, TarKind, TarReader,

@@ -12,8 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use frontend::Platform;
 
 pub(crate) use image::{
-    ArchiveFormat, HistoryArgs, ImageCommand, ImagePruneArgs, ImagesArgs, ImportArgs, InspectArgs,
-    ListFormat, LoadArgs, PullArgs, PushArgs, RemoveArgs, SaveArgs, TagArgs,
+    ArchiveFormat, HistoryArgs, ImageCommand, ImageDiffArgs, ImagePruneArgs, ImageTreeArgs,
+    ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, PullArgs, PushArgs, RemoveArgs,
+    SaveArgs, TagArgs,
 };
 
 use super::cache::CacheArgs;
@@ -88,6 +89,11 @@ pub(crate) enum Command {
     Image {
         #[command(subcommand)]
         command: ImageCommand,
+    },
+    /// Put images of several platforms under one name
+    Index {
+        #[command(subcommand)]
+        command: super::index::IndexCommand,
     },
     Login(super::login::LoginArgs),
     Logout(super::login::LogoutArgs),

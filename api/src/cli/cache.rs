@@ -12,8 +12,8 @@ pub(crate) struct CacheArgs {
     #[arg(long = "cache-from", value_name = "SPEC", value_parser = CacheFrom::parse)]
     from: Vec<CacheFrom>,
     /// Cache to add results to: type=registry,ref=NAME, type=local,dest=DIR[,tag=TAG] or
-    /// type=inline; mode=min|max|auto, compression=gzip|zstd|uncompressed, force-compression,
-    /// image-manifest, oci-mediatypes, ignore-error (repeatable)
+    /// type=inline; mode=min|max|auto, compression=gzip|zstd|uncompressed,
+    /// compression-level, force-compression, image-manifest, oci-mediatypes, ignore-error (repeatable)
     #[arg(long = "cache-to", value_name = "SPEC", value_parser = CacheTo::parse)]
     to: Vec<CacheTo>,
     /// Part of these caches, such as a branch: all parts named are read, the first is written

@@ -7,6 +7,7 @@ mod builds;
 mod cache;
 mod certs;
 mod check;
+mod contents;
 mod context;
 mod context_list;
 mod debug;
@@ -20,6 +21,7 @@ mod fmt;
 mod foreign;
 mod history;
 mod image;
+mod index;
 mod limits;
 mod login;
 mod outputs;
@@ -190,9 +192,12 @@ async fn execute(
         Command::Save(args) => transfer::save(args, &Engine::open(&settings).await?).await,
         Command::Load(args) => transfer::load(args, &Engine::open(&settings).await?).await,
         Command::Import(args) => transfer::import(args, &Engine::open(&settings).await?).await,
-        Command::Image { command: ImageCommand::Prune(args) } => {
-            image::prune(args, &Engine::open(&settings).await?).await
-        }
+        Command::Image { command } => match command {
+            ImageCommand::Tree(args) => contents::tree(args, settings).await,
+            ImageCommand::Diff(args) => contents::diff(args, settings).await,
+            ImageCommand::Prune(args) => image::prune(args, &Engine::open(&settings).await?).await,
+        },
+        Command::Index { command } => index::index(command, settings).await,
         Command::Login(args) => login::login(args, settings).await,
         Command::Logout(args) => login::logout(args, settings).await,
         Command::Du(args) => store::usage(&args, &settings).await,

@@ -156,7 +156,7 @@ pub(super) async fn import(args: ImportArgs, engine: &Engine) -> Result<(), Faul
 }
 
 /// Does `work` and shows its events meanwhile.
-async fn with_progress<T>(
+pub(super) async fn with_progress<T>(
     quiet: bool,
     work: impl AsyncFnOnce(&Events) -> Result<T, ImageError>,
 ) -> Result<T, Fault> {

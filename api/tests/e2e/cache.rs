@@ -73,7 +73,7 @@ fn another_machine_runs_nothing_again() {
     for options in [
         "mode=max",
         "mode=max,image-manifest=false",
-        "mode=max,compression=zstd",
+        "mode=max,compression=zstd,compression-level=7",
         "mode=max,compression=uncompressed",
         "mode=max,image-manifest=false,oci-mediatypes=false",
         "mode=auto",

@@ -129,3 +129,90 @@ fn images_are_imported_listed_and_cleared_out_here_and_there() {
         assert_eq!(count("reference=imported"), 0);
     }
 }
+
+/// Builds `text` over `files` as `name` for `platform`.
+fn build(store: &Path, name: &str, platform: &str, text: &str, files: &[(&str, &str)]) {
+    let files = [&[("Dockerfile", text)], files].concat();
+    let context = context(&files);
+    run(rbuild(store, &["-q", "-t", name, "--platform", platform]).arg(context.path())).ok();
+}
+
+#[test]
+fn images_are_looked_into_and_compared() {
+    let store = tempfile::tempdir().unwrap();
+    let dockerfile = "FROM scratch\nENV A=1 B=1\nCOPY big /big\nCOPY small /big\nCOPY status /var/lib/dpkg/status\nCOPY package.json /app/node_modules/x/\n";
+    let status = |version: &str| {
+        format!("Package: openssl\nStatus: install ok installed\nVersion: {version}\n\n")
+    };
+    let npm = |version: &str| format!(r#"{{"name":"x","version":"{version}"}}"#);
+    let files = |big: &str, version: &str| {
+        [
+            ("big".to_owned(), big.to_owned()),
+            ("small".to_owned(), "s".to_owned()),
+            ("status".to_owned(), status(version)),
+            ("package.json".to_owned(), npm(version)),
+        ]
+    };
+    let (one, two) = (files(&"x".repeat(9999), "1.0"), files(&"x".repeat(9999), "2.0"));
+    let borrowed = |files: &[(String, String); 4]| -> Vec<(&'static str, &'static str)> {
+        let leak = |text: &String| -> &'static str { Box::leak(text.clone().into_boxed_str()) };
+        files.iter().map(|(name, text)| (leak(name), leak(text))).collect()
+    };
+    build(store.path(), "a", "linux/amd64", dockerfile, &borrowed(&one));
+    build(store.path(), "b", "linux/amd64", &dockerfile.replace("B=1", "B=2"), &borrowed(&two));
+
+    let tree = run(&mut rbuild(store.path(), &["image", "tree", "a"])).ok();
+    for text in ["COPY big /big", "M       1B  big", "10kB of", "2 x  big"] {
+        assert!(tree.stdout.contains(text), "`{text}`: {}", tree.stdout);
+    }
+    let json = run(&mut rbuild(store.path(), &["image", "tree", "--format", "json", "a"])).ok();
+    let value: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(value["wasted_bytes"], 9999);
+
+    let diff = run(&mut rbuild(store.path(), &["image", "diff", "a", "b"])).ok();
+    for text in [
+        "2 layers shared",
+        "M Env B: 1 -> 2",
+        "M deb openssl: 1.0 -> 2.0",
+        "M npm x: 1.0 -> 2.0",
+        "M var/lib/dpkg/status",
+    ] {
+        assert!(diff.stdout.contains(text), "`{text}`: {}", diff.stdout);
+    }
+    assert!(!diff.stdout.contains("Env A"), "{}", diff.stdout);
+    run(&mut rbuild(store.path(), &["image", "diff", "a", "a"])).ok().says("nothing differs");
+    let json =
+        run(&mut rbuild(store.path(), &["image", "diff", "--format", "json", "a", "b"])).ok();
+    let value: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(value["files"].as_array().map(Vec::len), Some(2), "{value}");
+}
+
+#[test]
+fn platforms_are_joined_under_one_name() {
+    let store = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (_registry, _data) = docker_registry_with(port, "", || {
+        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 200 "))
+    });
+    for (name, platform) in [("x:amd", "linux/amd64"), ("x:arm", "linux/arm64")] {
+        build(store.path(), name, platform, "FROM scratch\nCOPY a /\n", &[("a", name)]);
+    }
+    let at = |args: &[&str]| run(&mut rbuild(store.path(), args));
+    let name = format!("127.0.0.1:{port}/x:all");
+    let create = ["index", "create", &name, "x:amd", "x:arm", "--annotation", "a=b"];
+    let digest = at(&create).ok().stdout;
+    at(&["index", "inspect", &name]).ok().says("arm64").says(r#""a": "b""#);
+    at(&["index", "annotate", &name, "--annotation", "manifest-descriptor[linux/arm64]:k=v"]).ok();
+    at(&["index", "inspect", &name]).ok().says(r#""a": "b""#).says(r#""k": "v""#);
+    at(&["index", "annotate", &name, "--annotation", "manifest:k=v"]).fails_with(1);
+    at(&["index", "inspect", "x:amd"]).fails_with(1).says("not an index");
+    at(&["index", "create", "y", "nobody"]).fails_with(1).says("nobody");
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    at(&["push", &name]).ok();
+    let reference = format!("docker://{name}");
+    for architecture in ["amd64", "arm64"] {
+        let inspect =
+            ["inspect", "--tls-verify=false", "--override-arch", architecture, &reference];
+        run(&mut command("skopeo", &inspect)).ok().says(architecture);
+    }
+}

@@ -64,7 +64,7 @@ pub(super) async fn images(
                     .zip(parts)
                     .map(|(image, parts)| (&image.manifest, &parts.platform))
                     .collect();
-                let descriptor = write_index(&store, &entries, &annotations)?;
+                let descriptor = write_index(&store, None, &entries, &annotations)?;
                 Target { descriptor, images }
             };
             let untagged = names.is_empty().then_some(None);

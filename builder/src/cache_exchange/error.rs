@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use cache::DiffId;
 
 use crate::error::ErrorKind;
+use crate::export::ExportError;
 use crate::registry::RegistryError;
 use crate::source::SourceError;
 
@@ -18,6 +19,9 @@ pub enum ExchangeError {
     /// A layer could not be had, or the store failed.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// A layer could not be compressed.
+    #[error(transparent)]
+    Export(Box<ExportError>),
     /// A file of a local cache cannot be read or written.
     #[error("could not {action} `{}`", path.display())]
     File {
@@ -73,9 +77,16 @@ impl ExchangeError {
         match self {
             Self::Registry(error) => error.kind(),
             Self::Source(error) => error.kind(),
+            Self::Export(error) => error.kind(),
             Self::File { .. } => ErrorKind::Host,
             Self::NotACache { .. } | Self::Key { .. } => ErrorKind::User,
             Self::TooLarge { .. } | Self::Contended { .. } | Self::Lost { .. } => ErrorKind::Remote,
         }
+    }
+}
+
+impl From<ExportError> for ExchangeError {
+    fn from(error: ExportError) -> Self {
+        Self::Export(Box::new(error))
     }
 }

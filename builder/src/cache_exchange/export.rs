@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cache::{Descriptor, DiffId, LayerBlob, LayerRecord, Store};
+use cache::{Descriptor, DiffId, LayerRecord, Store};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
@@ -306,23 +306,6 @@ async fn layer_record(
     let store = store.clone();
     let record = blocking::run(move || store.layers().get(&diff_id)).await;
     Ok(record.map_err(SourceError::store("read a layer's record"))?)
-}
-
-/// Notes a form of a layer that was made here.
-pub(super) fn note_form(
-    store: &Store,
-    diff_id: DiffId,
-    blob: &Descriptor,
-) -> Result<(), SourceError> {
-    let noted =
-        LayerBlob { digest: blob.digest, size: blob.size, media_type: blob.media_type.clone() };
-    let update = |record: &mut LayerRecord| {
-        if !record.blobs.iter().any(|known| known.digest == noted.digest) {
-            record.blobs.push(noted.clone());
-        }
-    };
-    store.layers().update(&diff_id, update).map_err(SourceError::store("note a layer"))?;
-    Ok(())
 }
 
 /// Joins `mine` with what the depot has, until it is there; returns whether anything was written.

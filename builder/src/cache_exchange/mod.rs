@@ -28,7 +28,7 @@ use std::sync::Arc;
 use frontend::Platform;
 
 pub use error::ExchangeError;
-pub use spec::{CacheCompression, CacheFrom, CacheMode, CachePlace, CacheTo};
+pub use spec::{CacheFrom, CacheMode, CachePlace, CacheTo};
 
 pub(crate) use entry::{ByContent, Entry};
 pub(crate) use export::{Exports, Offer};

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use cache::Digest;
 use frontend::Reference;
 
+use crate::layer::Compression;
+
 /// Tag of a local cache that names none.
 const DEFAULT_TAG: &str = "latest";
 
@@ -54,17 +56,6 @@ pub enum CacheMode {
     Auto,
 }
 
-/// How the layers of a cache are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheCompression {
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-    /// Not at all.
-    Uncompressed,
-}
-
 /// `--cache-to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of BuildKit's")]
@@ -74,7 +65,9 @@ pub struct CacheTo {
     /// What goes.
     pub mode: CacheMode,
     /// Of layers that are not compressed yet.
-    pub compression: CacheCompression,
+    pub compression: Compression,
+    /// Of that compression; `None` is its default.
+    pub level: Option<u8>,
     /// Compress also what is here in another form.
     pub force_compression: bool,
     /// An image manifest in the place of an index that names layers.
@@ -155,19 +148,13 @@ impl CacheTo {
                 return Err(format!("there is no mode `{other}`; the modes are min, max and auto"));
             }
         };
-        let compression = match fields.take("compression").as_deref() {
-            None | Some("gzip") => CacheCompression::Gzip,
-            Some("zstd") => CacheCompression::Zstd,
-            Some("uncompressed") => CacheCompression::Uncompressed,
-            Some(other) => {
-                let known = "gzip, zstd and uncompressed";
-                return Err(format!("a cache is not compressed by `{other}`, but by {known}"));
-            }
-        };
+        let compression = fields.compression()?;
+        let level = fields.level(compression)?;
         let to = Self {
             place,
             mode,
             compression,
+            level,
             force_compression: fields.flag("force-compression", false)?,
             image_manifest: fields.flag("image-manifest", true)?,
             oci_mediatypes: fields.flag("oci-mediatypes", true)?,
@@ -177,7 +164,7 @@ impl CacheTo {
         if to.image_manifest && !to.oci_mediatypes {
             return Err("oci-mediatypes=false needs image-manifest=false".into());
         }
-        if !to.oci_mediatypes && to.compression == CacheCompression::Zstd {
+        if !to.oci_mediatypes && to.compression == Compression::Zstd {
             return Err("Docker has no media type for zstd: leave oci-mediatypes=false out".into());
         }
         Ok(to)
@@ -209,13 +196,11 @@ impl fmt::Display for CacheTo {
             CacheMode::Max => "max",
             CacheMode::Auto => "auto",
         };
-        let compression = match self.compression {
-            CacheCompression::Gzip => "gzip",
-            CacheCompression::Zstd => "zstd",
-            CacheCompression::Uncompressed => "uncompressed",
-        };
         self.place.write(f, "dest")?;
-        write!(f, ",mode={mode},compression={compression}")?;
+        write!(f, ",mode={mode},compression={}", self.compression)?;
+        if let Some(level) = self.level {
+            write!(f, ",compression-level={level}")?;
+        }
         for (name, value) in [
             ("force-compression", self.force_compression),
             ("image-manifest", self.image_manifest),
@@ -333,6 +318,28 @@ impl Fields {
         Ok(tag)
     }
 
+    fn compression(&mut self) -> Result<Compression, String> {
+        let Some(name) = self.take("compression") else { return Ok(Compression::default()) };
+        match Compression::parse(&name) {
+            // It changes the layer, and with it what its step gave.
+            Some(Compression::Estargz) | None => {
+                let known = "gzip, zstd and uncompressed";
+                Err(format!("a cache is not compressed by `{name}`, but by {known}"))
+            }
+            Some(compression) => Ok(compression),
+        }
+    }
+
+    fn level(&mut self, compression: Compression) -> Result<Option<u8>, String> {
+        let Some(text) = self.take("compression-level") else { return Ok(None) };
+        let levels = compression.levels();
+        let level = text.parse().ok().filter(|level| levels.contains(level));
+        level.map(Some).ok_or_else(|| {
+            let (first, last) = (levels.start(), levels.end());
+            format!("`compression-level` of {compression} is {first} to {last}, not `{text}`")
+        })
+    }
+
     fn flag(&mut self, name: &str, default: bool) -> Result<bool, String> {
         match self.take(name).as_deref() {
             None => Ok(default),
@@ -374,6 +381,8 @@ mod tests {
             ("unknown option",  "type=inline,size=3",                       Err("no option `size`")),
             ("unknown mode",    "type=registry,ref=a,mode=most",            Err("no mode `most`")),
             ("estargz",         "type=registry,ref=a,compression=estargz",  Err("by gzip, zstd and uncompressed")),
+            ("level",           "type=registry,ref=a,compression=zstd,compression-level=19", Ok("a:latest")),
+            ("bad level",       "type=registry,ref=a,compression-level=13", Err("0 to 12")),
             ("twice",           "type=registry,ref=a,ref=b",                Err("given twice")),
             ("bad flag",        "type=registry,ref=a,ignore-error=yes",     Err("true or false")),
             ("bad name",        "type=registry,ref=A B",                    Err("")),

@@ -35,7 +35,7 @@ pub use error::ExportError;
 pub use form::{ImageForm, MediaTypes};
 pub use import::{ImportOptions, import};
 pub use load::{LoadError, load};
-pub(crate) use portable::{annotate, write_index};
+pub(crate) use portable::{annotate, compress, form_name, media_type, write_index};
 pub use push::{PushForm, push, push_target};
 
 /// An image to be written, with the names that it gets in the archive.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 
 use cache::{Descriptor, DiffId, LayerBlob, LayerForm, Store};
 use frontend::Platform;
@@ -79,14 +80,15 @@ impl PortableTarget {
     }
 }
 
-/// Writes the index of `entries` and keeps it.
+/// Writes the index of `entries` and keeps it; annotations of `old` stay.
 pub(crate) fn write_index(
     store: &Store,
+    old: Option<&Descriptor>,
     entries: &[(&Descriptor, &Platform)],
     annotations: &Annotations,
 ) -> Result<Descriptor, ExportError> {
     let form = ImageForm { annotations: annotations.clone(), ..ImageForm::default() };
-    index(store, None, entries.iter().copied(), &form)
+    index(store, old, entries.iter().copied(), &form)
 }
 
 /// Writes an index and keeps it; annotations of `old` stay.
@@ -301,7 +303,7 @@ fn portable_layer(
     }
     let source =
         LayerSource::find(store, layer)?.ok_or(SourceError::Lost { diff_id: layer.diff_id })?;
-    let made = compress(store, layer, &source, (wanted, form.level), events)?;
+    let made = compress(store, layer, &source, (wanted, form.level), processors(), events)?;
     Ok(PortableLayer::of(made, diff_id))
 }
 
@@ -329,7 +331,7 @@ fn has_form(
         && is_estargz == (wanted == Compression::Estargz)
 }
 
-const fn media_type(compression: Compression) -> &'static str {
+pub(crate) const fn media_type(compression: Compression) -> &'static str {
     match compression {
         Compression::Uncompressed => OCI_LAYER,
         Compression::Gzip | Compression::Estargz => OCI_LAYER_GZIP,
@@ -337,23 +339,24 @@ const fn media_type(compression: Compression) -> &'static str {
     }
 }
 
-fn form_name(compression: Compression, level: Option<u8>) -> String {
+pub(crate) fn form_name(compression: Compression, level: Option<u8>) -> String {
     format!("{compression}-{}", compression.level(level))
 }
 
-/// Compresses a layer into the store and notes it down, so that the next export finds it.
-fn compress(
+/// Compresses a layer into the store, on `threads` threads, and notes it down, so that the next
+/// export finds it.
+pub(crate) fn compress(
     store: &Store,
     layer: &Layer,
     source: &LayerSource,
     (compression, level): (Compression, Option<u8>),
+    threads: NonZeroUsize,
     events: &Events,
 ) -> Result<LayerForm, ExportError> {
     let total = Some(layer.descriptor.size);
     let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Exporting, total);
     let action = "keep a compressed layer";
     let writer = store.content().writer().map_err(SourceError::store(action))?;
-    let threads = processors();
     let mut made = None;
     let tar_size;
     let writer = if compression == Compression::Estargz {

@@ -38,6 +38,12 @@ pub enum ImageError {
         /// The tags that stand in the way.
         tags: Vec<String>,
     },
+    /// One image where several platforms' are needed.
+    #[error("`{name}` is an image and not an index of several")]
+    NotAnIndex {
+        /// As asked for.
+        name: String,
+    },
     /// A document of the image is missing or broken in the store.
     #[error("the store's copy of `{name}` is damaged: {what}")]
     Damaged {
@@ -91,6 +97,7 @@ impl ImageError {
             Self::NotAllowed { .. }
             | Self::NotFound { .. }
             | Self::Ambiguous { .. }
+            | Self::NotAnIndex { .. }
             | Self::Name(_)
             | Self::Tagged { .. }
             | Self::NoCommand { .. }

@@ -181,7 +181,40 @@ pub(crate) struct ImportArgs {
 /// What can be done about images beside the commands of their own.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    Tree(ImageTreeArgs),
+    Diff(ImageDiffArgs),
     Prune(ImagePruneArgs),
+}
+
+/// Show the files of an image by layer, and the bytes that upper layers hide
+#[derive(Debug, Args)]
+pub(crate) struct ImageTreeArgs {
+    /// Name or ID
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// All files, in the order of the layer, and not the largest alone
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+}
+
+/// Show what differs between two images: config, packages (dpkg, apk, npm, Python), files, sizes
+#[derive(Debug, Args)]
+pub(crate) struct ImageDiffArgs {
+    /// Name or ID
+    #[arg(value_name = "BEFORE")]
+    pub(crate) before: String,
+    /// Name or ID
+    #[arg(value_name = "AFTER")]
+    pub(crate) after: String,
+    /// All files, by path, and not the largest changes alone
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
 }
 
 /// Remove images without a name, and free what only they need
