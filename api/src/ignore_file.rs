@@ -8,10 +8,10 @@ use frontend::IgnoreRules;
 use crate::fault::Fault;
 
 /// Endings of the ignore file of one Dockerfile, in the order in which they are looked for.
-const OWN_ENDINGS: [&str; 2] = [".containerignore", ".dockerignore"];
+pub(crate) const OWN_ENDINGS: [&str; 2] = [".containerignore", ".dockerignore"];
 
 /// Ignore files of a whole context, in the order in which they are looked for.
-const NAMES: [&str; 2] = [".containerignore", ".dockerignore"];
+pub(crate) const NAMES: [&str; 2] = [".containerignore", ".dockerignore"];
 
 /// An ignore file that was found.
 #[derive(Debug)]

@@ -112,6 +112,16 @@ mod tests {
             ("HEALTHCHECK --retries=1 CMD x",  "(healthcheck [\"--retries=1\"] \"CMD\" \"x\")\n"),
             ("RUN",                            "(run)\n"),
             ("FOO bar",                        "(foo \"\")\n"),
+            ("# escape=`\nENV A `\n b\\c", "(env \"A\" \"b\\\\c\" \"\")\n"),
+            ("COPY [\"a b\", \"c\"]",           "(copy \"a b\" \"c\")\n"),
+            ("CMD ['a', \"b\"]",               "(cmd \"['a', \\\"b\\\"]\")\n"),
+            ("RUN a \\\n  # c\n\n  b\\\n",     "(run \"a   b\")\n"),
+            ("COPY --a --b=\"c d\" -- e f",    "(copy [\"--a\" \"--b=c d\"] \"e\" \"f\")\n"),
+            ("HEALTHCHECK CMD [\"a\"]",        "(healthcheck \"CMD\" \"a\")\n"),
+            ("HEALTHCHECK",                    "(healthcheck)\n"),
+            ("ONBUILD",                        "(onbuild)\n"),
+            ("VOLUME a\tb",                    "(volume \"a\" \"b\")\n"),
+            ("ARG a b='c d'",                  "(arg \"a\" \"b='c d'\")\n"),
             ("RUN <<E\nx\nE",                  "(run \"<<E\" (heredoc \"E\" \"x\\n\"))\n"),
         ];
         for (source, want) in cases {

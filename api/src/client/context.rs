@@ -17,15 +17,13 @@ use tar::{EntryType, Header};
 use walkdir::WalkDir;
 
 use crate::fault::Fault;
+use crate::ignore_file;
 
 /// Largest Dockerfile and ignore file that are read (bytes).
 const TEXT_LIMIT: u64 = 1 << 20;
 
 /// Names that are looked for when none is given, in this order.
 const DOCKERFILE_NAMES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
-
-/// Ignore files of a whole context, in the order in which they are looked for.
-const IGNORE_NAMES: [&str; 2] = [".containerignore", ".dockerignore"];
 
 /// Deepest nesting of directories that is sent.
 const DEPTH_LIMIT: usize = 512;
@@ -97,8 +95,8 @@ impl RemoteContext {
         Ok(context)
     }
 
-    /// Returns the text of a Dockerfile that is not in the context, and the path of the ignore file
-    /// that is for the Dockerfile alone.
+    /// Returns the text of a Dockerfile that is not in the context, and the path of the Dockerfile,
+    /// whose own ignore file lies beside it.
     fn read_dockerfile(
         &mut self,
         dockerfile: DockerfileInput,
@@ -111,15 +109,13 @@ impl RemoteContext {
                     DOCKERFILE_NAMES.into_iter().find(is_there).map(str::to_owned)
                 });
                 self.dockerfile = name;
-                Ok((None, found.map(|name| format!("{name}.dockerignore").into())))
+                Ok((None, found.map(PathBuf::from)))
             }
             DockerfileInput::File(path) => {
                 let text = required(&path)?;
-                let mut own = std::path::absolute(&path)
-                    .map_err(|error| Fault::file("find", &path, &error))?
-                    .into_os_string();
-                own.push(".dockerignore");
-                Ok((Some(text), Some(own.into())))
+                let place = std::path::absolute(&path);
+                let place = place.map_err(|error| Fault::file("find", &path, &error))?;
+                Ok((Some(text), Some(place)))
             }
             DockerfileInput::Inline(text) => Ok((Some(text.into_bytes()), None)),
         }
@@ -161,13 +157,24 @@ impl RemoteContext {
     }
 
     /// Reads the ignore file: the Dockerfile's own first, then the context's.
-    fn read_rules(&mut self, root: &Path, own: Option<PathBuf>) -> Result<Option<Vec<u8>>, Fault> {
+    fn read_rules(
+        &mut self,
+        root: &Path,
+        dockerfile: Option<PathBuf>,
+    ) -> Result<Option<Vec<u8>>, Fault> {
         let names: Vec<PathBuf> = match &self.dockerfile {
             Some(name) => vec![name.into()],
             None => DOCKERFILE_NAMES.map(PathBuf::from).into(),
         };
         self.kept.extend(names);
-        for name in own.into_iter().chain(IGNORE_NAMES.map(PathBuf::from)) {
+        let own = dockerfile.into_iter().flat_map(|dockerfile| {
+            ignore_file::OWN_ENDINGS.map(|ending| {
+                let mut name = dockerfile.as_os_str().to_owned();
+                name.push(ending);
+                PathBuf::from(name)
+            })
+        });
+        for name in own.chain(ignore_file::NAMES.map(PathBuf::from)) {
             let path = root.join(&name);
             let Some(bytes) = read_file(&path)? else { continue };
             self.set_rules(&path, &bytes)?;

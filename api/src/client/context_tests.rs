@@ -100,7 +100,8 @@ fn the_dockerfiles_own_rules_win() {
 #[test]
 fn rules_are_found_in_their_order() {
     #[rustfmt::skip]
-    let cases: [(&str, &[&str], &str); 4] = [
+    let cases: [(&str, &[&str], &str); 5] = [
+        ("buildah's own", &["Dockerfile.containerignore", "Dockerfile.dockerignore"],                "Dockerfile.containerignore"),
         ("all there",     &["Dockerfile.dockerignore", ".containerignore", ".dockerignore"], "Dockerfile.dockerignore"),
         ("not its own",   &[".containerignore", ".dockerignore"],                            ".containerignore"),
         ("docker's",      &[".dockerignore"],                                                ".dockerignore"),

@@ -94,14 +94,18 @@ fn the_time_of_a_directory_is_that_of_its_newest_file() {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
     }
     let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(5);
-    bench.write("context/Dockerfile", "ARG SOURCE_DATE_EPOCH=context\nFROM scratch\nCOPY old /\n");
+    let dockerfile = "ARG SOURCE_DATE_EPOCH=context\nFROM scratch\nARG SOURCE_DATE_EPOCH\n\
+                      ENV EPOCH=$SOURCE_DATE_EPOCH\nCOPY old /\n";
+    bench.write("context/Dockerfile", dockerfile);
     for name in ["Dockerfile", ".dockerignore"] {
         let path = bench.path().join("context").join(name);
         std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
     }
     bench.build(&["-t", "x:1", "context"]).ok();
     let inspected = super::rbuild(bench.path(), &["inspect", "x:1"]);
-    assert!(super::text(&inspected.stdout).contains("2014-05-13T16:53:20Z"));
+    let inspected = super::text(&inspected.stdout);
+    assert!(inspected.contains("2014-05-13T16:53:20Z"), "{inspected}");
+    assert!(inspected.contains("EPOCH=1400000000"), "steps see the number: {inspected}");
 }
 
 #[test]
