@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p builder --bench sandbox [-- ROUNDS]` as root runs everything; as another user,
 //! what that user can. Medians and minima of wall time in milliseconds: a machine that does other
-//! work shows in the medians first.
+//! work shows in the medians first. Beside the runtimes stands what the same sandbox without a
+//! network takes of their time, as root.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may end where its set-up fails")]
@@ -41,19 +42,24 @@ fn all(rounds: usize) {
     image(&dir.path().join("image"));
     let is_root = nix::unistd::geteuid().is_root();
     println!("{rounds} rounds of `true`; milliseconds of wall time, median (minimum)");
+    let mut own = None;
     for network in ["none", "private"] {
         if is_root {
-            measure_self("rbuild, root", network, rounds, dir.path(), None);
+            let times = measure_self("rbuild, root", network, rounds, dir.path(), None);
+            own = own.or(times);
         }
         let user = is_root.then_some(USER);
         measure_self("rbuild, user", network, rounds, dir.path(), user);
     }
     if is_root {
         for runtime in ["runc", "crun"] {
-            oci(runtime, rounds.min(30), dir.path());
+            oci(runtime, rounds.min(30), dir.path(), own);
         }
     }
 }
+
+/// A median and a minimum, in milliseconds.
+type Times = (f64, f64);
 
 /// Only `/bin` with busybox and what `true` needs.
 fn image(root: &Path) {
@@ -65,7 +71,13 @@ fn image(root: &Path) {
     symlink("busybox", root.join("bin/true")).unwrap();
 }
 
-fn measure_self(name: &str, network: &str, rounds: usize, dir: &Path, user: Option<u32>) {
+fn measure_self(
+    name: &str,
+    network: &str,
+    rounds: usize,
+    dir: &Path,
+    user: Option<u32>,
+) -> Option<Times> {
     // Build directories may be closed to other users.
     let program = dir.join("program");
     if !program.exists() {
@@ -90,6 +102,9 @@ fn measure_self(name: &str, network: &str, rounds: usize, dir: &Path, user: Opti
         "" => println!("{name}, --network={network}: {}", String::from_utf8_lossy(&output.stderr)),
         text => println!("{name}, --network={network}: {text}"),
     }
+    // As `summary` writes them.
+    let (median, rest) = text.split_once(" (")?;
+    Some((median.parse().ok()?, rest.split_once(')')?.0.parse().ok()?))
 }
 
 /// Runs `true` in sandboxes of this process, each on a new layer, and prints what it took.
@@ -119,7 +134,7 @@ fn sandbox(network: &str, rounds: usize, dir: &str) {
 }
 
 /// Runs `true` by an OCI runtime on an equal bundle, with namespaces of its own and no network.
-fn oci(runtime: &str, rounds: usize, dir: &Path) {
+fn oci(runtime: &str, rounds: usize, dir: &Path, own: Option<Times>) {
     let bundle = dir.join(runtime);
     fs::create_dir_all(&bundle).unwrap();
     symlink(dir.join("image"), bundle.join("rootfs")).unwrap();
@@ -152,7 +167,13 @@ fn oci(runtime: &str, rounds: usize, dir: &Path) {
         }
         times.push(since.elapsed());
     }
-    println!("{runtime} run: {}", summary(times));
+    times.sort_unstable();
+    let (median, minimum) = (times[times.len() / 2], times[0]);
+    let of = |own: f64, its: Duration| format!("{:.2}", own / (its.as_secs_f64() * 1000.0));
+    let share = own.map_or_else(String::new, |(own_median, own_minimum)| {
+        format!("; rbuild takes {} ({}) of it", of(own_median, median), of(own_minimum, minimum))
+    });
+    println!("{runtime} run: {}{share}", summary(times));
 }
 
 fn summary(mut times: Vec<Duration>) -> String {
