@@ -67,7 +67,8 @@ impl CacheMount {
     pub(crate) fn take_sent(handle: &Handle, name: &str) -> Result<Option<Self>> {
         let hashed = [b"\xff", b"context".as_slice(), b"\xff", name.as_bytes()].concat();
         let shown = format!("context {name}");
-        Self::take_named(handle, &Digest::of(&hashed), &shown, Sharing::Private)
+        let taken = Self::take_named(handle, &Digest::of(&hashed), &shown, Sharing::Private)?;
+        taken.map(|mount| mount.made(handle, |_| Ok(()))).transpose()
     }
 
     fn take_named(

@@ -38,6 +38,9 @@ impl Client {
         struct Builds {
             builds: Vec<BuildRecord>,
         }
+        if !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) || prefix.len() > 8 {
+            return Ok(Vec::new());
+        }
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("limit", &MOST.to_string());
         if !prefix.is_empty() {

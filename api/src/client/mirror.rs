@@ -35,6 +35,8 @@ enum Source {
 struct Listing {
     entries: Vec<Entry>,
     sources: Vec<Source>,
+    /// Of the directory itself, in seconds since 1970.
+    mtime: i64,
 }
 
 /// How a context goes to the service.
@@ -84,8 +86,10 @@ impl Client {
         }
         let fault = |error: io::Error| Fault::of(ErrorKind::Host, &error);
         let packed = manifest::encode(&listing.entries).map_err(fault)?;
-        let query =
-            form_urlencoded::Serializer::new(String::new()).append_pair("name", name).finish();
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("name", name)
+            .append_pair("mtime", &listing.mtime.to_string())
+            .finish();
         let path = format!("/v1/contexts?{query}");
         let answer = self.send(Method::POST, &path, Payload::Bytes(packed.into())).await?;
         let Announced { id, missing } = answer.document().await?;
@@ -173,7 +177,9 @@ fn list(
     let store = store.and_then(|root| Store::open(root).ok());
     let remembered = remembered_as(root);
     let mut known = store.as_ref().map(|store| store.stat_cache(&remembered)).unwrap_or_default();
-    let mut listing = Listing { entries: Vec::new(), sources: Vec::new() };
+    let read = |source| ContextError::Read { path: root.to_owned(), source };
+    let mtime = fs::metadata(root).map_err(read)?.mtime().max(0);
+    let mut listing = Listing { entries: Vec::new(), sources: Vec::new(), mtime };
     let (mut bytes, mut linked, mut has_links) = (0, BTreeSet::new(), false);
     context::each_file(context, root, |path, full, metadata| {
         // A file that is there twice stays one only in an archive.

@@ -71,7 +71,7 @@ pub(super) async fn history(call: &Call, name: String) -> Result<Response, ApiEr
 
 /// `POST /images/{name}/tag?repo=&tag=`.
 pub(super) async fn tag(call: &Call, name: String) -> Result<Response, ApiError> {
-    call.expect_only(&["repo", "tag"])?;
+    call.expect_only(&["repo", "tag", "force"])?;
     let repository =
         call.parameter("repo").ok_or_else(|| ApiError::parameter("repo", "it is missing"))?;
     let target = with_tag(repository, call.parameter("tag"));

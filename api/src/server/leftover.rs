@@ -1,8 +1,8 @@
-//! What a refusal leaves unread of a request.
+//! What an answer leaves unread of a request.
 //!
 //! A server that closes a connection on which its client still writes may take the answer with it:
 //! the client sees a broken pipe in place of the reason. So the rest of a small body is read before
-//! a refusal is sent, as Go's servers do. The rest of a large one is not worth its bytes.
+//! an answer is sent, as Go's servers do. The rest of a large one is not worth its bytes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -81,6 +81,8 @@ pub(super) struct Mirror {
     entries: Vec<Entry>,
     /// Indexes of files whose content must come.
     missing: Vec<usize>,
+    /// When the client's directory itself was changed, in seconds since 1970.
+    mtime: i64,
 }
 
 impl Mirror {
@@ -90,9 +92,10 @@ impl Mirror {
         store: &Store,
         name: &str,
         entries: Vec<Entry>,
+        mtime: i64,
     ) -> Result<Self, MirrorError> {
         let mount = store.sent_context(name)?.ok_or(MirrorError::Busy)?;
-        let mut mirror = Self { mount, entries, missing: Vec::new() };
+        let mut mirror = Self { mount, entries, missing: Vec::new(), mtime };
         let root = mirror.dir();
         if !root.is_dir() {
             DirBuilder::new().mode(0o755).create(&root).at(&root)?;
@@ -249,7 +252,9 @@ impl Mirror {
             let metadata = full.symlink_metadata().at(&full)?;
             set_attributes(entry, &full, &metadata)?;
         }
-        Ok(())
+        rustix::fs::utimensat(CWD, &root, &timestamps(self.mtime), AtFlags::empty())
+            .map_err(io::Error::from)
+            .at(&root)
     }
 }
 

@@ -242,8 +242,11 @@ impl Call {
 
     /// Refuses parameters that are not in `known`: none is silently ignored.
     fn expect_only(&self, known: &[&str]) -> Result<(), ApiError> {
-        match self.query.iter().find(|(name, value)| !known.contains(&&**name) && !value.is_empty())
-        {
+        // What is switched off asks for nothing, and Docker's clients send such.
+        let is_odd = |name: &String, value: &String| {
+            !known.contains(&name.as_str()) && query::boolean(value)
+        };
+        match self.query.iter().find(|(name, value)| is_odd(name, value)) {
             None => Ok(()),
             Some((name, _)) => Err(ApiError::Unsupported { name: name.clone(), instead: None }),
         }
@@ -255,16 +258,16 @@ async fn dispatch(State(service): State<Service>, request: Request) -> Response 
     // Who waits to be told to go on sends nothing after a refusal.
     let waits = head.headers.contains_key(EXPECT);
     let (body, leftover) = leftover::lend(body);
-    let response = match answer(service.clone(), Request::from_parts(head, body)).await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::debug!(%error, "request refused");
-            if !waits {
-                leftover.drain().await;
-            }
-            error.into_response()
-        }
-    };
+    let answered = answer(service.clone(), Request::from_parts(head, body)).await;
+    if !waits {
+        // Also after a good answer: a connection with an unread body is closed, and some clients
+        // send one where none is asked for, and go on on the same connection.
+        leftover.drain().await;
+    }
+    let response = answered.unwrap_or_else(|error| {
+        tracing::debug!(%error, "request refused");
+        error.into_response()
+    });
     service.0.metrics.answered(response.status());
     response
 }

@@ -124,6 +124,7 @@ async fn an_empty_store_is_described() {
         serde_json::from_str::<Value>(&answer.body).unwrap()
     };
     assert_eq!(json("/v1.41/images/json?all=1").await, serde_json::json!([]));
+    assert_eq!(json("/images/json?only_ids=0&all=0").await, serde_json::json!([]));
     assert_eq!(json("/containers/json").await, serde_json::json!([]));
     assert_eq!(json("/networks").await, serde_json::json!([]));
     assert_eq!(json("/v1.52/system/df").await["ImageUsage"]["TotalCount"], 0);

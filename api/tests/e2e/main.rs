@@ -7,6 +7,7 @@ mod authorities;
 mod builds;
 mod cache;
 mod ci;
+mod clients;
 mod container;
 mod docker;
 mod embedded;

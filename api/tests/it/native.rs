@@ -140,10 +140,10 @@ fn the_history_and_the_store_of_a_service_are_seen_from_afar() {
 
     for args in [
         &["builds", "ls", "-q"][..],
-        &["builds", "show", &id],
+        &["builds", "show", "--format", "json", &id],
         &["builds", "show", "--format", "json", &failed],
         &["builds", "logs", "--events", &id],
-        &["explain", &id],
+        &["explain", "--json", &id],
         &["prune", "--dry-run", "--filter", "type=build"],
     ] {
         let (there, here) = (far(args), near(args));

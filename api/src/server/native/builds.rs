@@ -21,6 +21,10 @@ pub(super) async fn list(call: &Call) -> Result<Response, ApiError> {
     let limit = call.number("limit")?.unwrap_or(DEFAULT_LIMIT);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let prefix = call.parameter("prefix").map(str::to_owned);
+    let is_id = |text: &String| text.len() <= 8 && text.bytes().all(|it| it.is_ascii_hexdigit());
+    if prefix.as_ref().is_some_and(|prefix| !is_id(prefix)) {
+        return Err(ApiError::parameter("prefix", "ids are 8 hexadecimal digits"));
+    }
     let builder = call.service.builder().clone();
     let records = blocking::run(move || match prefix {
         None => builder.builds().list(),

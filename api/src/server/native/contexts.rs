@@ -81,9 +81,10 @@ fn keep(service: &Service, id: String, client: String, mirror: Mirror) -> Result
     Ok(())
 }
 
-/// `POST /v1/contexts?name=`: takes the list of a context's files; answers which are missing.
+/// `POST /v1/contexts?name=&mtime=`: takes the list of a context's files; answers which are missing.
 pub(super) async fn announce(call: &Call, body: Body) -> Result<Response, ApiError> {
-    call.expect_only(&["name"])?;
+    call.expect_only(&["name", "mtime"])?;
+    let mtime = i64::try_from(call.number("mtime")?.unwrap_or_default()).unwrap_or_default();
     let name =
         call.parameter("name").ok_or_else(|| ApiError::parameter("name", "it is missing"))?;
     let bytes = axum::body::to_bytes(body, MANIFEST_LIMIT)
@@ -106,7 +107,7 @@ pub(super) async fn announce(call: &Call, body: Body) -> Result<Response, ApiErr
         }
         let store = builder.store();
         let id = [store.builds().new_id()?, store.builds().new_id()?].concat();
-        Ok((id, Mirror::open(store, &name, entries)?))
+        Ok((id, Mirror::open(store, &name, entries, mtime)?))
     })
     .await?;
     let answer = json!({ "id": id, "missing": mirror.missing() });
