@@ -28,7 +28,7 @@ impl Random {
     }
 }
 
-fn open(root: &Path) -> Builder {
+pub(crate) fn open(root: &Path) -> Builder {
     Builder::open(BuilderConfig {
         root: root.to_owned(),
         parallel_steps: NonZeroUsize::MIN,
@@ -43,7 +43,7 @@ fn open(root: &Path) -> Builder {
     .expect("a new store opens")
 }
 
-fn request(context: &Path) -> BuildRequest {
+pub(crate) fn request(context: &Path) -> BuildRequest {
     BuildRequest {
         context: ContextInput::Directory(context.to_owned()),
         named_contexts: BTreeMap::new(),

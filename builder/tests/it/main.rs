@@ -1,5 +1,6 @@
 //! The crate's integration tests, in one binary.
 
+mod cache_faults;
 mod edits;
 mod layer;
 mod layer_compress;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use cache::{CacheKey, Record, SnapshotId};
 use frontend::{BuildGraph, Op, Vertex, VertexId};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,9 @@ use crate::shell::{Known, RecordedSteps};
 use crate::solver::{InFlight, Resolved, Work};
 use crate::source::{RemoteFiles, ResolvedImage, Sources};
 use crate::tree::Trees;
+
+/// Imported layers of the image fetched at once.
+const FETCHES: usize = 3;
 
 /// Files by URL, settled.
 pub(super) type Remotes = BTreeMap<VertexId, Arc<RemoteFiles>>;
@@ -173,12 +177,13 @@ impl Execution {
         &self,
         records: &BTreeMap<VertexId, Record>,
     ) -> Result<(), (VertexId, OpError)> {
-        for id in self.graph.outputs().flat_map(|it| layer_chain(&self.graph, it.vertex).1) {
-            if let Some(record) = records.get(&id) {
-                self.arrivals.fetch(&record.snapshot).await.map_err(|error| (id, error))?;
-            }
-        }
-        Ok(())
+        let ids = self.graph.outputs().flat_map(|it| layer_chain(&self.graph, it.vertex).1);
+        let fetches = ids.filter_map(|id| Some((id, records.get(&id)?))).map(|(id, record)| {
+            let fetch = self.arrivals.fetch(&record.snapshot);
+            async move { fetch.await.map_err(|error| (id, error)) }
+        });
+        let fetches: Vec<_> = fetches.collect();
+        stream::iter(fetches).buffer_unordered(FETCHES).try_collect().await
     }
 
     /// Returns what shared caches are told of `records`.
