@@ -22,6 +22,11 @@ use crate::sandbox::{Control, Ended, OverlayDirs, Sandbox, SandboxError, Sandbox
 /// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
 const MAX_DEPTH: usize = 2048;
 
+/// What the user is told; why it is so, `rbuild doctor` tells.
+const IN_MEMORY: &str = "the store's file system cannot hold overlays: what RUN steps change is \
+                         kept in memory and copied, which is slower; put the store (--store) on \
+                         ext4, xfs or btrfs";
+
 /// Runs `spec` on `active`.
 ///
 /// # Errors
@@ -47,9 +52,7 @@ pub(super) fn run_on(
             return Ok(ended);
         }
     }
-    if let Some(fault) = sandbox.overlay_fault() {
-        settings.say_once(&step.events, || Event::Note { text: explain(fault) });
-    }
+    settings.say_once(&step.events, || Event::Note { text: IN_MEMORY.to_owned() });
     if !settings.ca_certs.is_empty() {
         let what = "--ca-cert with a store whose file system cannot hold overlays".to_owned();
         return Err(OpError::Unsupported { what });
@@ -60,13 +63,6 @@ pub(super) fn run_on(
         take_over(changes, active)?;
     }
     Ok(ended)
-}
-
-fn explain(fault: &str) -> String {
-    format!(
-        "the store's file system cannot hold the changes of a RUN step ({fault}): they are kept in \
-         memory and copied, which is slower; put the store (--store) on ext4, xfs or btrfs"
-    )
 }
 
 /// Copies the upper of an overlay into the empty layer `active`.
