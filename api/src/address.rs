@@ -43,6 +43,16 @@ pub(crate) enum AddressError {
     HostPort { text: String },
 }
 
+impl Address {
+    /// Whether nobody between can read what is sent there.
+    pub(crate) fn is_private(&self) -> bool {
+        match self {
+            Self::Unix(_) | Self::Https { .. } => true,
+            Self::Tcp { host, .. } => is_loopback(host),
+        }
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 

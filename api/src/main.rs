@@ -18,6 +18,7 @@ mod manifest;
 mod pipe;
 mod progress;
 mod report;
+mod sent_secrets;
 mod server;
 mod signals;
 mod story;

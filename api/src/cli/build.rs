@@ -186,7 +186,6 @@ fn refuse_with_host(args: &BuildArgs) -> Result<(), Fault> {
         ("--ca-cert", !args.ca_cert.is_empty(), "give it to `rbuild serve`"),
         ("--jobs", args.jobs.is_some(), "give it to `rbuild serve`"),
         ("--gc-...", args.gc.is_given(), "give it to `rbuild serve`"),
-        ("--secret", !args.secret.is_empty(), "values are not sent to services yet"),
         ("--ssh", !args.ssh.is_empty(), "the agent is on this machine"),
         (
             "--cache-... of type=local",

@@ -3,11 +3,11 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use axum::http::Method;
 use axum::http::header::ACCEPT;
+use axum::http::{HeaderName, Method};
 use builder::{
     BuildRequest, ContextInput, DockerfileInput, ErrorKind, Event, Events, Failure, Finished,
-    blocking,
+    Secrets, blocking,
 };
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,8 @@ use super::mirror::Sent;
 use super::{Client, Payload};
 use crate::config::NetworkMode;
 use crate::fault::Fault;
-use crate::pipe;
 use crate::server::BuildQuery;
+use crate::{pipe, sent_secrets};
 
 /// How a build ended, as far as its events tell.
 pub(crate) type Ended = Result<Finished, Box<Failure>>;
@@ -37,15 +37,16 @@ impl Client {
         events: Events,
         cancel: &CancellationToken,
     ) -> Result<Ended, Fault> {
+        let secrets = self.secret_header(&request.secrets)?;
         let (path, opened) = prepare(request, network).await?;
         let work = async {
             match self.send_changes(opened).await? {
                 Sent::Kept(id) => {
                     let path = format!("{path}&context={id}");
-                    self.follow_build(&path, Payload::Nothing, events).await
+                    self.follow_build(&path, Payload::Nothing, secrets, events).await
                 }
                 Sent::Whole(opened) => {
-                    let follow = |tar| self.follow_build(&path, tar, events);
+                    let follow = |tar| self.follow_build(&path, tar, secrets, events);
                     self.exchange(opened, follow).await
                 }
             }
@@ -71,9 +72,11 @@ impl Client {
         struct Started {
             id: String,
         }
+        let secrets = Vec::from_iter(self.secret_header(&request.secrets)?);
         let (path, opened) = prepare(request, network).await?;
         let start = async |path: &str, payload| {
-            self.send(Method::POST, path, payload).await?.document::<Started>().await
+            let sent = self.send_with(Method::POST, path, payload, &secrets).await?;
+            sent.document::<Started>().await
         };
         let work = async {
             match self.send_changes(opened).await? {
@@ -86,6 +89,22 @@ impl Client {
             .await
             .unwrap_or_else(|| Err(Fault::new(ErrorKind::Cancelled, "the build was cancelled")))?;
         Ok(crate::format::printable(&started.id))
+    }
+
+    /// Returns what takes secrets to the service, where the way there is private.
+    fn secret_header(&self, secrets: &Secrets) -> Result<Option<(HeaderName, String)>, Fault> {
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        if !self.address.is_private() {
+            let what = format!("secrets are not sent to {}: others may listen", self.address);
+            return Err(Fault::user(what).with_help("use https:// or a socket of this machine"));
+        }
+        let header = sent_secrets::encode(secrets).ok_or_else(|| {
+            let limit = sent_secrets::LIMIT / 1024;
+            Fault::user(format!("the secrets are more than {limit} KiB, too much for --host"))
+        })?;
+        Ok(Some((HeaderName::from_static(sent_secrets::HEADER), header)))
     }
 
     /// Sends the context while `answer` takes what comes back.
@@ -118,10 +137,12 @@ impl Client {
         &self,
         path: &str,
         payload: Payload,
+        secrets: Option<(HeaderName, String)>,
         events: Events,
     ) -> Result<Ended, Fault> {
-        let accept = [(ACCEPT, "application/x-ndjson".to_owned())];
-        let mut answer = self.send_with(Method::POST, path, payload, &accept).await?;
+        let mut headers = vec![(ACCEPT, "application/x-ndjson".to_owned())];
+        headers.extend(secrets);
+        let mut answer = self.send_with(Method::POST, path, payload, &headers).await?;
         let mut rest = Vec::new();
         while let Some(event) = answer.line::<Event>(&mut rest).await? {
             let event = seen_from_afar(event);

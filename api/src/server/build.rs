@@ -22,7 +22,7 @@ use super::mirror::Mirror;
 use super::query::BuildQuery;
 use super::queue::Turn;
 use super::{Call, RunningBuild, Service, auth, guard, native};
-use crate::pipe;
+use crate::{pipe, sent_secrets};
 
 /// Events, one a line.
 const EVENT_LINES: &str = "application/x-ndjson";
@@ -187,8 +187,17 @@ fn request(
     complete(&mut query);
     let credentials = auth::for_build(&call.headers)?;
     let defaults = call.service.0.defaults.clone();
+    let secrets = match call.headers.get(sent_secrets::HEADER) {
+        Some(value) => sent_secrets::decode(value.as_bytes())
+            .map_err(|reason| ApiError::parameter("X-Rbuild-Secrets", reason))?,
+        None => builder::Secrets::new(),
+    };
     let prepared = query.clone();
-    Ok((query, Box::new(move |context| prepared.into_request(context, credentials, &defaults))))
+    let complete = move |context| BuildRequest {
+        secrets,
+        ..prepared.into_request(context, credentials, &defaults)
+    };
+    Ok((query, Box::new(complete)))
 }
 
 /// Starts the build, or lets it wait for its turn; its task lives on until everything is cleaned up,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Ran, bases, command, context, rbuild, run};
+use crate::support::{Ran, Server, bases, command, context, rbuild, run};
 
 /// No other text in the store, the base images or the log holds it.
 const CANARY: &str = "canary-5d41402abc4b2a76+b9719d911017c592";
@@ -147,4 +147,39 @@ fn what_weakens_the_sandbox_must_be_allowed() {
     }
     let host = "FROM busybox\nRUN --network=host test -d /sys/class/net\n";
     build(store, host, &["--allow", "network.host", "--no-cache"]).ok();
+}
+
+#[test]
+fn a_service_gets_them_for_one_build_and_keeps_them_nowhere() {
+    let store = crate::explain::busybox_store();
+    let store = store.path().join("store");
+    let dir = tempfile::tempdir().unwrap();
+    let step = "RUN --mount=type=secret,id=t,env=T,required echo \"${#T} $T.\"";
+    let files = context(&[("Dockerfile", &format!("FROM busybox\n{step}\n"))]);
+    let socket = dir.path().join("socket");
+    let url = format!("unix://{}", socket.display());
+    let log = dir.path().join("log");
+    let mut serve = rbuild(&store, &["serve", "--listen", &url]);
+    serve.env("RBUILD_LOG", "trace").stderr(std::fs::File::create(&log).unwrap());
+    let _server = Server::start(serve.stdout(std::process::Stdio::null()), || socket.exists());
+    let build = |host: &str, secret: &str| {
+        let args = ["--host", host, "--progress", "plain", "--network", "none", "--no-cache"];
+        let mut build = rbuild(&store, &args);
+        build.args(["--secret", "id=t,env=E2E_SECRET"]).arg(files.path());
+        run(build.env("E2E_SECRET", secret).env("RBUILD_LOG", "trace"))
+    };
+    let ran = build(&url, CANARY).ok().says(&format!("{} ***.", CANARY.len()));
+    let forms = [CANARY, HEX, "Y2FuYXJ5LTVkNDE0MDJhYmM0YjJhNzYr", "WTJGdVlYSjVMVFZrTkRFME1ESmhZ"];
+    let log = std::fs::read_to_string(&log).unwrap();
+    for form in forms {
+        assert!(!log.contains(form) && !ran.stderr.contains(form), "{form} in a log");
+        let found = run(&mut command("grep", &["-rlF", form, store.to_str().unwrap()]));
+        assert_eq!(found.stdout, "", "the value is nowhere in the store");
+    }
+    let large = dir.path().join("large");
+    std::fs::write(&large, "x".repeat(129 << 10)).unwrap();
+    let spec = format!("id=t,src={}", large.display());
+    let mut build_large = rbuild(&store, &["--host", &url, "--secret", &spec]);
+    run(build_large.arg(files.path())).fails_with(1).says("more than 128 KiB");
+    build("tcp://192.0.2.1:2375", CANARY).fails_with(1).says("others may listen");
 }
