@@ -92,7 +92,7 @@ impl Route {
         let mut attempt = 0;
         loop {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.clone())]);
-            let body = Some(Body::from(bytes.to_vec()));
+            let body = Some(Bytes::copy_from_slice(bytes));
             let error = match self.send_small(&call, headers, body).await {
                 Ok(response) => match self.accept(&call, response, StatusCode::CREATED).await {
                     Ok(_) => return Ok(()),
@@ -194,8 +194,30 @@ impl Route {
         self.accept(&call, response, StatusCode::CREATED).await.map(drop)
     }
 
-    /// Sends the bytes `range` of `file` as the body of `call`.
+    /// Sends the bytes `range` of `file` as the body of `call`, and again where the registry wants
+    /// a new authorisation: tokens run out while blobs are on their way.
     async fn send_range(
+        &self,
+        call: &Call,
+        wanted: &Descriptor,
+        file: &Path,
+        range: Range<u64>,
+        moved: &(dyn Fn(u64) + Sync),
+    ) -> Result<Response, RegistryError> {
+        let response = self.send_range_once(call, wanted, file, range.clone(), moved).await?;
+        if !self.renews(call, &response).await? {
+            return Ok(response);
+        }
+        self.send_range_once(call, wanted, file, range, moved).await
+    }
+
+    /// Whether `response` asks for an authorisation that could be had.
+    async fn renews(&self, call: &Call, response: &Response) -> Result<bool, RegistryError> {
+        Ok(response.status() == StatusCode::UNAUTHORIZED
+            && self.answer_challenge(&call.access, response).await?.is_some())
+    }
+
+    async fn send_range_once(
         &self,
         call: &Call,
         wanted: &Descriptor,
@@ -254,17 +276,24 @@ impl Route {
         }
     }
 
-    /// Sends a body that needs no watching.
+    /// Sends a body that needs no watching, and again as [`Self::send_range`] does.
     async fn send_small(
         &self,
         call: &Call,
         headers: HeaderMap,
-        body: Option<Body>,
+        body: Option<Bytes>,
     ) -> Result<Response, RegistryError> {
-        self.watch(self.send_body(call, headers, body), &AtomicU64::new(0), |_| ()).await
+        let send = || {
+            let body = body.clone().map(Body::from);
+            let sent = AtomicU64::new(0);
+            let headers = headers.clone();
+            async move { self.watch(self.send_body(call, headers, body), &sent, |_| ()).await }
+        };
+        let response = send().await?;
+        if self.renews(call, &response).await? { send().await } else { Ok(response) }
     }
 
-    /// Sends a body once: it cannot be taken back, so the authorisation must be known before.
+    /// Sends a body once, with the authorisation that is known.
     async fn send_body(
         &self,
         call: &Call,

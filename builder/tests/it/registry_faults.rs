@@ -378,3 +378,40 @@ async fn a_layer_that_rotted_on_disk_is_fetched_again() {
     bench.sources.materialize(&resolved, &bench.events).await.unwrap().unwrap();
     assert_eq!(fake.count("GET", &image.layer_digest().to_string()), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_runs_out_in_a_push_is_renewed() {
+    let image = TinyImage::new("a");
+    let realm = Arc::new(std::sync::Mutex::new(String::new()));
+    let answer: Answer = {
+        let (image, realm) = (image.clone(), Arc::clone(&realm));
+        Box::new(move |seen, before| {
+            if seen.path == "/token" {
+                return status(200, &format!(r#"{{"token":"t{before}","expires_in":300}}"#));
+            }
+            let challenge = format!(r#"Bearer realm="{}""#, realm.lock().unwrap());
+            let refused = || with_header(401, "www-authenticate", &challenge);
+            let is_write = matches!(seen.method.as_str(), "PUT" | "POST");
+            match seen.header("authorization") {
+                None => refused(),
+                // Every body meets a token that has just run out.
+                Some(_) if seen.method == "PUT" && before == 0 => refused(),
+                Some(_) if seen.method == "POST" => {
+                    with_header(202, "location", &format!("/upload/{before}"))
+                }
+                Some(_) if is_write => status(201, ""),
+                Some(_) if seen.method == "HEAD" && seen.is_blob() => status(404, ""),
+                Some(_) => image.answer(seen),
+            }
+        })
+    };
+    let fake = FakeRegistry::start(answer).await;
+    *realm.lock().unwrap() = format!("http://{}/token", fake.host());
+    let bench = Bench::new(RegistryConfig::default());
+    let name = reference(&format!("{}/x/y:1", fake.host()));
+    let (pulled, _) = bench.sources.pull(&name, &amd64(), &bench.events).await.unwrap();
+    let other = reference(&format!("{}/x/z:1", fake.host()));
+    builder::push(&bench.sources, &pulled, &other, &bench.events).await.unwrap();
+    assert_eq!(fake.count("PUT", "/manifests/"), 2, "refused, then taken");
+    assert_eq!(fake.count("PUT", "/upload/"), 4, "layer and config, each refused and taken");
+}
