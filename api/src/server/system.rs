@@ -4,7 +4,8 @@ use axum::Json;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use builder::blocking;
-use serde_json::json;
+use cache::{Item, ItemKind};
+use serde_json::{Value, json};
 
 use super::Call;
 use super::error::ApiError;
@@ -101,11 +102,14 @@ pub(super) async fn disk_usage(call: &Call) -> Result<Response, ApiError> {
     }
     let wants = |kind| asked.is_empty() || asked.contains(&kind);
     let builder = call.service.builder().clone();
-    let (images, usage) = blocking::run(move || {
+    let wants_cache = wants("build-cache");
+    let (images, usage, items) = blocking::run(move || {
         let usage = builder.usage().map_err(ApiError::from)?;
-        Ok::<_, ApiError>((builder.images()?, usage))
+        let items = if wants_cache { builder.items()? } else { Vec::new() };
+        Ok::<_, ApiError>((builder.images()?, usage, items))
     })
     .await?;
+    let cache: Vec<Value> = items.iter().filter_map(cache_row).collect();
     let images: Vec<ImageItem> = images.into_iter().map(ImageItem::from).collect();
     let layers: u64 = images.iter().map(|image| image.size).sum();
     let mut document = json!({ "BuilderSize": usage.reclaimable });
@@ -119,7 +123,7 @@ pub(super) async fn disk_usage(call: &Call) -> Result<Response, ApiError> {
         }
     }
     if wants("build-cache") {
-        document["BuildCache"] = json!([]);
+        document["BuildCache"] = json!(cache);
     }
     if call.version >= (1, 52) {
         let is_verbose = call.parameter("verbose").is_some_and(boolean);
@@ -140,7 +144,7 @@ pub(super) async fn disk_usage(call: &Call) -> Result<Response, ApiError> {
             (
                 "build-cache",
                 "BuildCacheUsage",
-                sum(usage.records, usage.reclaimable, usage.reclaimable, json!([])),
+                sum(usage.records, usage.reclaimable, usage.reclaimable, json!(cache)),
             ),
         ];
         for (kind, name, sum) in rows {
@@ -150,4 +154,54 @@ pub(super) async fn disk_usage(call: &Call) -> Result<Response, ApiError> {
         }
     }
     Ok(Json(document).into_response())
+}
+
+/// A row of Docker's build cache: what a prune of it may remove. Docker knows when a row was made;
+/// here its last use is known, which is not before.
+fn cache_row(item: &Item) -> Option<Value> {
+    let kind = match item.kind {
+        ItemKind::Step => "regular",
+        ItemKind::Mount => "exec.cachemount",
+        ItemKind::Image
+        | ItemKind::Build
+        | ItemKind::Note
+        | ItemKind::Layer
+        | ItemKind::Blob
+        | ItemKind::Metadata => return None,
+    };
+    let used = item.last_used.and_then(|used| i64::try_from(used).ok()).unwrap_or_default();
+    let used = jiff::Timestamp::from_second(used).unwrap_or_default().to_string();
+    Some(json!({
+        "ID": item.id,
+        "Type": kind,
+        "Description": item.title,
+        "InUse": !item.is_reclaimable,
+        "Shared": false,
+        "Size": item.bytes,
+        "CreatedAt": used,
+        "LastUsedAt": used,
+        "UsageCount": 1,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_and_mounts_are_dockers_build_cache() {
+        let item = |kind| Item {
+            kind,
+            id: "ab".into(),
+            bytes: 5,
+            last_used: Some(86400),
+            title: "RUN x".into(),
+            is_reclaimable: true,
+        };
+        let row = cache_row(&item(ItemKind::Step)).unwrap();
+        assert_eq!((&row["Type"], &row["Size"]), (&json!("regular"), &json!(5)));
+        assert_eq!(row["LastUsedAt"], "1970-01-02T00:00:00Z");
+        assert_eq!(cache_row(&item(ItemKind::Mount)).unwrap()["Type"], "exec.cachemount");
+        assert_eq!(cache_row(&item(ItemKind::Blob)), None);
+    }
 }
