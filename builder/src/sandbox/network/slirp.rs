@@ -3,6 +3,11 @@
 //! It works as root and unprivileged alike and needs no rule on this machine. The process ends when
 //! its standard input does, which is when the builder ends, however that comes about. This
 //! machine's loopback is not reachable through it (`--disable-host-loopback`).
+//!
+//! Why not pasta(1), measured on Debian 12 and Linux 6.18 with 300 MB by HTTP from this machine: it is as
+//! fast (530 to 820 MB/s, slirp4netns 370 to 720 MB/s), but takes 70 to 120 ms to start and end where
+//! slirp4netns is ready after 10 to 26 ms; started by root it never got ready; and unless told
+//! otherwise it leads the gateway's address to this machine's loopback.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
