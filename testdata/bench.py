@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds the same things by rbuild and its peers, and prints how long each took.
 
-    bench.py [--scale small|full] [--rounds N] [--rbuild PATH] [--no-peers] [--cache]
+    bench.py [--scale small|full] [--rounds N] [--rbuild PATH] [--no-peers] [--cache | --outputs]
 
 Peers are what of Debian's dockerd (classic builder and BuildKit) and buildah is installed, each on
 a store of its own. All take turns in every round; the table has medians in milliseconds, the floor
@@ -9,7 +9,8 @@ of the same round (the same work by plain tools), what rbuild needs of the best 
 floor, and rbuild's CPU seconds. Before each turn everything is on the disk, so that nobody pays for
 what the one before has left. The last rows are the peak of resident memory, client and engine
 together, while many files are copied and when nothing has changed since. Needs root, and
-busybox-static. There is no gate on the times. `--cache` times shared caches instead.
+busybox-static. There is no gate on the times. In place of builds, `--cache` times shared caches, and
+`--outputs` exports, pushes and loads.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import tempfile
 import time
 
 import bench_cache
+import bench_outputs
 
 SCALES = {
     "small": {"steps": 10, "files": 500, "sleep": 1, "builds": 4, "kept": 20, "ignored": 2000},
@@ -372,6 +374,7 @@ def main():
     parser.add_argument("--rbuild", default=shutil.which("rbuild") or "target/release/rbuild")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--cache", action="store_true")
+    parser.add_argument("--outputs", action="store_true")
     args = parser.parse_args()
     place = tempfile.mkdtemp(prefix="rbuild-bench-")
     try:
@@ -392,6 +395,9 @@ def main():
             for builder in builders:
                 builder.load(rootfs)
             bench = Bench(place, args.scale)
+            if args.outputs:
+                bench_outputs.measure(bench, builders, args.scale, args.rounds, sys.modules[__name__])
+                return
             measure(bench, builders, args.rounds)
             measure_memory(bench, builders, args.rounds)
     finally:
