@@ -284,6 +284,15 @@ impl BlobWriter {
         self.file.written()
     }
 
+    /// Opens the file once more, for whoever reads what is written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`](crate::StoreError::Io).
+    pub fn reader(&self) -> Result<File> {
+        File::open(&self.unnamed.path).at("read", &self.unnamed.path)
+    }
+
     /// Gives the blob its name, and keeps it from gc.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::annotation::AnnotationLevel;
 use super::archive::Archive;
 use super::error::ExportError;
 use super::form::ImageForm;
-use super::portable::PortableTarget;
+use super::portable::{PortableTarget, Work};
 use crate::progress::{Events, TransferPhase};
 use crate::registry::document::OCI_INDEX;
 use crate::source::{Meter, platform_value};
@@ -33,8 +33,9 @@ pub(super) fn write(
     events: &Events,
 ) -> Result<(), ExportError> {
     let form = form.clone().as_oci();
-    let prepare =
-        |entry: &ExportImage| PortableTarget::prepare(store, &entry.target, &form, events);
+    let prepare = |entry: &ExportImage| {
+        PortableTarget::prepare(store, &entry.target, &form, &Work::alone(events))
+    };
     let portable: Vec<_> = images.iter().map(prepare).collect::<Result<_, _>>()?;
     let mut archive = Archive::new(out);
     let entries = images.iter().zip(&portable).map(|(entry, portable)| {

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-use cache::{Descriptor, DiffId, LayerBlob, LayerForm, Store};
+use cache::{BlobWriter, Descriptor, DiffId, Digest, LayerBlob, LayerForm, Store, StoreError};
 use frontend::Platform;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::annotation::{AnnotationLevel, Annotations};
 use super::error::ExportError;
@@ -18,10 +20,25 @@ use crate::registry::document::{
     self, DOCKER_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER,
     OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
+use crate::registry::{Growing, GrowingWriter};
 use crate::source::{
     CONFIG_LIMIT, Layer, LayerSource, MANIFEST_LIMIT, Meter, ResolvedImage, SourceError, Target,
     keep, platform_value,
 };
+
+/// Who looks on while layers are compressed.
+pub(super) struct Work<'a> {
+    pub(super) events: &'a Events,
+    /// Sends blobs as they grow.
+    pub(super) uploads: Option<&'a UnboundedSender<Arc<Growing>>>,
+}
+
+impl<'a> Work<'a> {
+    /// Nobody but the one who reads `events`.
+    pub(super) const fn alone(events: &'a Events) -> Self {
+        Self { events, uploads: None }
+    }
+}
 
 /// What a name stands for, every part a blob of the store.
 #[derive(Clone, Debug)]
@@ -48,9 +65,9 @@ impl PortableTarget {
         store: &Store,
         target: &Target,
         form: &ImageForm,
-        events: &Events,
+        work: &Work<'_>,
     ) -> Result<Self, ExportError> {
-        let prepare = |image| Portable::prepare(store, image, form, events);
+        let prepare = |image| Portable::prepare(store, image, form, work);
         let images: Vec<_> = target.images.iter().map(prepare).collect::<Result<_, _>>()?;
         if !target.is_index() {
             if let Some(key) = form.annotations.of_index() {
@@ -146,15 +163,14 @@ impl Portable {
         store: &Store,
         image: &ResolvedImage,
         form: &ImageForm,
-        events: &Events,
+        work: &Work<'_>,
     ) -> Result<Self, ExportError> {
         let platform = image.platform();
         let old = read(store, &image.manifest, MANIFEST_LIMIT)?;
         let mut annotations = annotations_of(&old);
         let asked = form.annotations.at(AnnotationLevel::Manifest, Some(&platform));
         let layers = image.each_layer().zip(layer_annotations(&old));
-        let layers =
-            layers.map(|(layer, noted)| portable_layer(store, &layer, noted, form, events));
+        let layers = layers.map(|(layer, noted)| portable_layer(store, &layer, noted, form, work));
         let layers: Vec<_> = layers.collect::<Result<_, ExportError>>()?;
         let is_same = layers.iter().zip(&image.layers).all(|(new, old)| new.blob == *old)
             && asked.iter().all(|(key, value)| annotations.get(key) == Some(value))
@@ -275,7 +291,7 @@ fn portable_layer(
     layer: &Layer,
     annotations: BTreeMap<String, String>,
     form: &ImageForm,
-    events: &Events,
+    work: &Work<'_>,
 ) -> Result<PortableLayer, ExportError> {
     let diff_id = layer.diff_id;
     let is_built = is_plain(&layer.descriptor);
@@ -303,7 +319,8 @@ fn portable_layer(
     }
     let source =
         LayerSource::find(store, layer)?.ok_or(SourceError::Lost { diff_id: layer.diff_id })?;
-    let made = compress(store, layer, &source, (wanted, form.level), processors(), events)?;
+    let form = (wanted, form.level);
+    let made = compress_for(store, layer, &source, form, processors(), work)?;
     Ok(PortableLayer::of(made, diff_id))
 }
 
@@ -349,14 +366,28 @@ pub(crate) fn compress(
     store: &Store,
     layer: &Layer,
     source: &LayerSource,
-    (compression, level): (Compression, Option<u8>),
+    form: (Compression, Option<u8>),
     threads: NonZeroUsize,
     events: &Events,
 ) -> Result<LayerForm, ExportError> {
+    compress_for(store, layer, source, form, threads, &Work::alone(events))
+}
+
+/// As [`compress`], with others looking on.
+fn compress_for(
+    store: &Store,
+    layer: &Layer,
+    source: &LayerSource,
+    (compression, level): (Compression, Option<u8>),
+    threads: NonZeroUsize,
+    work: &Work<'_>,
+) -> Result<LayerForm, ExportError> {
     let total = Some(layer.descriptor.size);
-    let meter = Meter::new(events, &layer.descriptor.digest, TransferPhase::Exporting, total);
+    let meter = Meter::new(work.events, &layer.descriptor.digest, TransferPhase::Exporting, total);
     let action = "keep a compressed layer";
     let writer = store.content().writer().map_err(SourceError::store(action))?;
+    let upload = Upload::begin(&writer, work).map_err(SourceError::store(action))?;
+    let writer = GrowingWriter { inner: writer, growing: upload.0.clone() };
     let mut made = None;
     let tar_size;
     let writer = if compression == Compression::Estargz {
@@ -373,7 +404,8 @@ pub(crate) fn compress(
         tar_size = source.write_tar(layer.diff_id, progress)?;
         stream.finish().map_err(SourceError::store(action))?
     };
-    let blob = writer.commit(None).map_err(SourceError::store(action))?;
+    let blob = writer.inner.commit(None).map_err(SourceError::store(action))?;
+    upload.finish(blob.digest);
     meter.end_blocking(TransferPhase::Done);
     let blob = LayerBlob {
         digest: blob.digest,
@@ -398,6 +430,33 @@ pub(crate) fn compress(
     };
     store.layers().update(&layer.diff_id, update).map_err(SourceError::store("note a layer"))?;
     Ok(form)
+}
+
+/// A blob on its way while it is made; dropped before its end is told, it goes nowhere.
+struct Upload(Option<Arc<Growing>>);
+
+impl Upload {
+    fn begin(writer: &BlobWriter, work: &Work<'_>) -> Result<Self, StoreError> {
+        let Some(uploads) = work.uploads else { return Ok(Self(None)) };
+        let growing = Arc::new(Growing::new(writer.reader()?));
+        // Whoever sends blobs may have failed already; it is told of at its end.
+        let is_sent = uploads.send(Arc::clone(&growing)).is_ok();
+        Ok(Self(is_sent.then_some(growing)))
+    }
+
+    fn finish(&self, digest: Digest) {
+        if let Some(growing) = &self.0 {
+            growing.end(Some(digest));
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(growing) = &self.0 {
+            growing.end(None);
+        }
+    }
 }
 
 /// Counts what is written through it.

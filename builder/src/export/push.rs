@@ -1,17 +1,19 @@
 //! Images to a registry: layers first, the manifest last, so that what a tag shows is whole.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cache::{Descriptor, DiffId};
 use frontend::Reference;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::mpsc;
 
 use super::error::ExportError;
 use super::form::ImageForm;
-use super::portable::PortableTarget;
+use super::portable::{PortableTarget, Work};
 use crate::blocking;
 use crate::progress::{Events, TransferPhase};
-use crate::registry::{ManifestName, Pushed, RegistryError, Repository, Route};
+use crate::registry::{Growing, ManifestName, Pushed, RegistryError, Repository, Route};
 use crate::source::{
     Meter, ResolvedImage, SourceError, Sources, Target, manifest_name, repository,
 };
@@ -61,9 +63,14 @@ pub async fn push_target(
     }
     let (store, wanted, reports) = (sources.store().clone(), target.clone(), events.clone());
     let asked = form.image.clone();
-    let portable =
-        blocking::run(move || PortableTarget::prepare(&store, &wanted, &asked, &reports)).await?;
     let route = sources.registry().origin(&repository(destination))?;
+    let (uploads, growing) = mpsc::unbounded_channel();
+    let prepare = blocking::run(move || {
+        let work = Work { events: &reports, uploads: Some(&uploads) };
+        PortableTarget::prepare(&store, &wanted, &asked, &work)
+    });
+    let (portable, ()) = tokio::join!(prepare, upload_growing(&route, growing, events));
+    let portable = portable?;
     let layers: BTreeMap<_, _> = portable
         .images
         .iter()
@@ -89,6 +96,25 @@ pub async fn push_target(
     };
     push_manifest(sources, &route, &name, &portable.descriptor).await?;
     Ok(portable.descriptor)
+}
+
+/// Sends layers while they are compressed. What fails here is sent once more when it is whole.
+async fn upload_growing(
+    route: &Route,
+    growing: mpsc::UnboundedReceiver<Arc<Growing>>,
+    events: &Events,
+) {
+    let each = stream::unfold(growing, async |mut growing| Some((growing.recv().await?, growing)));
+    let upload = async |growing: Arc<Growing>| {
+        let meter = Meter::named(events, "layer", TransferPhase::Pushing, None);
+        let sent = route.push_growing(growing, &|bytes| meter.moved(bytes)).await;
+        if let Err(error) = sent {
+            let error: &dyn std::error::Error = &error;
+            tracing::debug!(error, "a layer could not be sent while it was compressed");
+        }
+        meter.end(TransferPhase::Done).await;
+    };
+    each.map(upload).buffer_unordered(PUSHES).collect::<()>().await;
 }
 
 async fn push_manifest(

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod fetch;
+mod growing;
 mod keep;
 mod login;
 mod push;
@@ -40,6 +41,7 @@ pub fn registry_host(text: &str) -> String {
 
 pub(crate) use exchange::Route;
 pub(crate) use fetch::{Fetched, RawManifest};
+pub(crate) use growing::{Growing, GrowingWriter};
 pub(crate) use push::Pushed;
 pub(crate) use transport::{Transport, is_loopback};
 

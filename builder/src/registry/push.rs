@@ -23,9 +23,9 @@ use super::exchange::{Call, Route};
 use super::repository::{ManifestName, Repository};
 
 /// Read from disk at once, bytes.
-const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = 256 << 10;
 /// Pieces that wait for the network: enough to keep it busy while the disk is read.
-const PIECES_AHEAD: usize = 8;
+pub(super) const PIECES_AHEAD: usize = 8;
 /// Body of one request when a registry refuses the whole blob in one, bytes.
 const CHUNK: u64 = 16 << 20;
 /// A registry gets twice the usual patience to store what it was sent.
@@ -107,7 +107,7 @@ impl Route {
         }
     }
 
-    fn writing(&self, method: Method, tail: &str) -> Call {
+    pub(super) fn writing(&self, method: Method, tail: &str) -> Call {
         let mut call = self.call(method, tail);
         call.access.writes = true;
         call
@@ -124,7 +124,7 @@ impl Route {
     }
 
     /// Opens an upload, or has the blob mounted from `source`: then there is no location.
-    async fn start_upload(
+    pub(super) async fn start_upload(
         &self,
         digest: &Digest,
         source: Option<&Repository>,
@@ -250,7 +250,7 @@ impl Route {
     }
 
     /// Waits for `request` as long as its body moves.
-    async fn watch(
+    pub(super) async fn watch(
         &self,
         request: impl Future<Output = Result<Response, RegistryError>>,
         sent: &AtomicU64,
@@ -277,7 +277,7 @@ impl Route {
     }
 
     /// Sends a body that needs no watching, and again as [`Self::send_range`] does.
-    async fn send_small(
+    pub(super) async fn send_small(
         &self,
         call: &Call,
         headers: HeaderMap,
@@ -294,7 +294,7 @@ impl Route {
     }
 
     /// Sends a body once, with the authorisation that is known.
-    async fn send_body(
+    pub(super) async fn send_body(
         &self,
         call: &Call,
         headers: HeaderMap,
@@ -317,7 +317,7 @@ impl Route {
         })
     }
 
-    fn location(&self, call: &Call, response: &Response) -> Result<Url, RegistryError> {
+    pub(super) fn location(&self, call: &Call, response: &Response) -> Result<Url, RegistryError> {
         let Some(location) = response.headers().get(LOCATION) else {
             let (host, request) = (self.endpoint.host.clone(), call.shown());
             return Err(RegistryError::Header { host, request, header: "Location" });
@@ -325,7 +325,7 @@ impl Route {
         self.redirect_target(response.url(), location)
     }
 
-    async fn accept(
+    pub(super) async fn accept(
         &self,
         call: &Call,
         response: Response,
@@ -351,7 +351,7 @@ impl Route {
     }
 }
 
-fn with_digest(location: &Url, digest: &Digest) -> Url {
+pub(super) fn with_digest(location: &Url, digest: &Digest) -> Url {
     let mut url = location.clone();
     url.query_pairs_mut().append_pair("digest", &digest.to_string());
     url
@@ -394,7 +394,7 @@ fn send_pieces(
 }
 
 /// Makes a body of `pieces` that counts in `sent` what the connection took.
-fn body_of(pieces: mpsc::Receiver<io::Result<Bytes>>, sent: Arc<AtomicU64>) -> Body {
+pub(super) fn body_of(pieces: mpsc::Receiver<io::Result<Bytes>>, sent: Arc<AtomicU64>) -> Body {
     Body::wrap_stream(stream::unfold((pieces, sent), |(mut pieces, sent)| async move {
         let piece = pieces.recv().await?;
         let length = piece.as_ref().map_or(0, |bytes| bytes.len() as u64);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use builder::{
     ArchiveDest, ArchiveKind, ExportImage, LayerSource, PullPolicy, RegistryConfig, ResolvedImage,
@@ -462,6 +462,49 @@ async fn built_layers_leave_compressed_and_come_back_equal() {
     let (pulled, _) = other.sources.pull(&to, &amd64(), &other.events).await.unwrap();
     assert_eq!(pulled.manifest.digest, pushed.digest);
     assert!(read_file(&other, &pulled, "built").await == noise(3_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_is_sent_while_it_is_compressed() {
+    for takes_streams in [true, false] {
+        let base = TinyImage::new("a");
+        let origin = FakeRegistry::start(move |seen, _| base.answer(seen)).await;
+        let bench = Bench::new(RegistryConfig::default());
+        let from = reference(&format!("{}/x/y:1", origin.host()));
+        let (base, _) = bench.sources.pull(&from, &amd64(), &bench.events).await.unwrap();
+        let parent = bench.sources.materialize(&base, &bench.events).await.unwrap().unwrap();
+        let image = build_on(&bench, &base, &parent);
+        let there = Arc::new(Mutex::new(Vec::new()));
+        let fake = FakeRegistry::start(move |seen, _| {
+            let mut there = there.lock().unwrap();
+            match (seen.method.as_str(), seen.path.as_str()) {
+                ("HEAD", path) => {
+                    let digest = path.rsplit(':').next().unwrap_or_default().to_owned();
+                    status(if there.contains(&digest) { 200 } else { 404 }, "")
+                }
+                ("POST", path) => with_header(202, "location", &format!("{path}1")),
+                ("PATCH", _) if !takes_streams => status(405, ""),
+                ("PATCH", path) => with_header(202, "location", path),
+                _ => {
+                    there.extend(seen.query.split("%3A").nth(1).map(str::to_owned));
+                    status(201, "")
+                }
+            }
+        })
+        .await;
+        let to = reference(&format!("{}/x/z:1", fake.host()));
+        push(&bench.sources, &image, &to, &bench.events).await.unwrap();
+        let seen = fake.seen();
+        let streams = |seen: &&Seen| {
+            seen.method == "PATCH" && seen.header("transfer-encoding") == Some("chunked")
+        };
+        assert_eq!(seen.iter().filter(streams).count(), 1, "the layer that was built here");
+        // Layers and config, but for the one that is there already.
+        let whole =
+            |seen: &&Seen| seen.method == "PUT" && seen.header("content-length") != Some("0");
+        let whole = seen.iter().filter(whole).filter(|seen| seen.is_blob()).count();
+        assert_eq!(whole, if takes_streams { 2 } else { 3 }, "{seen:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -188,6 +188,9 @@ impl Seen {
     }
 }
 
+/// Bytes of a request that are read.
+const BODY_LIMIT: usize = 64 << 20;
+
 /// A registry of our own that answers as it is told to and remembers what it was asked.
 pub(crate) struct FakeRegistry {
     pub(crate) address: SocketAddr,
@@ -205,11 +208,12 @@ impl FakeRegistry {
         let seen = Arc::new(Mutex::new(Vec::<Seen>::new()));
         let (answer, all) = (Arc::new(answer), Arc::clone(&seen));
         let handler = move |request: Request| {
+            let (request, body) = request.into_parts();
             let request = Seen {
-                method: request.method().to_string(),
-                path: request.uri().path().to_owned(),
-                query: request.uri().query().unwrap_or_default().to_owned(),
-                headers: request.headers().clone(),
+                method: request.method.to_string(),
+                path: request.uri.path().to_owned(),
+                query: request.uri.query().unwrap_or_default().to_owned(),
+                headers: request.headers.clone(),
             };
             let before = {
                 let mut all = all.lock().unwrap();
@@ -218,7 +222,12 @@ impl FakeRegistry {
                 all.push(request.clone());
                 before
             };
-            std::future::ready(answer(&request, before))
+            let answered = answer(&request, before);
+            async move {
+                // A registry hears a request out; who is cut off sees no answer.
+                drop(axum::body::to_bytes(body, BODY_LIMIT).await);
+                answered
+            }
         };
         let app = axum::Router::new().fallback(handler);
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
