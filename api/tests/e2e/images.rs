@@ -216,3 +216,21 @@ fn platforms_are_joined_under_one_name() {
         run(&mut command("skopeo", &inspect)).ok().says(architecture);
     }
 }
+
+#[test]
+fn a_digest_finds_what_only_a_tag_names() {
+    let store = tempfile::tempdir().unwrap();
+    let at = |args: &[&str]| rbuild(store.path(), args);
+    let base = context(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    run(at(&["-q", "-t", "nowhere.example/base:1"]).arg(base.path())).ok();
+    let listed = run(&mut at(&["images", "--digests", "--format", "json"])).ok().stdout;
+    let row: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
+    let digest = row["Digest"].as_str().unwrap();
+    let pinned = format!("nowhere.example/base@{digest}");
+    run(&mut at(&["inspect", &pinned])).ok();
+    // The registry cannot be reached: the build knows the image itself.
+    let above = context(&[("Dockerfile", &format!("FROM {pinned}\nCOPY Dockerfile /b\n"))]);
+    run(at(&["-t", "above"]).arg(above.path())).ok();
+    let other = format!("elsewhere.example/base@{digest}");
+    run(&mut at(&["inspect", &other])).fails_with(1).says("no such image");
+}

@@ -4,7 +4,7 @@ use cache::{ImageRecord, Store};
 use frontend::{Platform, Reference};
 
 use crate::error::ErrorKind;
-use crate::source::{ResolvedImage, Target, read_target};
+use crate::source::{ResolvedImage, Target, named, read_target};
 
 /// Why something could not be done with an image.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +131,7 @@ pub(crate) fn parse_name(name: &str) -> Result<Reference, ImageError> {
 /// prefix of one. Names win over IDs, as in Docker.
 pub(crate) fn find(store: &Store, name: &str) -> Result<Vec<ImageRecord>, ImageError> {
     if let Ok(reference) = parse_name(name)
-        && let Some(record) =
-            store.images().get(&reference.to_string()).map_err(ImageError::store)?
+        && let Some(record) = named(store, &reference).map_err(ImageError::store)?
     {
         return Ok(vec![record]);
     }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cache::{Descriptor, ImageRecord, LayerBlob};
+use cache::{Descriptor, ImageRecord, LayerBlob, Store, StoreError};
 use frontend::{Platform, Reference};
 
 use super::image::{self, CONFIG_LIMIT, Layer, MANIFEST_LIMIT, ResolvedImage};
@@ -86,12 +86,13 @@ impl Sources {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Option<ResolvedImage>, SourceError> {
-        let (store, name) = (self.store.clone(), reference.to_string());
+        let (store, reference) = (self.store.clone(), reference.clone());
         let platform = platform.clone();
         blocking::run(move || {
             let record =
-                store.images().get(&name).map_err(SourceError::store("read the image's record"))?;
+                named(&store, &reference).map_err(SourceError::store("read the image's record"))?;
             let Some(record) = record else { return Ok(None) };
+            let name = reference.to_string();
             let below = manifest_below(&store, &name, &record.manifest, &platform)?;
             let Some(manifest) = below else { return Ok(None) };
             let image = image::read_image(&store, &name, &manifest)?;
@@ -290,6 +291,28 @@ pub(crate) fn name_image(
     name: Option<&Reference>,
 ) -> Result<(), SourceError> {
     name_target(store, &Target::from(image.clone()), name)
+}
+
+/// Finds what `reference` names in the store, and keeps it from gc. With a digest that is any name
+/// in its repository of what has this digest: a build or a push names it without one.
+pub(crate) fn named(
+    store: &Store,
+    reference: &Reference,
+) -> Result<Option<ImageRecord>, StoreError> {
+    let found = store.images().get(&reference.to_string())?;
+    let digest = match &reference.digest {
+        Some(digest) if found.is_none() => digest,
+        _ => return Ok(found),
+    };
+    let is_of_repository = |name: &str| {
+        Reference::parse_normalized(name).is_ok_and(|name| {
+            name.registry == reference.registry && name.repository == reference.repository
+        })
+    };
+    let records = store.images().list()?.into_iter();
+    let same = records.filter(|record| record.manifest.digest.to_string() == *digest);
+    let name = same.filter_map(|record| record.reference).find(|name| is_of_repository(name));
+    name.map_or(Ok(None), |name| store.images().get(&name))
 }
 
 /// As [`name_image`], for an index too: its ID is that of this machine's image.
