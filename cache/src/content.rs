@@ -288,7 +288,7 @@ impl BlobWriter {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn reader(&self) -> Result<File> {
         File::open(&self.unnamed.path).at("read", &self.unnamed.path)
     }

@@ -65,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn lease(&self) -> Result<Self> {
         Ok(Self::from_handle(self.parts.handle.lease()?))
     }
@@ -141,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn try_flight(&self, key: &CacheKey) -> Result<Option<Flight>> {
         flight::take(&self.parts.handle.layout.flights(), key)
     }
@@ -156,7 +156,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn save_stat_cache(&self, dir: &Path, cache: &StatCache) -> Result<()> {
         cache.save(&self.parts.handle.session, &self.stat_path(dir))
     }
@@ -170,7 +170,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn temp_dir(&self) -> Result<TempDir> {
         TempDir::create(&self.parts.handle.session)
     }
@@ -179,7 +179,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn cache_mount(&self, id: &str, sharing: Sharing) -> Result<Option<CacheMount>> {
         self.cache_mount_with(id, sharing, |_| Ok(()))
     }
@@ -188,7 +188,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io), and those of `fill`.
+    /// [`StoreError::Io`], and those of `fill`.
     pub fn cache_mount_with<E: From<StoreError>>(
         &self,
         id: &str,
@@ -203,7 +203,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn fetched(&self, kind: &str, name: &str) -> Result<Option<CacheMount>> {
         CacheMount::take_fetched(&self.parts.handle, kind, name)
     }
@@ -213,7 +213,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn sent_context(&self, name: &str) -> Result<Option<CacheMount>> {
         CacheMount::take_sent(&self.parts.handle, name)
     }
@@ -231,7 +231,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn sync(&self) -> Result<()> {
         self.parts.snapshots.sync()
     }
@@ -240,7 +240,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn usage(&self) -> Result<Usage> {
         gc::usage(self)
     }
@@ -249,7 +249,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         gc::prune(self, options)
     }
@@ -258,7 +258,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn gc(&self, keep_bytes: u64) -> Result<Pruned> {
         let keep_bytes = Some(keep_bytes);
         let options = PruneOptions { all: true, keep_bytes, ..PruneOptions::default() };
@@ -275,7 +275,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NoRoom`](crate::StoreError::NoRoom) when the disk does not hold them even so.
+    /// [`StoreError::NoRoom`] when the disk does not hold them even so.
     pub fn make_room(&self, need: u64) -> Result<()> {
         gc::make_room(self, need)
     }
@@ -285,7 +285,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn settle(&self) -> Result<Pruned> {
         gc::settle(self)
     }
@@ -294,7 +294,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io).
+    /// [`StoreError::Io`].
     pub fn items(&self) -> Result<Vec<Item>> {
         gc::items(self)
     }
@@ -304,7 +304,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`](crate::StoreError::Io) when the store cannot be read at all.
+    /// [`StoreError::Io`] when the store cannot be read at all.
     pub fn check(&self, read_data: bool, repair: bool) -> Result<CheckReport> {
         check::check(self, read_data, repair)
     }

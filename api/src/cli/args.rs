@@ -198,7 +198,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) load: bool,
     /// Annotation of the manifest, or of what LEVEL says: manifest, manifest-descriptor, index,
-    /// index-descriptor, with a [PLATFORM] or without (repeatable)
+    /// index-descriptor, with a `[PLATFORM]` or without (repeatable)
     #[arg(long, value_name = "[LEVEL,..:]KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
     /// Stage to build, and a name for it; several are built as one [default: the last] (repeatable)
@@ -298,7 +298,7 @@ pub(crate) struct BuildArgs {
 /// Listens on a socket file that its owner and group may use, or on a port of the loopback
 /// interface; on another interface only with tokens or client certificates. A socket that systemd
 /// hands over is used unless --listen is given. SIGTERM lets running builds finish for ten seconds;
-/// SIGHUP reads tokens, certificates and the limits of [server] in rbuild.toml anew.
+/// SIGHUP reads tokens, certificates and the limits of `[server]` in rbuild.toml anew.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// unix://PATH or tcp://127.0.0.1:PORT [default: unix:///run/rbuild/rbuild.sock for root, else

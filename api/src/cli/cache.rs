@@ -7,7 +7,7 @@ use clap::Args;
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct CacheArgs {
     /// Cache of others to look steps up in: a name, type=registry,ref=NAME or
-    /// type=local,src=DIR[,tag=TAG][,digest=DIGEST]; with require-signed=true only entries signed
+    /// `type=local,src=DIR[,tag=TAG][,digest=DIGEST]`; with require-signed=true only entries signed
     /// by a trusted key (repeatable)
     #[arg(long = "cache-from", value_name = "SPEC", value_parser = CacheFrom::parse)]
     from: Vec<CacheFrom>,
