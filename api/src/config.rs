@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::client::{ClientAccess, ClientTable};
 use crate::fault::Fault;
 use crate::limits::LimitsTable;
+use crate::registries::{RegistriesTable, certificate_dirs, tls_of};
 use crate::server::{ServerLimits, ServerTable};
 use crate::upkeep::{GcArgs, GcTable, HistoryTable};
 
@@ -115,16 +116,6 @@ pub(crate) struct CacheTable {
     pub(crate) sign_key: Option<PathBuf>,
     /// PEM files of the public keys that are trusted.
     pub(crate) trusted_keys: Vec<PathBuf>,
-}
-
-/// `[registries]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct RegistriesTable {
-    /// Registry host to base URLs, tried in order.
-    pub(crate) mirrors: BTreeMap<String, Vec<String>>,
-    /// Hosts that may be spoken to by plain HTTP.
-    pub(crate) insecure: Vec<String>,
 }
 
 /// `[run]`.
@@ -272,6 +263,8 @@ impl Settings {
                     mirrors: mirrors(flags, file.registries.mirrors),
                     insecure: file.registries.insecure,
                     auth_file: environment.auth_file(),
+                    tls: tls_of(file.registries.tls)?,
+                    certificate_dirs: certificate_dirs(environment.config_dir().as_deref()),
                 },
                 cache: CacheConfig {
                     sign_key: file.cache.sign_key,
@@ -363,6 +356,7 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, Fault> {
         *key = beside.join(&*key);
     }
     file.store.root = file.store.root.map(|root| beside.join(root));
+    file.registries.resolve(beside);
     file.client.resolve(beside);
     Ok(file)
 }
@@ -466,6 +460,7 @@ jobs = 3
             ("zero jobs",      "[build]\njobs = 0\n",             "2:8"),
             ("unknown network", "[run]\n\nnetwork = \"bridge\"\n", "3:11"),
             ("unknown limit",  "[run.limits]\nmem = 5\n",       "2:1"),
+            ("unknown tls",    "[registries.tls.x]\nkee = \"k\"\n", "2:1"),
             ("no toml",        "[build\n",                        "1:7"),
         ];
         for (name, text, place) in cases {

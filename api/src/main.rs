@@ -17,6 +17,7 @@ mod limits;
 mod manifest;
 mod pipe;
 mod progress;
+mod registries;
 mod report;
 mod sent_secrets;
 mod server;

@@ -67,6 +67,28 @@ pub struct RegistryConfig {
     pub insecure: Vec<String>,
     /// Docker's `config.json` with credentials; a missing file means none.
     pub auth_file: Option<PathBuf>,
+    /// Registry host to its certificates.
+    pub tls: BTreeMap<String, RegistryTls>,
+    /// Directories such as `/etc/docker/certs.d`; the first that holds one for a host counts.
+    pub certificate_dirs: Vec<PathBuf>,
+}
+
+/// The certificates of one registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryTls {
+    /// PEM file of authorities that are trusted beside the system's.
+    pub ca: Option<PathBuf>,
+    /// Who we are.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate to show and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM file of the certificate, then those that vouch for it.
+    pub cert: PathBuf,
+    /// PEM file of the private key.
+    pub key: PathBuf,
 }
 
 /// Whose entries of shared caches count.

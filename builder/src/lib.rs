@@ -42,7 +42,10 @@ mod verify;
 
 pub use builder::{Builder, Entered, OpenError, Pulled, Pushed};
 pub use cache_exchange::{CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError};
-pub use config::{BuilderConfig, CacheConfig, HistoryLimits, RegistryConfig, processors};
+pub use config::{
+    BuilderConfig, CacheConfig, ClientCertificate, HistoryLimits, RegistryConfig, RegistryTls,
+    processors,
+};
 pub use context::{ContextError, FileRootError, Rules, Verdict, unpack_context};
 pub use doctor::{Finding, Health, doctor};
 pub use entitlement::{Entitlement, Entitlements};

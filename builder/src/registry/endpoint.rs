@@ -3,6 +3,7 @@
 use reqwest::Url;
 
 use super::error::RegistryError;
+use super::identity::Identity;
 use super::repository::{DOCKER_HUB, Repository};
 use super::transport::is_loopback;
 use crate::config::RegistryConfig;
@@ -19,6 +20,8 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     /// Whether plain HTTP is spoken, so that nothing can be kept secret from the network.
     pub(super) is_loopback: bool,
+    /// Certificates that were given for this host.
+    pub(super) identity: Option<Identity>,
 }
 
 impl Endpoint {
@@ -43,14 +46,16 @@ impl Endpoint {
         if https.path() != "/" || !https.username().is_empty() || https.query().is_some() {
             return Err(fault("it is no host with an optional port"));
         }
-        let is_plain = is_loopback(&https) || is_insecure(config, registry);
+        // Whoever gives certificates for a host wants them checked, on this machine too.
+        let identity = Identity::find(config, registry)?;
+        let is_plain = identity.is_none() && (is_loopback(&https) || is_insecure(config, registry));
         let base = if is_plain {
             Url::parse(&format!("http://{authority}"))
                 .map_err(|_| fault("it is no host with an optional port"))?
         } else {
             https
         };
-        Ok(Self { is_loopback: is_loopback(&base), base, host: registry.to_owned() })
+        Ok(Self { is_loopback: is_loopback(&base), base, host: registry.to_owned(), identity })
     }
 
     /// Parses a mirror's URL: `http://127.0.0.1:5000`, `https://mirror.example/docker.io`.
@@ -78,7 +83,8 @@ impl Endpoint {
         }
         let path = base.path().trim_end_matches('/').to_owned();
         base.set_path(path.strip_suffix("/v2").unwrap_or(&path));
-        Ok(Self { base, host, is_loopback })
+        let identity = if base.scheme() == "https" { Identity::find(config, &host)? } else { None };
+        Ok(Self { base, host, is_loopback, identity })
     }
 
     /// Returns the URL of `tail` (`manifests/1.0`) of `repository`.
@@ -134,7 +140,7 @@ mod tests {
             let config = RegistryConfig {
                 mirrors: BTreeMap::from([(registry.to_owned(), mirrors)]),
                 insecure: vec!["plain.example:5000".to_owned()],
-                auth_file: None,
+                ..RegistryConfig::default()
             };
             let got = match Endpoint::all(&config, &repository(registry)) {
                 Ok(endpoints) => endpoints[0].url(&repository(registry), "t").to_string(),

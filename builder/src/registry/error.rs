@@ -1,6 +1,7 @@
 //! Why a registry did not give, or did not take, what was asked.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cache::Digest;
@@ -167,6 +168,16 @@ pub enum RegistryError {
         /// Why.
         source: CredentialError,
     },
+    /// The certificates for a registry cannot be used.
+    #[error("could not use `{}` for registry `{host}`: {reason}", path.display())]
+    Certificate {
+        /// Host and port.
+        host: String,
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The configuration names something that is no registry.
     #[error("`{text}` is not the address of a registry: {reason}")]
     Address {
@@ -198,6 +209,7 @@ impl RegistryError {
             | Self::PushDenied { .. }
             | Self::ManifestNotFound { .. }
             | Self::Credential { .. }
+            | Self::Certificate { .. }
             | Self::Address { .. } => ErrorKind::User,
             Self::BlobNotFound { .. }
             | Self::Unreachable { .. }

@@ -236,11 +236,12 @@ impl Route {
     }
 
     /// Returns the client that may connect to `url`.
-    pub(super) fn client_for(&self, url: &Url) -> Result<&reqwest::Client, RegistryError> {
+    pub(super) fn client_for(&self, url: &Url) -> Result<reqwest::Client, RegistryError> {
+        let clients = self.session.transport.of(&self.endpoint)?;
         if self.endpoint.is_home_of(url) {
-            return Ok(self.session.transport.named(url));
+            return Ok(clients.home(url).clone());
         }
-        self.session.transport.foreign(url, self.endpoint.is_loopback).ok_or_else(|| {
+        clients.foreign(url, self.endpoint.is_loopback).cloned().ok_or_else(|| {
             self.refused_redirect(url, "it is an address of this machine or its link")
         })
     }

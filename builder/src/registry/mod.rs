@@ -13,6 +13,7 @@ mod error;
 mod exchange;
 mod fetch;
 mod growing;
+mod identity;
 mod keep;
 mod login;
 mod push;

@@ -133,10 +133,11 @@ impl Session {
         credentials: Option<&Credentials>,
     ) -> Result<Granted, RegistryError> {
         let realm = check_realm(endpoint, realm, credentials.is_some())?;
+        let clients = self.transport.of(endpoint)?;
         let client = if endpoint.is_home_of(&realm) {
-            Some(self.transport.named(&realm))
+            Some(clients.home(&realm))
         } else {
-            self.transport.foreign(&realm, endpoint.is_loopback)
+            clients.foreign(&realm, endpoint.is_loopback)
         };
         let refused = |reason| RegistryError::Realm {
             host: endpoint.host.clone(),
@@ -271,7 +272,7 @@ mod tests {
         for (name, base, realm, with_password, without) in cases {
             let base = Url::parse(base).unwrap();
             let is_loopback = super::super::transport::is_loopback(&base);
-            let endpoint = Endpoint { base, host: "x".into(), is_loopback };
+            let endpoint = Endpoint { base, host: "x".into(), is_loopback, identity: None };
             assert_eq!(check_realm(&endpoint, realm, true).is_ok(), with_password, "{name}");
             assert_eq!(check_realm(&endpoint, realm, false).is_ok(), without, "{name} anonymous");
         }

@@ -4,14 +4,21 @@
 //! the *resolved* address was looked at, in the dialer, so that a name that resolves differently
 //! the second time gains nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Url};
+use rustls::client::WantsClientCert;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ConfigBuilder};
+
+use super::endpoint::Endpoint;
+use super::error::RegistryError;
+use super::identity::{self, Identity};
 
 /// Time to establish a connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,27 +42,42 @@ impl Default for Patience {
     }
 }
 
-/// One client per class of destination, made when the first is asked for: reading the machine's
+/// The clients of all destinations, made when the first is asked for: reading the machine's
 /// certificate authorities takes longer than a build that finds everything in the store.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Transport(Arc<OnceLock<Clients>>);
+pub(crate) struct Transport(Arc<Shared>);
 
+#[derive(Debug, Default)]
+struct Shared {
+    general: OnceLock<Arc<Clients>>,
+    /// Host to its clients and the certificates that they were made with.
+    hosts: Mutex<HashMap<String, (Identity, Arc<Clients>)>>,
+}
+
+/// One client per class of destination.
 #[derive(Debug)]
-struct Clients {
+pub(crate) struct Clients {
     /// Registries on this machine: never through a proxy.
     local: Client,
     /// Registries and mirrors that the user named: any address.
     named: Client,
     /// Whatever a registry names: no address of this machine or link.
     guarded: Client,
+    /// The registry that a client's certificate is for.
+    identified: Option<Client>,
 }
 
 impl Clients {
-    fn new() -> Self {
-        let tls = tls_config();
-        let builder = || {
+    /// Makes clients that trust `authorities` beside the system's and show `client` to its
+    /// registry, wherever that is.
+    fn new(
+        authorities: Vec<CertificateDer<'static>>,
+        client: Option<(identity::Client, bool)>,
+    ) -> Result<Self, rustls::Error> {
+        let tls = tls_config(authorities);
+        let builder = |tls: ClientConfig| {
             ClientBuilder::new()
-                .tls_backend_preconfigured(tls.clone())
+                .tls_backend_preconfigured(tls)
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_TIMEOUT)
                 .pool_idle_timeout(IDLE_TIMEOUT)
@@ -64,56 +86,94 @@ impl Clients {
         let build = |builder: ClientBuilder| {
             builder.build().expect("a client whose TLS is configured has nothing left to fail")
         };
-        Self {
-            local: build(builder().no_proxy()),
-            named: build(builder()),
-            guarded: build(builder().dns_resolver(Arc::new(GuardedResolver::new()))),
-        }
-    }
-}
-
-impl Transport {
-    fn clients(&self) -> &Clients {
-        self.0.get_or_init(Clients::new)
+        let plain = |tls: &RootsChosen| finished(tls.clone().with_no_client_auth());
+        let identified = match client {
+            None => None,
+            Some(((chain, key), is_loopback)) => {
+                let builder = builder(finished(tls.clone().with_client_auth_cert(chain, key)?));
+                Some(build(if is_loopback { builder.no_proxy() } else { builder }))
+            }
+        };
+        Ok(Self {
+            local: build(builder(plain(&tls)).no_proxy()),
+            named: build(builder(plain(&tls))),
+            guarded: build(builder(plain(&tls)).dns_resolver(Arc::new(GuardedResolver::new()))),
+            identified,
+        })
     }
 
     /// Returns the client for a URL under an address that the user named.
     pub(crate) fn named(&self, url: &Url) -> &Client {
-        let clients = self.clients();
-        if is_loopback(url) { &clients.local } else { &clients.named }
+        if is_loopback(url) { &self.local } else { &self.named }
+    }
+
+    /// Returns the client for the registry itself.
+    pub(super) fn home(&self, url: &Url) -> &Client {
+        self.identified.as_ref().unwrap_or_else(|| self.named(url))
     }
 
     /// Returns the client for a URL that a registry named; `None` when it must not be reached.
     ///
     /// A registry on this machine may send us to this machine: it is there already.
     pub(crate) fn foreign(&self, url: &Url, registry_is_loopback: bool) -> Option<&Client> {
-        let clients = self.clients();
         if is_loopback(url) {
-            return registry_is_loopback.then_some(&clients.local);
+            return registry_is_loopback.then_some(&self.local);
         }
         match url.host()? {
-            url::Host::Ipv4(address) => is_public(address.into()).then_some(&clients.guarded),
-            url::Host::Ipv6(address) => is_public(address.into()).then_some(&clients.guarded),
-            url::Host::Domain(_) => Some(&clients.guarded),
+            url::Host::Ipv4(address) => is_public(address.into()).then_some(&self.guarded),
+            url::Host::Ipv6(address) => is_public(address.into()).then_some(&self.guarded),
+            url::Host::Domain(_) => Some(&self.guarded),
         }
     }
 }
 
-/// Makes a TLS configuration with the system's roots, or those of `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR`. Roots that cannot be parsed are left out, as in every other client.
-fn tls_config() -> rustls::ClientConfig {
+impl Transport {
+    /// Returns the clients of hosts without certificates of their own.
+    pub(crate) fn general(&self) -> Arc<Clients> {
+        let made = || Clients::new(Vec::new(), None).expect("no certificate, no key to mismatch");
+        Arc::clone(self.0.general.get_or_init(|| Arc::new(made())))
+    }
+
+    /// Returns the clients for `endpoint` and for what it names. They are made anew when its
+    /// certificates changed: those of a service's life are renewed under it.
+    pub(super) fn of(&self, endpoint: &Endpoint) -> Result<Arc<Clients>, RegistryError> {
+        let Some(identity) = &endpoint.identity else { return Ok(self.general()) };
+        let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, clients)) = hosts.get(identity.host())
+            && of == identity
+        {
+            return Ok(Arc::clone(clients));
+        }
+        let client = identity.client()?.map(|client| (client, endpoint.is_loopback));
+        let clients = Clients::new(identity.authorities()?, client)
+            .map_err(|error| identity.mismatch(&error))?;
+        let clients = Arc::new(clients);
+        hosts.insert(identity.host().to_owned(), (identity.clone(), Arc::clone(&clients)));
+        Ok(clients)
+    }
+}
+
+/// A configuration of TLS that lacks only who we are.
+type RootsChosen = ConfigBuilder<ClientConfig, WantsClientCert>;
+
+/// Trusts the system's roots, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, and `authorities`.
+/// Roots that cannot be parsed are left out, as in every other client.
+fn tls_config(authorities: Vec<CertificateDer<'static>>) -> RootsChosen {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "could not load a certificate authority");
     }
     roots.add_parsable_certificates(found.certs);
+    roots.add_parsable_certificates(authorities);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the suites of TLS 1.2 and 1.3")
         .with_root_certificates(roots)
-        .with_no_client_auth();
+}
+
+fn finished(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config
 }
@@ -202,7 +262,7 @@ mod tests {
             ("public",         "https://1.1.1.1/",               false, Some(true)),
             ("a name",         "https://localhost.example.com/", false, Some(true)),
         ];
-        let transport = Transport::default();
+        let transport = Transport::default().general();
         for (name, text, loopback, public) in cases {
             let url = Url::parse(text).unwrap();
             assert_eq!(is_loopback(&url), loopback, "{name}");

@@ -11,6 +11,7 @@ mod layer_tree;
 mod registry;
 mod registry_faults;
 mod registry_support;
+mod registry_tls;
 mod sandbox;
 mod sandbox_ca;
 mod sandbox_escapes;

@@ -49,13 +49,12 @@ impl DockerRegistry {
     /// Starts a registry that wants `user` and `password` for everything.
     pub(crate) fn start_protected(user: &str, password: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("htpasswd");
-        std::fs::write(&file, run("htpasswd", &["-Bbn", user, password])).unwrap();
-        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display());
+        let auth = password_file(directory.path(), user, password);
         Self::start_in(directory, &auth)
     }
 
-    fn start_in(directory: tempfile::TempDir, extra: &str) -> Self {
+    /// Starts a registry whose configuration ends with `extra`, first of it more of `http`.
+    pub(crate) fn start_in(directory: tempfile::TempDir, extra: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = directory.path().join("config.yml");
         let root = directory.path().join("data");
@@ -94,6 +93,13 @@ impl DockerRegistry {
         arguments.extend([from.as_str(), to.as_str()]);
         run("skopeo", &arguments);
     }
+}
+
+/// Returns what docker-registry's configuration says to want `user` and `password`.
+pub(crate) fn password_file(directory: &Path, user: &str, password: &str) -> String {
+    let file = directory.join("htpasswd");
+    std::fs::write(&file, run("htpasswd", &["-Bbn", user, password])).unwrap();
+    format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", file.display())
 }
 
 impl Drop for DockerRegistry {

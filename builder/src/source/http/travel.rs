@@ -33,17 +33,18 @@ impl Asking<'_> {
     /// or its link, unless the server is on this machine itself.
     pub(super) async fn send(&self, headers: &HeaderMap) -> Result<Response, HttpError> {
         let mut url = self.url.clone();
+        let clients = self.transport.general();
         let starts_here = is_loopback(&self.url);
         // Once another host had a say in where to go, nobody is shown the authorisation.
         let mut authorization = self.authorization.as_ref();
         for _ in 0..=MAX_REDIRECTS {
             let is_home = url.origin() == self.url.origin();
             let client = if is_home {
-                self.transport.named(&url)
+                clients.named(&url)
             } else {
                 let refuse =
                     || self.refused(&url, "that is an address of this machine or its link");
-                self.transport.foreign(&url, starts_here).ok_or_else(refuse)?
+                clients.foreign(&url, starts_here).ok_or_else(refuse)?
             };
             authorization = authorization.filter(|_| is_home);
             let mut request = client.get(url.clone()).headers(headers.clone());
