@@ -41,6 +41,9 @@ struct Step {
     has_header: bool,
     has_ended: bool,
     is_cached: bool,
+    /// What names its result; of one that has ended, not known yet when it is that of a stage of
+    /// this file, which may end later.
+    id: Option<String>,
     /// Bytes of a character that was cut, of standard output and of standard error.
     cut: [Vec<u8>; 2],
 }
@@ -75,7 +78,10 @@ impl Classic {
                 self.output(*step, *stream, &data.bytes());
             }
             Event::StepFinished { step, outcome, id, .. } => self.step_finished(*step, outcome, id),
-            Event::StepFailed { step, .. } => self.end(*step),
+            Event::StepFailed { step, .. } => {
+                self.name(*step, "");
+                self.end(*step);
+            }
             Event::Transfer(transfer) => {
                 return self.transfers.line(transfer).as_ref().map_or_else(String::new, line);
             }
@@ -95,6 +101,7 @@ impl Classic {
             has_header: false,
             has_ended: false,
             is_cached: false,
+            id: None,
             cut: Default::default(),
         };
         self.steps = steps.iter().map(step).collect();
@@ -152,8 +159,12 @@ impl Classic {
             let removing = format!("Removing intermediate container {}\n", self.sandbox(index));
             self.add(index, &removing);
         }
-        let id = if is_from && self.is_scratch(index) { "" } else { id };
-        self.add(index, &format!(" ---> {}\n", printable(id)));
+        let is_scratch = is_from && self.is_scratch(index);
+        let id = if is_scratch { "" } else { id };
+        if !(is_from && !is_scratch && id.is_empty()) {
+            self.add(index, &format!(" ---> {}\n", printable(id)));
+            self.name(index, id);
+        }
         if let Some(step) = self.steps.get_mut(index) {
             step.is_cached = is_cached;
         }
@@ -181,7 +192,9 @@ impl Classic {
     /// as all before them have ended.
     fn take_ready(&mut self) -> String {
         let mut text = String::new();
-        while let Some(step) = self.steps.get_mut(self.current) {
+        loop {
+            self.name_stage(self.current);
+            let Some(step) = self.steps.get_mut(self.current) else { break };
             text += &std::mem::take(&mut step.lines);
             if !step.has_ended {
                 break;
@@ -193,6 +206,29 @@ impl Classic {
             text += &self.flush();
         }
         text
+    }
+
+    /// Tells the name of the stage that step `index` stands upon; all steps before have ended.
+    fn name_stage(&mut self, index: usize) {
+        if !self.steps.get(index).is_some_and(|step| step.has_ended && step.id.is_none()) {
+            return;
+        }
+        let name = self.base(index);
+        let is_of = |stage: &Option<String>| {
+            stage
+                .as_deref()
+                .is_some_and(|stage| stage.eq_ignore_ascii_case(name.unwrap_or_default()))
+        };
+        let last = self.steps[..index].iter().rev().find(|step| is_of(&step.plan.stage));
+        let id = last.and_then(|step| step.id.clone()).unwrap_or_default();
+        self.add(index, &format!(" ---> {}\n", printable(&id)));
+        self.name(index, &id);
+    }
+
+    fn name(&mut self, index: usize, id: &str) {
+        if let Some(step) = self.steps.get_mut(index) {
+            step.id = Some(id.to_owned());
+        }
     }
 
     /// Takes all that is held, in order.
@@ -245,7 +281,7 @@ impl Classic {
             let step = failure.step.and_then(|step| self.steps.get(step));
             faults.push(match (step, failure.exit_code) {
                 (Some(step), Some(code)) => {
-                    let command = step.plan.text.split_once(' ').map_or("", |(_, command)| command);
+                    let command = self.command(step);
                     format!("The command '{command}' returned a non-zero code: {code}")
                 }
                 _ => failure.causes.join(": "),
@@ -265,10 +301,33 @@ impl Classic {
         word.is_some_and(|word| word.eq_ignore_ascii_case(name))
     }
 
-    fn is_scratch(&self, index: usize) -> bool {
+    /// Returns what a FROM names.
+    fn base(&self, index: usize) -> Option<&str> {
         let step = self.steps.get(index);
         let mut words = step.into_iter().flat_map(|step| step.plan.text.split_whitespace().skip(1));
-        words.find(|word| !word.starts_with("--")) == Some("scratch")
+        words.find(|word| !word.starts_with("--"))
+    }
+
+    fn is_scratch(&self, index: usize) -> bool {
+        self.base(index) == Some("scratch")
+    }
+
+    /// Writes the command of a RUN as the words that were run. A shell that the base image brings
+    /// is not known here: Docker's own stands for it.
+    fn command(&self, run: &Step) -> String {
+        let list = |text: &str| serde_json::from_str::<Vec<String>>(text).ok();
+        let arguments = |text: &str| text.split_once(' ').unwrap_or_default().1.trim().to_owned();
+        let command = arguments(&run.plan.text);
+        if let Some(words) = list(&command) {
+            return words.join(" ");
+        }
+        let before = self.steps.iter().take_while(|step| step.plan.span < run.plan.span);
+        let shell = before
+            .filter(|step| step.plan.stage == run.plan.stage)
+            .filter(|step| step.plan.text.to_ascii_uppercase().starts_with("SHELL "))
+            .filter_map(|step| list(&arguments(&step.plan.text)))
+            .last();
+        format!("{} {command}", shell.map_or_else(|| "/bin/sh -c".to_owned(), |it| it.join(" ")))
     }
 
     fn follows_cached(&self, index: usize) -> bool {

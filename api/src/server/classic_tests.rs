@@ -197,7 +197,7 @@ fn a_failure_has_dockers_words_and_code() {
         Event::StepFailed { step: 1, millis: 3 },
     ];
     let events = [&begun[..], &[Event::Failed(failure())]].concat();
-    let want = r#"{"error":"The command 'npm install' returned a non-zero code: 7","errorDetail":{"code":7,"message":"The command 'npm install' returned a non-zero code: 7"}}"#;
+    let want = r#"{"error":"The command '/bin/sh -c npm install' returned a non-zero code: 7","errorDetail":{"code":7,"message":"The command '/bin/sh -c npm install' returned a non-zero code: 7"}}"#;
     assert_eq!(run(false, &events).last().unwrap(), want);
 
     let quiet = run(true, &events);
@@ -242,4 +242,47 @@ fn pulls_within_a_build_have_dockers_form() {
     assert_eq!(lines.len(), 2);
     assert!(lines[0].contains(r#""status":"Downloading""#), "{lines:?}");
     assert!(lines[1].contains(r#""status":"Download complete""#), "{lines:?}");
+}
+
+#[test]
+fn a_stage_upon_a_stage_shows_what_that_came_to() {
+    let mut plan = planned(&[
+        ("FROM a AS one", true),
+        ("ENV A=b", false),
+        ("FROM One AS two", false),
+        ("COPY a b", true),
+    ]);
+    if let Event::Planned { steps } = &mut plan {
+        for (step, stage) in steps.iter_mut().zip(["one", "one", "two", "two"]) {
+            step.stage = Some(stage.to_owned());
+        }
+    }
+    // What needs no work ends at once, long before the stage that it stands upon.
+    let events =
+        [plan, executed(2, ""), cached(0, "a0"), executed(1, "a1"), executed(3, "a3"), finished()];
+    let lines = run(false, &events);
+    let shown: Vec<_> = lines.iter().filter(|line| line.contains(" ---> a")).collect();
+    let want = ["a0", "a1", "a1", "a3"].map(|id| format!(r#"{{"stream":" ---> {id}\n"}}"#));
+    assert_eq!(shown, want.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_failed_command_is_told_as_it_was_run() {
+    #[rustfmt::skip]
+    let cases = [
+        ("ENV A=b",                     "RUN npm install",      "/bin/sh -c npm install"),
+        ("ENV A=b",                     r#"RUN ["npm", "ci"]"#, "npm ci"),
+        (r#"SHELL ["/bin/ash", "-ec"]"#, "RUN npm ci",          "/bin/ash -ec npm ci"),
+        (r#"shell ["/bin/ash", "-ec"]"#, r#"run ["npm"]"#,      "npm"),
+    ];
+    for (before, command, want) in cases {
+        let mut plan = planned(&[(before, false), (command, true)]);
+        if let Event::Planned { steps } = &mut plan {
+            steps[1].span = (9, 20);
+        }
+        let mut classic = Classic::new(1, false);
+        classic.push(&plan);
+        let want = format!("The command '{want}' returned a non-zero code: 7");
+        assert_eq!(classic.message(&failure()), want);
+    }
 }

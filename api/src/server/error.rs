@@ -5,6 +5,7 @@ use axum::http::header::{ALLOW, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use builder::{ErrorKind, ImageError};
+use frontend::Reference;
 use serde_json::json;
 
 use super::mirror::MirrorError;
@@ -120,10 +121,16 @@ impl From<ImageError> for ApiError {
     fn from(error: ImageError) -> Self {
         // Clients look for Docker's words.
         if let ImageError::NotFound { name } = &error {
-            return Self::NotFound(format!("No such image: {name}"));
+            return Self::NotFound(format!("No such image: {}", in_full(name)));
         }
         Self::Image(Box::new(error))
     }
+}
+
+/// Writes a name with the tag that is meant where it has none, as Docker tells it.
+fn in_full(name: &str) -> String {
+    let reference = Reference::parse_normalized(name).map(Reference::with_default_tag);
+    reference.map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 
 impl From<MirrorError> for ApiError {

@@ -77,11 +77,11 @@ pub(crate) enum Route {
 /// Things that this service never holds: lists of them are empty, and none has a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Absent {
-    /// `GET /containers/json`, `GET /networks`
+    /// `GET /containers/json`, `GET /networks`, `GET /plugins`
     List,
     /// `GET /volumes`
     Volumes,
-    /// `GET /containers/{name}/json`
+    /// `GET /containers/{name}/json`, `DELETE /containers/{name}`
     Container(String),
     /// `GET /networks/{name}`
     Network(String),
@@ -152,7 +152,7 @@ impl Route {
             "build/cancel" => (Method::POST, Self::CancelBuild),
             "build/prune" => (Method::POST, Self::PruneBuilds),
             "images/prune" => (Method::POST, Self::PruneImages),
-            "containers/json" | "networks" => (Method::GET, Self::Absent(Absent::List)),
+            "containers/json" | "networks" | "plugins" => (Method::GET, Self::Absent(Absent::List)),
             "volumes" => (Method::GET, Self::Absent(Absent::Volumes)),
             "containers/prune" => (Method::POST, Self::Absent(Absent::Pruned("ContainersDeleted"))),
             "networks/prune" => (Method::POST, Self::Absent(Absent::Pruned("NetworksDeleted"))),
@@ -174,6 +174,12 @@ fn named(method: &Method, parts: &str) -> Result<(Method, Route), ApiError> {
     };
     if let Some(name) = between("containers/", "/json") {
         return absent(Absent::Container, name);
+    }
+    if method == Method::DELETE
+        && let Some(name) = between("containers/", "")
+    {
+        let name = decode(name)?;
+        return Ok((Method::DELETE, Route::Absent(Absent::Container(name))));
     }
     if let Some(name) = between("networks/", "") {
         return absent(Absent::Network, name);
@@ -271,6 +277,8 @@ mod tests {
             ("POST",   "/images/create",                         Route::Pull),
             ("GET",    "/containers/json",                       Route::Absent(Absent::List)),
             ("GET",    "/containers/x/json",                     Route::Absent(Absent::Container(name("x")))),
+            ("DELETE", "/containers/x",                          Route::Absent(Absent::Container(name("x")))),
+            ("GET",    "/plugins",                               Route::Absent(Absent::List)),
             ("GET",    "/networks",                              Route::Absent(Absent::List)),
             ("GET",    "/networks/x",                            Route::Absent(Absent::Network(name("x")))),
             ("GET",    "/v1.41/volumes",                         Route::Absent(Absent::Volumes)),

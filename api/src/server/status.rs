@@ -1,6 +1,6 @@
 //! Transfers as the status lines of Docker's pulls and pushes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use builder::{Transfer, TransferPhase};
 use serde_json::{Value, json};
@@ -24,11 +24,13 @@ pub(crate) enum Direction {
 pub(crate) struct StatusLines {
     direction: Direction,
     phases: BTreeMap<String, TransferPhase>,
+    /// What has been sent: it is there when it is looked at once more.
+    sent: BTreeSet<String>,
 }
 
 impl StatusLines {
     pub(crate) fn new(direction: Direction) -> Self {
-        Self { direction, phases: BTreeMap::new() }
+        Self { direction, phases: BTreeMap::new(), sent: BTreeSet::new() }
     }
 
     /// Returns the line for `transfer`; contexts and archives have none in Docker.
@@ -38,6 +40,7 @@ impl StatusLines {
             TransferPhase::Downloading => "Downloading",
             TransferPhase::Extracting => "Extracting",
             TransferPhase::Pushing => "Pushing",
+            TransferPhase::AlreadyPresent if self.sent.contains(&transfer.id) => return None,
             TransferPhase::AlreadyPresent if self.direction == Direction::Push => {
                 "Layer already exists"
             }
@@ -45,7 +48,10 @@ impl StatusLines {
             TransferPhase::Done => match self.phases.remove(&transfer.id)? {
                 TransferPhase::Downloading => "Download complete",
                 TransferPhase::Extracting => "Pull complete",
-                TransferPhase::Pushing => "Pushed",
+                TransferPhase::Pushing => {
+                    self.sent.insert(transfer.id.clone());
+                    "Pushed"
+                }
                 TransferPhase::Loading
                 | TransferPhase::Exporting
                 | TransferPhase::Done
@@ -90,12 +96,13 @@ mod tests {
             AlreadyPresent, Done, Downloading, Exporting, Extracting, Loading, Pushing,
         };
         #[rustfmt::skip]
-        let cases: [(Direction, &[TransferPhase], &[&str]); 6] = [
+        let cases: [(Direction, &[TransferPhase], &[&str]); 7] = [
             (Direction::Pull, &[Downloading, Downloading, Done, Extracting, Done],
                 &["Downloading", "Downloading", "Download complete", "Extracting", "Pull complete"]),
             (Direction::Pull, &[AlreadyPresent], &["Already exists"]),
             (Direction::Push, &[AlreadyPresent], &["Layer already exists"]),
             (Direction::Push, &[Pushing, Done], &["Pushing", "Pushed"]),
+            (Direction::Push, &[Pushing, Done, AlreadyPresent], &["Pushing", "Pushed"]),
             (Direction::Pull, &[Loading, Done], &[]),
             (Direction::Pull, &[Exporting, Done, Done], &[]),
         ];

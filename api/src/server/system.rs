@@ -77,6 +77,7 @@ pub(super) async fn info(call: &Call) -> Result<Response, ApiError> {
         "ContainersRunning": 0,
         "ContainersPaused": 0,
         "ContainersStopped": 0,
+        "Swarm": { "LocalNodeState": "inactive" },
         "IndexServerAddress": "https://index.docker.io/v1/",
         "SecurityOptions": [],
         "Warnings": [],

@@ -5,6 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use builder::{ArchiveKind, ErrorKind, Event, Events, ImageError, Pulled, Pushed, blocking};
 use bytes::Bytes;
+use frontend::Reference;
 use futures_util::stream;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -23,7 +24,7 @@ use crate::pipe;
 /// Bytes of an archive accepted from a client.
 pub(super) const ARCHIVE_LIMIT: u64 = 256 << 30;
 
-/// `POST /images/create?fromImage=&tag=&platform=`.
+/// `POST /images/create?fromImage=&tag=&platform=`; without a tag, every tag of the repository.
 pub(super) async fn pull(call: &Call) -> Result<Response, ApiError> {
     call.expect_only(&["fromImage", "tag", "platform"])?;
     let repository = call
@@ -33,31 +34,57 @@ pub(super) async fn pull(call: &Call) -> Result<Response, ApiError> {
     let platform = platform("platform", call.parameter("platform").unwrap_or_default())?;
     let credentials = auth::for_image(&call.headers, &name)?;
     let builder = call.service.builder().clone();
-    let asked = name.clone();
+    let reference = Reference::parse_normalized(&name).map_err(ImageError::from)?;
+    let names = if reference.tag.is_none() && reference.digest.is_none() {
+        builder.tags(&name, &credentials).await.map_err(unknown)?
+    } else {
+        vec![name.clone()]
+    };
+    let from = names.iter().map(|name| pulling_from(name, &reference.repository));
+    let begin: String = from.collect();
     let mut transfer = start(call, move |events| async move {
-        builder.pull(&asked, platform, &credentials, &events).await
+        let mut all = Vec::with_capacity(names.len());
+        for name in names {
+            let pulled = builder.pull(&name, platform.clone(), &credentials, &events).await?;
+            all.push((name, pulled));
+        }
+        Ok(all)
     });
     // An unknown image is a status, not a line of a stream.
     let first = transfer.events.recv().await;
     if first.is_none() {
         match transfer.take_result().await {
-            Some(Err(error)) if error.kind() == ErrorKind::User => {
-                return Err(ApiError::NotFound(builder::causes(&error).join(": ")));
-            }
-            Some(Err(error)) => return Err(error.into()),
+            Some(Err(error)) => return Err(unknown(error)),
             result => transfer.result = result,
         }
     }
-    let tag = call.parameter("tag").unwrap_or("latest").to_owned();
-    let from = json!({ "status": format!("Pulling from {repository}"), "id": tag });
-    let begin = line(&from) + &first.map_or_else(String::new, |event| transfer.line(&event));
+    let begin = begin + &first.map_or_else(String::new, |event| transfer.line(&event));
     let service = call.service.clone();
-    Ok(answer(begin, transfer, move |pulled: Pulled| {
-        service.0.events.tell(EngineEvent::image("pull", name.as_str(), &name));
-        let what = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
-        line(&json!({ "status": format!("Digest: {}", pulled.digest) }))
-            + &line(&json!({ "status": format!("Status: {what} for {name}") }))
+    Ok(answer(begin, transfer, move |all: Vec<(String, Pulled)>| {
+        let mut text = String::new();
+        for (name, pulled) in &all {
+            service.0.events.tell(EngineEvent::image("pull", name.as_str(), name));
+            text += &line(&json!({ "status": format!("Digest: {}", pulled.digest) }));
+        }
+        let is_up_to_date = all.iter().all(|(_, pulled)| pulled.up_to_date);
+        let what = if is_up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+        text + &line(&json!({ "status": format!("Status: {what} for {name}") }))
     }))
+}
+
+/// An image that the registry does not give is not found, whatever the registry said.
+fn unknown(error: ImageError) -> ApiError {
+    if error.kind() == ErrorKind::User {
+        return ApiError::NotFound(builder::causes(&error).join(": "));
+    }
+    error.into()
+}
+
+/// Makes the line that a pull begins with: the tag or digest, and the path below the registry.
+fn pulling_from(name: &str, path: &str) -> String {
+    let separator = if name.contains('@') { '@' } else { ':' };
+    let tag = name.rsplit_once(separator).map_or("latest", |(_, tag)| tag);
+    line(&json!({ "status": format!("Pulling from {path}"), "id": tag }))
 }
 
 /// `POST /images/{name}/push?tag=`; without a tag, every tag of the repository.
@@ -105,8 +132,7 @@ async fn tagged(call: &Call, repository: &str) -> Result<Vec<String>, ApiError> 
     let mut names: Vec<String> = tags.filter(of_repository).collect();
     names.sort();
     if names.is_empty() {
-        let what = format!("An image does not exist locally with the tag: {repository}");
-        return Err(ApiError::NotFound(what));
+        return Err(ApiError::NotFound(absent(repository)));
     }
     Ok(names)
 }
@@ -177,6 +203,27 @@ pub(super) async fn load(call: &Call, body: Body) -> Result<Response, ApiError> 
     Ok(([(CONTENT_TYPE, "application/json")], lines.collect::<String>()).into_response())
 }
 
+/// Tells why a transfer failed, in Docker's words where clients look for them.
+fn message(error: &ImageError) -> String {
+    match error {
+        ImageError::NotFound { name } => absent(repository_of(name)),
+        error => builder::causes(error).join(": "),
+    }
+}
+
+/// What is said of an image that was to be pushed and is not here.
+fn absent(repository: &str) -> String {
+    format!("An image does not exist locally with the tag: {repository}")
+}
+
+/// Takes the tag off a name; a colon before a slash is that of a port.
+fn repository_of(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
 /// A pull or push under way. Dropping it stops the work.
 struct Transfer<T> {
     events: mpsc::Receiver<Event>,
@@ -244,7 +291,7 @@ fn answer<T: Send + 'static>(
         }
         let text = match transfer.take_result().await {
             Some(Ok(result)) => end(result),
-            Some(Err(error)) => error_line(&builder::causes(&error).join(": "), 0),
+            Some(Err(error)) => error_line(&message(&error), 0),
             None => error_line("the service is shutting down", 0),
         };
         Some((text, None))

@@ -7,38 +7,39 @@ use std::sync::OnceLock;
 use crate::embedded::build_example;
 use crate::support::{Server, bases, command, expect_page, free_port, rbuild, run};
 
-/// A dockerd of our own, in a PID namespace that ends with this process.
+/// A dockerd of our own, which all tests share.
 pub(crate) fn dockerd() -> &'static str {
     static HOST: OnceLock<String> = OnceLock::new();
-    HOST.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a temporary directory").keep();
-        let socket = dir.join("docker.sock");
-        let host = format!("unix://{}", socket.display());
-        let log = std::fs::File::create(dir.join("log")).expect("writable");
-        let arguments: Vec<PathBuf> = ["data", "exec", "pid"].map(|name| dir.join(name)).into();
-        let (ready, wait) = std::sync::mpsc::channel();
-        let (host_of_thread, socket_of_thread) = (host.clone(), socket);
-        // The daemon is tied to the thread that starts it: this one lives as long as the process.
-        std::thread::spawn(move || {
-            let mut daemon = command("setpriv", &["--pdeathsig", "KILL", "unshare", "--pid"]);
-            daemon.args(["--fork", "--kill-child", "--mount-proc", "dockerd", "--host"]);
-            daemon.arg(&host_of_thread).arg("--data-root").arg(&arguments[0]);
-            daemon.arg("--exec-root").arg(&arguments[1]).arg("--pidfile").arg(&arguments[2]);
-            daemon.stdout(Stdio::null()).stderr(log);
-            let _daemon = Server::start(&mut daemon, || {
-                socket_of_thread.exists()
-                    && docker(&host_of_thread, &["version"])
-                        .output()
-                        .is_ok_and(|o| o.status.success())
-            });
-            ready.send(()).expect("the starter waits");
-            loop {
-                std::thread::park();
-            }
+    HOST.get_or_init(|| start_dockerd(&[]))
+}
+
+/// Starts a dockerd in a PID namespace that ends with this process, and returns its URL.
+pub(crate) fn start_dockerd(options: &'static [&str]) -> String {
+    let dir = tempfile::tempdir().expect("a temporary directory").keep();
+    let socket = dir.join("docker.sock");
+    let host = format!("unix://{}", socket.display());
+    let log = std::fs::File::create(dir.join("log")).expect("writable");
+    let arguments: Vec<PathBuf> = ["data", "exec", "pid"].map(|name| dir.join(name)).into();
+    let (ready, wait) = std::sync::mpsc::channel();
+    let (host_of_thread, socket_of_thread) = (host.clone(), socket);
+    // The daemon is tied to the thread that starts it: this one lives as long as the process.
+    std::thread::spawn(move || {
+        let mut daemon = command("setpriv", &["--pdeathsig", "KILL", "unshare", "--pid"]);
+        daemon.args(["--fork", "--kill-child", "--mount-proc", "dockerd", "--host"]);
+        daemon.arg(&host_of_thread).arg("--data-root").arg(&arguments[0]);
+        daemon.arg("--exec-root").arg(&arguments[1]).arg("--pidfile").arg(&arguments[2]);
+        daemon.args(options).stdout(Stdio::null()).stderr(log);
+        let _daemon = Server::start(&mut daemon, || {
+            socket_of_thread.exists()
+                && docker(&host_of_thread, &["version"]).output().is_ok_and(|o| o.status.success())
         });
-        wait.recv().expect("dockerd starts; its log lies beside its socket");
-        host
-    })
+        ready.send(()).expect("the starter waits");
+        loop {
+            std::thread::park();
+        }
+    });
+    wait.recv().expect("dockerd starts; its log lies beside its socket");
+    host
 }
 
 pub(crate) fn docker(host: &str, args: &[&str]) -> Command {

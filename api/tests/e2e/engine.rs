@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 /// A service on a store of its own, which holds busybox, and its URL.
-fn engine(dir: &Path) -> (Server, String) {
+pub(crate) fn engine(dir: &Path) -> (Server, String) {
     let archive = dir.join("busybox.tar");
     run(rbuild(bases(), &["save", "busybox", "-o"]).arg(&archive)).ok();
     let store = dir.join("store");
@@ -20,7 +20,8 @@ fn engine(dir: &Path) -> (Server, String) {
     (Server::start(serve.stdout(Stdio::null()), || socket.exists()), url)
 }
 
-fn docker(url: &str, config: &Path, args: &[&str]) -> Command {
+/// The docker command line, with its classic builder, asking `url`.
+pub(crate) fn docker(url: &str, config: &Path, args: &[&str]) -> Command {
     let mut docker = command("docker", args);
     docker.env("DOCKER_HOST", url).env("DOCKER_BUILDKIT", "0").env_remove("DOCKER_CONTEXT");
     docker.env("DOCKER_CONFIG", config);

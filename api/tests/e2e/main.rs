@@ -32,3 +32,4 @@ mod solve;
 mod ssh;
 mod store;
 mod support;
+mod tour;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
-use frontend::Platform;
+use frontend::{Platform, Reference};
 
 use super::{Builder, Inner};
 use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions, PushForm};
@@ -56,6 +56,25 @@ impl Builder {
         let (image, up_to_date) = sources.pull(&reference, &platform, events).await?;
         let (reference, digest) = (reference.to_string(), image.target.digest.to_string());
         Ok(Pulled { reference, digest, up_to_date })
+    }
+
+    /// Lists all tags that the registry has of a repository, each as a name that can be pulled.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the name is none, or the registry does not know it.
+    pub async fn tags(
+        &self,
+        repository: &str,
+        credentials: &BTreeMap<String, Credentials>,
+    ) -> Result<Vec<String>, ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        let reference = Reference::parse_normalized(repository)?;
+        let tags = inner.sources_with(credentials).tags(&reference).await?;
+        let names =
+            tags.iter().map(|tag| Reference::parse_normalized(&format!("{repository}:{tag}")));
+        let names = names.map(|name| name.map(|name| name.familiar()));
+        Ok(names.collect::<Result<_, _>>()?)
     }
 
     /// Pushes an image to the registry that `destination`, or else its own name, tells.

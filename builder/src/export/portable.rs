@@ -386,7 +386,8 @@ fn compress_for(
     let meter = Meter::new(work.events, &layer.descriptor.digest, TransferPhase::Exporting, total);
     let action = "keep a compressed layer";
     let writer = store.content().writer().map_err(SourceError::store(action))?;
-    let upload = Upload::begin(&writer, work).map_err(SourceError::store(action))?;
+    let upload =
+        Upload::begin(&writer, &layer.diff_id, work).map_err(SourceError::store(action))?;
     let writer = GrowingWriter { inner: writer, growing: upload.0.clone() };
     let mut made = None;
     let tar_size;
@@ -436,9 +437,9 @@ fn compress_for(
 struct Upload(Option<Arc<Growing>>);
 
 impl Upload {
-    fn begin(writer: &BlobWriter, work: &Work<'_>) -> Result<Self, StoreError> {
+    fn begin(writer: &BlobWriter, layer: &DiffId, work: &Work<'_>) -> Result<Self, StoreError> {
         let Some(uploads) = work.uploads else { return Ok(Self(None)) };
-        let growing = Arc::new(Growing::new(writer.reader()?));
+        let growing = Arc::new(Growing::new(layer.0.short(), writer.reader()?));
         // Whoever sends blobs may have failed already; it is told of at its end.
         let is_sent = uploads.send(Arc::clone(&growing)).is_ok();
         Ok(Self(is_sent.then_some(growing)))

@@ -83,7 +83,8 @@ pub async fn push_target(
     }
     stream::iter(pushes).buffer_unordered(PUSHES).try_collect::<()>().await?;
     for image in &portable.images {
-        push_blob(sources, &route, &image.config, &[], events).await?;
+        push_blob(sources, &route, &image.config, &image.config.digest.short(), &[], events)
+            .await?;
         if target.is_index() {
             let name = ManifestName::Digest(image.manifest.digest);
             push_manifest(sources, &route, &name, &image.manifest).await?;
@@ -106,7 +107,7 @@ async fn upload_growing(
 ) {
     let each = stream::unfold(growing, async |mut growing| Some((growing.recv().await?, growing)));
     let upload = async |growing: Arc<Growing>| {
-        let meter = Meter::named(events, "layer", TransferPhase::Pushing, None);
+        let meter = Meter::named(events, &growing.name, TransferPhase::Pushing, None);
         let sent = route.push_growing(growing, &|bytes| meter.moved(bytes)).await;
         if let Err(error) = sent {
             let error: &dyn std::error::Error = &error;
@@ -143,7 +144,8 @@ async fn push_layer(
     let record = record.map_err(SourceError::store("read a layer's record"))?;
     let noted = record.map(|record| record.sources).unwrap_or_default();
     let noted: Vec<_> = noted.iter().filter_map(|text| Repository::parse(text)).collect();
-    push_blob(sources, route, layer, &noted, events).await?;
+    // As while it was compressed, it goes by what names it in the image.
+    push_blob(sources, route, layer, &diff_id.0.short(), &noted, events).await?;
     let (store, source) = (sources.store().clone(), route.repository().to_string());
     let update = move |record: &mut cache::LayerRecord| {
         if !record.sources.contains(&source) {
@@ -160,10 +162,11 @@ async fn push_blob(
     sources: &Sources,
     route: &Route,
     blob: &Descriptor,
+    shown: &str,
     noted: &[Repository],
     events: &Events,
 ) -> Result<(), RegistryError> {
-    let meter = Meter::new(events, &blob.digest, TransferPhase::Pushing, Some(blob.size));
+    let meter = Meter::named(events, shown, TransferPhase::Pushing, Some(blob.size));
     let file = sources.store().content().path(&blob.digest);
     match route.push_blob(blob, &file, noted, &|bytes| meter.moved(bytes)).await? {
         Pushed::Present | Pushed::Mounted => meter.end(TransferPhase::AlreadyPresent).await,

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use cache::{Descriptor, Digest};
 use reqwest::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
+    ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK,
+    RANGE,
 };
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::document::{self, Document};
+use super::document::{self, Document, DocumentError};
 use super::error::RegistryError;
 use super::exchange::{Call, Route};
 use super::repository::ManifestName;
@@ -16,6 +17,18 @@ use super::token::Access;
 
 /// Largest manifest or index, bytes (distribution-spec, "Pushing Manifests").
 pub(crate) const MANIFEST_LIMIT: usize = 4 << 20;
+
+/// Tags asked for at a time.
+const TAGS_A_PAGE: usize = 1000;
+
+/// Tags of one repository that are listed: a list without an end is refused.
+const MAX_TAGS: usize = 100_000;
+
+/// A page of tags; registries say `null` for none.
+#[derive(serde::Deserialize)]
+struct TagList {
+    tags: Option<Vec<String>>,
+}
 
 /// A manifest or index as the registry gave it, its digest computed by us.
 #[derive(Clone, Debug)]
@@ -105,6 +118,50 @@ impl Route {
             return Err(RegistryError::Mismatch { host: host.clone(), expected, found: digest });
         }
         Ok(RawManifest { bytes, digest, content_type })
+    }
+
+    /// Lists all tags of the repository, page by page (distribution-spec, "Listing Tags").
+    pub(crate) async fn tags(&self) -> Result<Vec<String>, RegistryError> {
+        let host = &self.endpoint.host;
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let mut call = self.call(Method::GET, "tags/list");
+            call.url.query_pairs_mut().append_pair("n", &TAGS_A_PAGE.to_string());
+            if let Some(last) = all.last() {
+                call.url.query_pairs_mut().append_pair("last", last);
+            }
+            let response = self.send(&call).await?;
+            let status = response.status();
+            if !status.is_success() {
+                let error = self.session.status_error(host, &call.shown(), response).await;
+                if !matches!(status.as_u16(), 401 | 403 | 404) {
+                    return Err(error);
+                }
+                let (image, source) = (self.repository.familiar(), Some(Box::new(error)));
+                return Err(RegistryError::AccessDenied { image, source });
+            }
+            let goes_on = response.headers().contains_key(LINK);
+            let bytes =
+                self.session.body(host, response, MANIFEST_LIMIT, "the list of tags").await?;
+            let page: TagList = serde_json::from_slice(&bytes).map_err(|source| {
+                let (host, image) = (host.clone(), self.repository.familiar());
+                let media_type = "a list of tags".to_owned();
+                let source = Box::new(DocumentError::Form { media_type, source });
+                RegistryError::Document { host, image, source }
+            })?;
+            let tags = page.tags.unwrap_or_default();
+            if tags.is_empty() {
+                return Ok(all);
+            }
+            all.extend(tags);
+            if all.len() > MAX_TAGS {
+                let (host, what) = (host.clone(), "the list of tags");
+                return Err(RegistryError::TooLarge { host, what, limit: MAX_TAGS });
+            }
+            if !goes_on {
+                return Ok(all);
+            }
+        }
     }
 
     /// Says "denied" or "not found" as people know them.

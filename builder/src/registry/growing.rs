@@ -21,6 +21,8 @@ use super::push::{PIECE, PIECES_AHEAD, body_of, with_digest};
 /// A file and how much of it is there. One thread writes, another sends what was written.
 #[derive(Debug)]
 pub(crate) struct Growing {
+    /// What people are shown of it; its digest is not known yet.
+    pub(crate) name: String,
     file: File,
     state: Mutex<State>,
     changed: Condvar,
@@ -44,9 +46,9 @@ struct State {
 }
 
 impl Growing {
-    /// Watches `file`, a descriptor of its own of what is being written.
-    pub(crate) fn new(file: File) -> Self {
-        Self { file, state: Mutex::default(), changed: Condvar::new() }
+    /// Watches `file`, a descriptor of its own of what is being written, and calls it `name`.
+    pub(crate) fn new(name: String, file: File) -> Self {
+        Self { name, file, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Says that no more comes; `digest` is that of all, `None` that it is to be forgotten.

@@ -30,6 +30,16 @@ pub struct Distribution {
 }
 
 impl Sources {
+    /// Asks the registry for all tags of the repository of `reference`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub(crate) async fn tags(&self, reference: &Reference) -> Result<Vec<String>, SourceError> {
+        let route = self.registry.origin(&repository(reference))?;
+        Ok(route.tags().await?)
+    }
+
     /// Asks the registry what `reference` points to.
     ///
     /// # Errors
