@@ -17,6 +17,7 @@ use crate::fault::Fault;
 use crate::limits::LimitsTable;
 use crate::registries::{RegistriesTable, certificate_dirs, tls_of};
 use crate::server::{ServerLimits, ServerTable};
+use crate::telemetry::TelemetryTable;
 use crate::upkeep::{GcArgs, GcTable, HistoryTable};
 
 /// Where the system's settings are.
@@ -105,6 +106,7 @@ pub(crate) struct ConfigFile {
     pub(crate) server: ServerTable,
     pub(crate) client: ClientTable,
     pub(crate) cache: CacheTable,
+    pub(crate) telemetry: TelemetryTable,
 }
 
 /// `[cache]`.
@@ -272,6 +274,7 @@ impl Settings {
                 },
                 history: file.history.limits(),
                 gc: flags.gc.policy(&file.gc),
+                telemetry: file.telemetry.resolve(environment)?,
             },
         })
     }

@@ -24,6 +24,7 @@ mod server;
 mod signals;
 mod story;
 mod systemd;
+mod telemetry;
 mod tls;
 mod upkeep;
 mod wire;

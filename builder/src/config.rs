@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::entitlement::Entitlements;
 use crate::limits::Limits;
+use crate::telemetry::TelemetryConfig;
 
 /// Returns how many processors this process may use, looked up once: it means to read cgroups.
 #[must_use]
@@ -39,6 +40,8 @@ pub struct BuilderConfig {
     pub history: HistoryLimits,
     /// How much the store may take.
     pub gc: cache::GcPolicy,
+    /// Where traces of builds go; `None` makes none.
+    pub telemetry: Option<TelemetryConfig>,
 }
 
 /// How long past builds are remembered: as long as both hold.

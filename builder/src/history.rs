@@ -208,7 +208,7 @@ mod tests {
         let (outer, mut passed) = Events::channel();
         let header = BuildHeader { started_ms: header_time(), ..BuildHeader::default() };
         let recorder = Recorder::begin(store.builds(), "0a1b2c3d", &header, LIMITS);
-        let (spool, end) = Spool::new(store.clone(), OUTPUT_LIMIT, recorder);
+        let (spool, end) = Spool::new(store.clone(), OUTPUT_LIMIT, recorder, None);
         for event in events {
             spool.push(event.clone()).unwrap();
         }

@@ -36,6 +36,7 @@ mod solver;
 mod source;
 mod spool;
 mod ssh;
+mod telemetry;
 mod tree;
 mod userns;
 mod verify;
@@ -99,5 +100,6 @@ pub use source::{
     SourceError, Sources, Target, built_layer, read_image, read_target, write_image,
 };
 pub use ssh::SshAgents;
+pub use telemetry::{TelemetryConfig, TelemetryError, TraceParent};
 pub use userns::{IdMapping, UsernsError, enter_user_namespace, has_single_id, lacks_privilege};
 pub use verify::{FileDifference, StepDifference};

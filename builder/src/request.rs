@@ -16,6 +16,7 @@ use crate::output::OutputSpec;
 use crate::sandbox::Dns;
 use crate::secret::Secrets;
 use crate::ssh::SshAgents;
+use crate::telemetry::TraceParent;
 
 /// One build.
 #[derive(Debug)]
@@ -79,6 +80,8 @@ pub struct BuildRequest {
     pub ca_certs: Vec<u8>,
     /// Registry credentials that came with the request: host to (user, password).
     pub credentials: BTreeMap<String, Credentials>,
+    /// The span of whoever asked, where they trace.
+    pub trace_parent: Option<TraceParent>,
 }
 
 impl BuildRequest {

@@ -1,5 +1,5 @@
 //! Events that wait for their reader: in memory while they are few, on disk when they are many.
-//! The build's record is written on the way in, so that it keeps time and order.
+//! The build's record and trace are made on the way in, so that they keep time and order.
 //!
 //! Invariants: who sends an event never waits for who reads it; the order is kept; memory is
 //! bounded by [`MEMORY_BYTES`] and disk by a limit, beyond which output of steps is refused and
@@ -21,6 +21,7 @@ use cache::{Store, TempDir};
 
 use crate::history::Recorder;
 use crate::progress::{Event, Events, OutputBytes, OutputStream};
+use crate::telemetry::Trace;
 
 /// Bytes of events that wait in memory before others go to disk.
 const MEMORY_BYTES: usize = 4 << 20;
@@ -68,6 +69,7 @@ struct State {
     rest: VecDeque<Event>,
     is_closed: bool,
     recorder: Option<Recorder>,
+    trace: Option<Trace>,
 }
 
 /// A file of records; those between `read` and `written` wait.
@@ -102,12 +104,18 @@ impl Spool {
         store: Store,
         limit: u64,
         recorder: Option<Recorder>,
+        trace: Option<Trace>,
     ) -> (Arc<Self>, SpoolEnd) {
-        let state = Mutex::new(State { recorder, ..State::default() });
+        let state = Mutex::new(State { recorder, trace, ..State::default() });
         let changed = Condvar::new();
         let spool = Arc::new(Self { store, limit, state, changed });
         let end = SpoolEnd(Arc::clone(&spool));
         (spool, end)
+    }
+
+    /// Takes the build's trace, which is complete once the spool has ended.
+    pub(crate) fn take_trace(&self) -> Option<Trace> {
+        self.lock().trace.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,6 +134,9 @@ impl Spool {
         }
         if let Some(recorder) = &mut state.recorder {
             recorder.note(&event);
+        }
+        if let Some(trace) = &mut state.trace {
+            trace.note(&event);
         }
         let bytes = bytes_of(&event);
         if state.has_room(bytes) {
@@ -294,7 +305,7 @@ mod tests {
     fn spool(limit: u64) -> (tempfile::TempDir, Arc<Spool>, SpoolEnd) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let (spool, end) = Spool::new(store, limit, None);
+        let (spool, end) = Spool::new(store, limit, None, None);
         (dir, spool, end)
     }
 

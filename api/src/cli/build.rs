@@ -12,7 +12,7 @@ use super::{certs, check, context, engine::Engine, print, run, secrets, source, 
 use crate::config::{Environment, Settings};
 use crate::fault::{Fault, exit_code};
 use crate::progress::{self, Mode};
-use crate::signals;
+use crate::{signals, telemetry};
 
 /// A build argument that this environment gives where nothing else does.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -52,15 +52,22 @@ pub(super) async fn build(
         }
     };
     let (ended, ()) = tokio::join!(ended, shown);
-    match ended? {
-        Ok(finished) => {
-            outputs::finish(&engine, &outputs, &finished, environment).await?;
-            outputs::write_results(&args, &finished)?;
-            Ok(ExitCode::SUCCESS)
+    let finish = async {
+        match ended? {
+            Ok(finished) => {
+                outputs::finish(&engine, &outputs, &finished, environment).await?;
+                outputs::write_results(&args, &finished)?;
+                Ok(ExitCode::SUCCESS)
+            }
+            // Why was shown with the progress.
+            Err(failure) => Ok(ExitCode::from(exit_code(failure.kind))),
         }
-        // Why was shown with the progress.
-        Err(failure) => Ok(ExitCode::from(exit_code(failure.kind))),
+    };
+    let result = finish.await;
+    if let Engine::Local(builder) = &engine {
+        builder.flush_telemetry().await;
     }
+    result
 }
 
 pub(super) async fn request(
@@ -122,6 +129,7 @@ pub(super) async fn request(
         allow: args.allow.iter().copied().collect(),
         ca_certs: certs::read(ca_certs).await?,
         credentials: BTreeMap::new(),
+        trace_parent: telemetry::parent(environment),
     };
     args.cache.apply(&mut request);
     Ok(request)

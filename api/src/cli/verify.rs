@@ -85,6 +85,7 @@ async fn build_once(
         }
     };
     let (ended, ()) = tokio::join!(builder.build(request, events, cancel), show);
+    builder.flush_telemetry().await;
     Ok(ended.map_err(|failure| {
         if mode.is_none() {
             super::note(&format!("error: {}\n", printable(&failure.causes.join(": "))));

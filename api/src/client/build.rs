@@ -18,6 +18,7 @@ use super::{Client, Payload};
 use crate::config::NetworkMode;
 use crate::fault::Fault;
 use crate::server::BuildQuery;
+use crate::telemetry::TRACE_PARENT;
 use crate::{pipe, sent_secrets};
 
 /// How a build ended, as far as its events tell.
@@ -37,16 +38,16 @@ impl Client {
         events: Events,
         cancel: &CancellationToken,
     ) -> Result<Ended, Fault> {
-        let secrets = self.secret_header(&request.secrets)?;
+        let headers = self.request_headers(&request)?;
         let (path, opened) = prepare(request, network).await?;
         let work = async {
             match self.send_changes(opened).await? {
                 Sent::Kept(id) => {
                     let path = format!("{path}&context={id}");
-                    self.follow_build(&path, Payload::Nothing, secrets, events).await
+                    self.follow_build(&path, Payload::Nothing, headers, events).await
                 }
                 Sent::Whole(opened) => {
-                    let follow = |tar| self.follow_build(&path, tar, secrets, events);
+                    let follow = |tar| self.follow_build(&path, tar, headers, events);
                     self.exchange(opened, follow).await
                 }
             }
@@ -72,10 +73,10 @@ impl Client {
         struct Started {
             id: String,
         }
-        let secrets = Vec::from_iter(self.secret_header(&request.secrets)?);
+        let headers = self.request_headers(&request)?;
         let (path, opened) = prepare(request, network).await?;
         let start = async |path: &str, payload| {
-            let sent = self.send_with(Method::POST, path, payload, &secrets).await?;
+            let sent = self.send_with(Method::POST, path, payload, &headers).await?;
             sent.document::<Started>().await
         };
         let work = async {
@@ -89,6 +90,13 @@ impl Client {
             .await
             .unwrap_or_else(|| Err(Fault::new(ErrorKind::Cancelled, "the build was cancelled")))?;
         Ok(crate::format::printable(&started.id))
+    }
+
+    /// Returns what goes beside the request: secrets, and the span that it is part of.
+    fn request_headers(&self, request: &BuildRequest) -> Result<Vec<(HeaderName, String)>, Fault> {
+        let parent = request.trace_parent.as_ref();
+        let parent = parent.map(|it| (HeaderName::from_static(TRACE_PARENT), it.to_string()));
+        Ok(self.secret_header(&request.secrets)?.into_iter().chain(parent).collect())
     }
 
     /// Returns what takes secrets to the service, where the way there is private.
@@ -137,11 +145,10 @@ impl Client {
         &self,
         path: &str,
         payload: Payload,
-        secrets: Option<(HeaderName, String)>,
+        mut headers: Vec<(HeaderName, String)>,
         events: Events,
     ) -> Result<Ended, Fault> {
-        let mut headers = vec![(ACCEPT, "application/x-ndjson".to_owned())];
-        headers.extend(secrets);
+        headers.push((ACCEPT, "application/x-ndjson".to_owned()));
         let mut answer = self.send_with(Method::POST, path, payload, &headers).await?;
         let mut rest = Vec::new();
         while let Some(event) = answer.line::<Event>(&mut rest).await? {

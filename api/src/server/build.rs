@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::response::{IntoResponse as _, Response};
-use builder::{BuildRequest, ContextInput, Entered, Event, Events};
+use builder::{BuildRequest, ContextInput, Entered, Event, Events, TraceParent};
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
@@ -22,6 +22,7 @@ use super::mirror::Mirror;
 use super::query::BuildQuery;
 use super::queue::Turn;
 use super::{Call, RunningBuild, Service, auth, guard, native};
+use crate::telemetry::TRACE_PARENT;
 use crate::{pipe, sent_secrets};
 
 /// Events, one a line.
@@ -192,9 +193,12 @@ fn request(
             .map_err(|reason| ApiError::parameter("X-Rbuild-Secrets", reason))?,
         None => builder::Secrets::new(),
     };
+    let parent = call.headers.get(TRACE_PARENT).and_then(|value| value.to_str().ok());
+    let trace_parent = parent.and_then(TraceParent::parse);
     let prepared = query.clone();
     let complete = move |context| BuildRequest {
         secrets,
+        trace_parent,
         ..prepared.into_request(context, credentials, &defaults)
     };
     Ok((query, Box::new(complete)))

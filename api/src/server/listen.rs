@@ -323,6 +323,7 @@ async fn end(service: &Service, connections: &TaskTracker) {
             tracing::error!("builds did not end within {seconds} s of their cancelling");
         }
     }
+    service.builder().flush_telemetry().await;
     // Whoever is still connected waits for last bytes, or has sent a request only in part.
     if tokio::time::timeout(LAST_BYTES, connections.wait()).await.is_err() {
         tracing::debug!("connections were left open");

@@ -214,6 +214,7 @@ impl BuildQuery {
             allow,
             ca_certs: defaults.ca_certs.clone(),
             credentials,
+            trace_parent: None,
         }
     }
 

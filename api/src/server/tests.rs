@@ -37,6 +37,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         registries: RegistryConfig::default(),
         history: builder::HistoryLimits::default(),
         gc: cache::GcPolicy::default(),
+        telemetry: None,
     };
     let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();
     let (defaults, limits) = (BuildDefaults::default(), ServerTable::default().limits());

@@ -32,4 +32,5 @@ mod solve;
 mod ssh;
 mod store;
 mod support;
+mod telemetry;
 mod tour;

@@ -28,6 +28,7 @@ use crate::shell::{self, ShellError, ShellRequest};
 use crate::solver::Flights;
 use crate::source::Sources;
 use crate::spool::{self, Spool, SpoolEnd};
+use crate::telemetry::Exporter;
 
 /// How long a cancelled build waits for a reader that does not read.
 const READER_PATIENCE: Duration = Duration::from_secs(2);
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     /// One permit a processor: what rbuild itself hashes, copies and digests at once.
     pub(crate) cores: Arc<Semaphore>,
     sandbox: Arc<OnceLock<Sandbox>>,
+    telemetry: Option<Arc<Exporter>>,
 }
 
 impl Inner {
@@ -120,6 +122,7 @@ impl Builder {
         let registry = Registry::new(config.registries.clone());
         let sources = Sources::new(store.clone(), registry);
         let cores = processors().get();
+        let telemetry = config.telemetry.clone().map(|config| Arc::new(Exporter::new(config)));
         let inner = Inner {
             config,
             store,
@@ -127,6 +130,7 @@ impl Builder {
             flights: Arc::default(),
             cores: Arc::new(Semaphore::new(cores)),
             sandbox: Arc::default(),
+            telemetry,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -134,7 +138,7 @@ impl Builder {
     /// Returns the engine with a store handle of its own: whatever is used through it is kept from
     /// gc until the work that it was taken for is done.
     pub(crate) fn leased(&self) -> Result<Arc<Inner>, StoreError> {
-        let Inner { config, store, sources, flights, cores, sandbox } = &*self.inner;
+        let Inner { config, store, sources, flights, cores, sandbox, telemetry } = &*self.inner;
         let store = store.lease()?;
         Ok(Arc::new(Inner {
             config: config.clone(),
@@ -143,6 +147,7 @@ impl Builder {
             flights: Arc::clone(flights),
             cores: Arc::clone(cores),
             sandbox: Arc::clone(sandbox),
+            telemetry: telemetry.clone(),
         }))
     }
 
@@ -181,13 +186,15 @@ impl Builder {
         request: &BuildRequest,
     ) -> impl Future<Output = Result<Entered, StoreError>> + Send + use<> {
         let (header, limits) = (history::header(request), self.inner.config.history);
+        let (telemetry, parent) = (self.inner.telemetry.clone(), request.trace_parent.clone());
         let store = self.inner.store.clone();
         blocking::run(move || {
             let id = store.builds().new_id()?;
             let recorder = Recorder::begin(store.builds(), &id, &header, limits);
             let growth = recorder.as_ref().map(Recorder::growth);
             let log = recorder.as_ref().and_then(Recorder::steps);
-            let (spool, end) = Spool::new(store, spool::OUTPUT_LIMIT, recorder);
+            let trace = telemetry.and_then(|it| it.begin(&id, parent.as_ref()));
+            let (spool, end) = Spool::new(store, spool::OUTPUT_LIMIT, recorder, trace);
             Ok(Entered { id, growth, log, spool, end })
         })
     }
@@ -222,7 +229,8 @@ impl Builder {
             cancel.cancelled().await;
             tokio::time::sleep(READER_PATIENCE).await;
         };
-        let drain = blocking::run(move || spool.drain(&events));
+        let drained = Arc::clone(&spool);
+        let drain = blocking::run(move || drained.drain(&events));
         let drain = async {
             tokio::select! {
                 () = drain => {}
@@ -230,8 +238,19 @@ impl Builder {
             }
         };
         let (result, ()) = tokio::join!(build, drain);
+        if let (Some(exporter), Some(trace)) = (&self.inner.telemetry, spool.take_trace()) {
+            exporter.export(&trace);
+        }
         self.settle().await;
         result
+    }
+
+    /// Waits, for seconds at most, until the traces of builds that ended are with their collector or
+    /// given up.
+    pub async fn flush_telemetry(&self) {
+        if let Some(exporter) = &self.inner.telemetry {
+            exporter.flush().await;
+        }
     }
 
     /// Brings the store within its policy. The build is done: that its store is too large is nothing

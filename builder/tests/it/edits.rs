@@ -36,6 +36,7 @@ pub(crate) fn open(root: &Path) -> Builder {
         allow: builder::Entitlements::default(),
         no_new_privs: false,
         gc: cache::GcPolicy::default(),
+        telemetry: None,
         history: builder::HistoryLimits::default(),
         registries: RegistryConfig::default(),
         cache: builder::CacheConfig::default(),
@@ -74,6 +75,7 @@ pub(crate) fn request(context: &Path) -> BuildRequest {
         outputs: Vec::new(),
         ca_certs: Vec::new(),
         credentials: BTreeMap::new(),
+        trace_parent: None,
     }
 }
 
