@@ -26,6 +26,7 @@ mod limits;
 mod login;
 mod outputs;
 mod pages;
+mod referrers;
 mod run;
 mod secrets;
 mod security;
@@ -195,6 +196,7 @@ async fn execute(
         Command::Image { command } => match command {
             ImageCommand::Tree(args) => contents::tree(args, settings).await,
             ImageCommand::Diff(args) => contents::diff(args, settings).await,
+            ImageCommand::Referrers(args) => referrers::referrers(args, settings).await,
             ImageCommand::Prune(args) => image::prune(args, &Engine::open(&settings).await?).await,
         },
         Command::Index { command } => index::index(command, settings).await,

@@ -32,3 +32,36 @@ fn an_unknown_base_is_told_in_dockers_words() {
     run(rbuild(store.path(), &["--registry-mirror", &mirror, "-t", "x"]).arg(dir.path()))
         .says("nobody/nothing");
 }
+
+#[test]
+fn what_refers_to_an_image_is_listed() {
+    let (_registry, port, _dir) = docker_registry();
+    let dir = crate::support::context(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let store = tempfile::tempdir().unwrap();
+    let name = format!("127.0.0.1:{port}/team/app:1");
+    run(rbuild(store.path(), &["-t", &name]).arg(dir.path())).ok();
+    run(&mut rbuild(store.path(), &["push", &name])).ok();
+    let referrers = |more: &[&str]| {
+        let arguments = [&["image", "referrers", &name], more].concat();
+        run(&mut rbuild(store.path(), &arguments)).ok().stdout
+    };
+    assert_eq!(referrers(&["--format", "json"]).trim(), "[]");
+
+    let reference = format!("docker://{name}");
+    let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &reference];
+    let digest = run(&mut command("skopeo", &inspect)).ok().stdout.trim().to_owned();
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [{
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 9,
+        "artifactType": "application/spdx+json",
+    }]});
+    let tag = digest.replace(':', "-");
+    let url = format!("http://127.0.0.1:{port}/v2/team/app/manifests/{tag}");
+    let (header, body) = (format!("Content-Type: {media_type}"), index.to_string());
+    run(&mut command("curl", &["-sSf", "-XPUT", "-H", &header, "-d", &body, &url])).ok();
+    let line = format!("{digest}   application/spdx+json   9B");
+    assert!(referrers(&[]).contains(&line), "{}", referrers(&[]));
+    let of_type = |kind: &str| referrers(&["--artifact-type", kind, "--format", "json"]);
+    assert!(of_type("application/spdx+json").contains(&digest));
+    assert_eq!(of_type("application/other").trim(), "[]");
+}

@@ -9,7 +9,7 @@ use super::{Builder, Inner};
 use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions, PushForm};
 use crate::image::{self, HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 use crate::progress::Events;
-use crate::registry::RegistryError;
+use crate::registry::{Referrer, RegistryError};
 use crate::request::Credentials;
 use crate::source::Distribution;
 use crate::verify::{self, StepDifference};
@@ -287,6 +287,23 @@ impl Builder {
         let inner = self.leased().map_err(ImageError::store)?;
         let reference = image::parse_name(name)?;
         Ok(inner.sources_with(credentials).distribution(&reference).await?)
+    }
+
+    /// Asks the registry what refers to an image: signatures, SBOMs, attestations; all, or only
+    /// those of `artifact_type`.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError`] when the name is none, or the registry does not know it.
+    pub async fn referrers(
+        &self,
+        name: &str,
+        artifact_type: Option<&str>,
+        credentials: &BTreeMap<String, Credentials>,
+    ) -> Result<Vec<Referrer>, ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        let reference = image::parse_name(name)?;
+        Ok(inner.sources_with(credentials).referrers(&reference, artifact_type).await?)
     }
 }
 

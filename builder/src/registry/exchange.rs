@@ -270,7 +270,7 @@ impl Route {
         Ok(target)
     }
 
-    fn refused_redirect(&self, target: &Url, reason: &'static str) -> RegistryError {
+    pub(super) fn refused_redirect(&self, target: &Url, reason: &'static str) -> RegistryError {
         let (host, target) = (self.endpoint.host.clone(), origin_of(target));
         RegistryError::Redirect { host, target, reason }
     }

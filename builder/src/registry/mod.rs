@@ -3,7 +3,7 @@
 //! Invariants: a credential goes to the host that it was stored for, or to that owner's token
 //! service, and never along a redirect; an address that a registry names is looked at when it is
 //! connected to; every size and every wait is bounded; a digest is one that we computed.
-//! Deliberately absent: Docker's schema 1, digests other than SHA-256, referrers.
+//! Deliberately absent: Docker's schema 1, digests other than SHA-256.
 
 mod challenge;
 mod credential;
@@ -17,6 +17,7 @@ mod identity;
 mod keep;
 mod login;
 mod push;
+mod referrers;
 mod repository;
 mod token;
 mod transport;
@@ -31,6 +32,7 @@ pub use credential::CredentialError;
 pub use document::DocumentError;
 pub use error::RegistryError;
 pub use keep::{Keeper, forget_credentials, keep_credentials};
+pub use referrers::Referrer;
 pub use repository::{ManifestName, Repository};
 pub use transport::Patience;
 

@@ -77,25 +77,37 @@ impl Route {
         }
     }
 
-    /// Puts a manifest under `name`.
+    /// Puts a manifest under `name`, and where it refers to another one, sees to it that it is found.
     pub(crate) async fn push_manifest(
         &self,
         name: &ManifestName,
         descriptor: &Descriptor,
         bytes: &[u8],
     ) -> Result<(), RegistryError> {
-        let call = self.writing(Method::PUT, &format!("manifests/{name}"));
         let content_type = HeaderValue::from_str(&descriptor.media_type).map_err(|_| {
+            let call = self.writing(Method::PUT, &format!("manifests/{name}"));
             let (host, request) = (self.endpoint.host.clone(), call.shown());
             RegistryError::Header { host, request, header: "Content-Type" }
         })?;
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
+        let answer = self.put_manifest(name, headers, bytes).await?;
+        self.note_subject(&answer, descriptor, bytes).await
+    }
+
+    /// Puts a document under `name` and returns the answer.
+    pub(super) async fn put_manifest(
+        &self,
+        name: &ManifestName,
+        headers: HeaderMap,
+        bytes: &[u8],
+    ) -> Result<Response, RegistryError> {
+        let call = self.writing(Method::PUT, &format!("manifests/{name}"));
         let mut attempt = 0;
         loop {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.clone())]);
             let body = Some(Bytes::copy_from_slice(bytes));
-            let error = match self.send_small(&call, headers, body).await {
+            let error = match self.send_small(&call, headers.clone(), body).await {
                 Ok(response) => match self.accept(&call, response, StatusCode::CREATED).await {
-                    Ok(_) => return Ok(()),
+                    Ok(response) => return Ok(response),
                     Err(error) => error,
                 },
                 Err(error) => error,

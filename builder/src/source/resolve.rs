@@ -9,7 +9,7 @@ use super::image::{self, CONFIG_LIMIT, Layer, MANIFEST_LIMIT, ResolvedImage};
 use super::{SourceError, Sources, Target, manifest_below, manifest_name, repository};
 use crate::blocking;
 use crate::registry::document::{self, Document, Manifest};
-use crate::registry::{Fetched, ManifestName, Repository};
+use crate::registry::{Fetched, ManifestName, Referrer, Repository};
 
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,30 @@ impl Sources {
             }
         };
         Ok(Distribution { descriptor, platforms })
+    }
+
+    /// Lists what refers to the manifest or index of `reference`, all or only those of
+    /// `artifact_type`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    pub async fn referrers(
+        &self,
+        reference: &Reference,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Referrer>, SourceError> {
+        let repository = repository(reference);
+        let subject = match manifest_name(reference) {
+            ManifestName::Digest(digest) => digest,
+            name @ ManifestName::Tag(_) => {
+                match self.registry().manifest_digest(&repository, &name).await? {
+                    Some(digest) => digest,
+                    None => self.registry().manifest(&repository, &name).await?.descriptor.digest,
+                }
+            }
+        };
+        Ok(self.registry().referrers(&repository, &subject, artifact_type).await?)
     }
 
     /// Finds the image that `reference` names for `platform`.

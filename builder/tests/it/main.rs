@@ -10,6 +10,7 @@ mod layer_root;
 mod layer_tree;
 mod registry;
 mod registry_faults;
+mod registry_referrers;
 mod registry_support;
 mod registry_tls;
 mod sandbox;

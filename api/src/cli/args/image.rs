@@ -183,6 +183,7 @@ pub(crate) struct ImportArgs {
 pub(crate) enum ImageCommand {
     Tree(ImageTreeArgs),
     Diff(ImageDiffArgs),
+    Referrers(ImageReferrersArgs),
     Prune(ImagePruneArgs),
 }
 
@@ -212,6 +213,20 @@ pub(crate) struct ImageDiffArgs {
     /// All files, by path, and not the largest changes alone
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: ListFormat,
+}
+
+/// Ask the registry what refers to an image: signatures, SBOMs, attestations
+#[derive(Debug, Args)]
+pub(crate) struct ImageReferrersArgs {
+    /// Name at the registry, with a tag or digest
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Only those of this type, such as application/spdx+json
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) artifact_type: Option<String>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ListFormat,
