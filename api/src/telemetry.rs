@@ -95,11 +95,14 @@ mod tests {
     const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
     const EXACT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
+    /// Of the file, of the environment, and what comes of them.
+    type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], Option<&'a str>);
+
     #[test]
     fn variables_win_over_the_file() {
         let file = Some("http://file:4318/");
         #[rustfmt::skip]
-        let cases: [(Option<&str>, &[(&str, &str)], Option<&str>); 9] = [
+        let cases: [Case<'_>; 9] = [
             (None, &[],                                                    None),
             (file, &[],                                                    Some("http://file:4318/v1/traces")),
             (file, &[(BASE, "http://env:1/x")],                            Some("http://env:1/x/v1/traces")),

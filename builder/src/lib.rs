@@ -66,7 +66,7 @@ pub use layer::{
     ApplyError, CompressError, Compression, DecompressError, Estargz, GzipWriter, LayerStats,
     LimitedReader, Limits as ArchiveLimits, StreamWriter, TarEntry, TarError, TarKind, TarReader,
     TarWriter, UnpackError, WriteError, ZstdWriter, apply_layer, decompress, diff_id,
-    gzip_level_writer, gzip_writer, write_estargz, write_layer, zstd_writer,
+    gzip_level_writer, gzip_writer, merge_layer, write_estargz, write_layer, zstd_writer,
 };
 pub use limits::{Bound, CpuTime, LimitError, Limits, StepUsage, ULIMIT_NAMES, Ulimit};
 pub use op::{

@@ -20,6 +20,7 @@ use crate::telemetry::TraceParent;
 
 /// One build.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct BuildRequest {
     /// Where COPY and ADD find their files.
     pub context: ContextInput,
@@ -54,6 +55,8 @@ pub struct BuildRequest {
     pub limits: Limits,
     /// Whether set-user-ID programs such as sudo give steps no privilege.
     pub no_new_privs: bool,
+    /// Make one layer of those that the build adds to its base.
+    pub squash: bool,
     /// Look nothing up in the cache (results are still recorded).
     pub no_cache: bool,
     /// Stages, by name or number, that are built anew.

@@ -249,6 +249,9 @@ pub(crate) struct BuildArgs {
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
     pub(crate) call: CallArgs,
+    /// Make one layer of those that the build adds to its base: what a step deletes is then in none
+    #[arg(long)]
+    pub(crate) squash: bool,
     /// Look nothing up in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,

@@ -107,7 +107,7 @@ fn every_command_of_the_shape_is_there() {
 fn mistakes_are_named() {
     #[rustfmt::skip]
     let cases = [
-        ("--squash .",                      "--squash"),
+        ("--squish .",                      "--squish"),
         ("-t x",                            "PATH"),
         ("a b",                             "unexpected argument 'b'"),
         ("-o type=zip,dest=x .",            "there is no type `zip`"),

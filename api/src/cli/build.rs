@@ -116,6 +116,7 @@ pub(super) async fn request(
         dns: args.dns.dns(),
         limits: args.limits.limits(),
         no_new_privs: args.security.no_new_privs(),
+        squash: args.squash,
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         cache_ttl: args.cache_ttl,

@@ -180,6 +180,7 @@ async fn prepare(
         dns: request.dns,
         limits: request.limits,
         no_new_privs: request.no_new_privs,
+        squash: request.squash,
         no_cache: request.no_cache,
         no_cache_filter: request.no_cache_filter,
         cache_ttl: request.cache_ttl,

@@ -49,6 +49,8 @@ pub(crate) struct BuildQuery {
     pub(crate) limits: Limits,
     /// `securityopt=no-new-privileges`.
     pub(crate) no_new_privs: bool,
+    /// `squash`: one layer for all that the build adds.
+    pub(crate) squash: bool,
     pub(crate) no_cache: bool,
     /// `nocachefilter`, separated by commas: rbuild's own.
     pub(crate) no_cache_filter: Vec<String>,
@@ -115,6 +117,7 @@ impl BuildQuery {
                 let parsed = no_new_privileges(value);
                 self.no_new_privs = parsed.map_err(|reason| ApiError::parameter(name, reason))?;
             }
+            "squash" => self.squash = boolean(value),
             "nocache" => self.no_cache = boolean(value),
             "nocachefilter" => {
                 self.no_cache_filter.extend(value.split(',').filter_map(non_empty));
@@ -143,7 +146,7 @@ impl BuildQuery {
                 _ => return unsupported(name, Some("only the classic builder's 1 is spoken")),
             },
             "isolation" if value == "default" => {}
-            "squash" | "cgroupparent" | "isolation" | "securityopt" | "session" | "outputs" => {
+            "cgroupparent" | "isolation" | "securityopt" | "session" | "outputs" => {
                 if asks_for_something(value) {
                     return unsupported(name, instead_of(name));
                 }
@@ -201,6 +204,7 @@ impl BuildQuery {
             dns: self.dns,
             limits: self.limits,
             no_new_privs: self.no_new_privs,
+            squash: self.squash,
             no_cache: self.no_cache,
             no_cache_filter: self.no_cache_filter,
             cache_ttl: self.cache_ttl,
@@ -277,7 +281,12 @@ impl BuildQuery {
         if self.no_new_privs {
             query.append_pair("securityopt", "no-new-privileges");
         }
-        for (name, is_set) in [("nocache", self.no_cache), ("pull", self.pull), ("q", self.quiet)] {
+        for (name, is_set) in [
+            ("squash", self.squash),
+            ("nocache", self.no_cache),
+            ("pull", self.pull),
+            ("q", self.quiet),
+        ] {
             if is_set {
                 query.append_pair(name, "1");
             }
@@ -470,6 +479,7 @@ mod tests {
                 target: Some("base".into()), no_cache: true, pull: true, quiet: true, ..none() }),
             ("false flags",  "nocache=0&pull=false&q=",         none()),
             ("clean-up",     "rm=0&forcerm=1",                  none()),
+            ("squash",       "squash=1",                        BuildQuery { squash: true, ..none() }),
             ("limits",       "memory=1048576&cpuquota=5000&shmsize=2", BuildQuery { limits: Limits {
                 memory: Some(builder::Bound::At(1 << 20)), shm_bytes: Some(2),
                 cpu: Some(builder::CpuTime { quota_micros: 5000, period_micros: 100_000 }), ..Limits::default() }, ..none() }),
@@ -492,7 +502,7 @@ mod tests {
             ("local cache",   "cacheto=%5B%22type%3Dlocal%2Cdest%3D%2Fd%22%5D", "invalid parameter `cacheto`: a service keeps no cache in a directory: use type=registry"),
             ("other cache",   "cachefrom=%5B%22type%3Dgha%22%5D", "invalid parameter `cachefrom`: caches of type `gha` are not supported; those that are: registry and local"),
             ("buildkit",      "version=2",              "parameter `version` is not supported by rbuild: only the classic builder's 1 is spoken"),
-            ("squash",        "squash=1",               "parameter `squash` is not supported by rbuild"),
+            ("parent",        "cgroupparent=a",         "parameter `cgroupparent` is not supported by rbuild"),
             ("container net", "networkmode=container:x", "invalid parameter `networkmode`: `container:x` is not default, none or host"),
             ("bad platform",  "platform=a/b/c/d",       "invalid parameter `platform`: `a/b/c/d` is not a platform: expected os[/architecture[/variant]], such as linux/amd64"),
             ("bad resolver",  "dns=x",                  "invalid parameter `dns`: `x` is not an IP address"),
@@ -525,6 +535,7 @@ mod tests {
             },
             limits: Limits { memory: Some(builder::Bound::At(5)), ..Limits::default() },
             no_new_privs: true,
+            squash: true,
             no_cache: true,
             no_cache_filter: vec!["base".into(), "2".into()],
             cache_ttl: Some(Duration::from_secs(3600)),

@@ -81,7 +81,7 @@ async fn bad_requests_are_refused_before_their_body() {
         ("POST",   "/build",                  &[],    415, "the body must be a tar"),
         ("POST",   "/build",                  &[("content-type", "text/plain")], 415, "the body must be a tar"),
         ("POST",   "/build?colour=red",       &[tar], 400, "invalid parameter `colour`"),
-        ("POST",   "/build?squash=1",         &[tar], 400, "`squash` is not supported"),
+        ("POST",   "/build?cgroupparent=a",   &[tar], 400, "`cgroupparent` is not supported"),
         ("POST",   "/v1/builds?memory=much",  &[tar], 400, "`much` is not a number"),
         ("POST",   "/build",                  &[tar, ("x-registry-config", "%")], 400, "X-Registry-Config"),
         ("POST",   "/build",                  &[tar, ("origin", "http://evil.example")], 403, "origin"),

@@ -29,6 +29,7 @@ mod secrets;
 mod served;
 mod shell;
 mod solve;
+mod squash;
 mod ssh;
 mod store;
 mod support;

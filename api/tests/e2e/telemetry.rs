@@ -1,5 +1,7 @@
 //! Traces, as a collector gets them.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where its set-up fails")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;

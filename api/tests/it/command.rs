@@ -29,7 +29,7 @@ fn exit_codes_and_messages_tell_who_must_act() {
     #[rustfmt::skip]
     let cases: [(&[&str], i32, &str); 14] = [
         (&[],                                         2, "Usage"),
-        (&["--squash", "."],                          2, "unexpected argument '--squash'"),
+        (&["--squish", "."],                          2, "unexpected argument '--squish'"),
         (&["-t", "x"],                                2, "PATH"),
         (&["-t", "x", "nowhere"],                     1, "error: the context directory `nowhere` does not exist"),
         (&["build", "file"],                          1, "error: the context `file` is not a directory"),

@@ -13,6 +13,7 @@ mod lowering;
 mod plan;
 mod policy;
 mod remotes;
+mod squash;
 mod steps;
 mod store;
 
@@ -32,7 +33,7 @@ use self::execute::{Execution, Shared};
 use self::plan::Plan;
 use self::steps::Steps;
 use crate::builder::Inner;
-use crate::cache_exchange::{Asked, Exports, Imports};
+use crate::cache_exchange::{Asked, CachePlace, CacheTo, Exports, Imports};
 use crate::explain::{Explainer, Scope};
 use crate::export::Annotations;
 use crate::image::unpacked_size;
@@ -62,6 +63,7 @@ pub(crate) async fn build(
     let keeps_failed = log.is_some() && kept_builds > 0;
     let mut prepared = prepare(inner, &sources, request, events, cancel, source).await?;
     prepared.keeps_failed = keeps_failed;
+    prepared.squashes = wanted.squash;
     let Solved { execution, records, cached } =
         solve(inner, &sources, &prepared, events, cancel).await?;
     let failed = records.as_ref().err().map(|(vertex, _)| *vertex);
@@ -112,6 +114,8 @@ struct Wanted {
     annotations: Annotations,
     /// Images of one target; several make an index.
     platforms: usize,
+    /// Whether the layers of each become one.
+    squash: bool,
 }
 
 impl Wanted {
@@ -134,7 +138,16 @@ impl Wanted {
         let platforms = request.distinct_platforms().len();
         output::check(&outputs, &names, platforms)
             .map_err(|what| BuildError::Request { what, help: None })?;
-        Ok(Self { names, outputs, annotations, platforms })
+        let squash = request.squash;
+        let is_inline = |to: &CacheTo| to.place == CachePlace::Inline;
+        if squash && request.cache_to.iter().any(is_inline) {
+            return Err(BuildError::Request {
+                what: "--squash leaves no layer in the image that an inline cache could name"
+                    .to_owned(),
+                help: Some("write the cache with --cache-to type=registry".to_owned()),
+            });
+        }
+        Ok(Self { names, outputs, annotations, platforms, squash })
     }
 }
 
@@ -164,7 +177,7 @@ async fn solve(
             let sealed = solved.map_err(|failed| (failed.vertex, failed.error))?;
             let mut records = execution.records();
             records.extend(sealed);
-            execution.fetch_output(&records).await?;
+            execution.fetch_output(&records, prepared.squashes).await?;
             Ok(records)
         };
         let records = attempt.await;
@@ -186,6 +199,8 @@ struct Prepared {
     steps: Arc<Steps>,
     /// Whether somebody may ask for what a failed command left.
     keeps_failed: bool,
+    /// Whether the files of all layers of the image are needed.
+    squashes: bool,
 }
 
 impl Prepared {
@@ -247,7 +262,7 @@ async fn prepare(
     };
     let shared = Shared { imports, exports: Arc::new(exports) };
     let settings = Arc::new(settings);
-    Ok(Prepared { plan, explainer, settings, shared, steps, keeps_failed: false })
+    Ok(Prepared { plan, explainer, settings, shared, steps, keeps_failed: false, squashes: false })
 }
 
 /// Says what a build of `request` would find in the cache.

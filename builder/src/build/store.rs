@@ -9,6 +9,7 @@ use frontend::{ImageConfig, Output, Platform, Reference, VertexId};
 use super::Wanted;
 use super::error::BuildError;
 use super::plan::Plan;
+use super::squash::squash;
 use crate::blocking;
 use crate::builder::Inner;
 use crate::export::{annotate, write_index};
@@ -32,12 +33,15 @@ pub(super) async fn images(
     amend: impl Fn(&mut ImageConfig),
 ) -> Result<Vec<Product>, BuildError> {
     let records = settled(inner, plan, records).await?;
-    let parts = plan.graph.outputs().map(|output| {
-        let mut parts = parts(plan, output, &records);
-        amend(&mut parts.assembled.config);
-        parts
-    });
-    let parts: Vec<Parts> = parts.collect();
+    let mut parts = Vec::new();
+    for output in plan.graph.outputs() {
+        let mut made = self::parts(plan, output, &records);
+        amend(&mut made.assembled.config);
+        if wanted.squash {
+            squash(inner, plan, output, &records, &mut made.assembled).await?;
+        }
+        parts.push(made);
+    }
     let store = inner.store.clone();
     let (names, annotations) = (wanted.names.clone(), wanted.annotations.clone());
     let is_named = !wanted.outputs.iter().any(is_nameless);

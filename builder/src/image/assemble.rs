@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use cache::{Descriptor, Record};
+use cache::{Descriptor, Digest, Record};
 use frontend::{BuildGraph, HistoryEntry, ImageConfig, Op, Output, VertexId};
 
 use crate::source::built_layer;
@@ -13,7 +13,7 @@ use crate::source::built_layer;
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// What an image is made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Assembled {
     /// With times, layers and history filled in.
     pub(crate) config: ImageConfig,
@@ -86,6 +86,43 @@ pub(crate) fn assemble(
         layers.push(built_layer(record.diff_id, record.size));
     }
     Assembled { config, layers }
+}
+
+impl Assembled {
+    /// Puts the layer of `squashed` in the place of the `layers` topmost ones. `steps` is how many
+    /// entries of the history are this build's: as Docker's classic builder writes it, they have no
+    /// layer any more, and one more entry tells which image (by its ID) was merged onto which.
+    pub(crate) fn squash(
+        &mut self,
+        squashed: &Record,
+        layers: usize,
+        steps: usize,
+        base: Option<&Digest>,
+    ) {
+        let config = &mut self.config;
+        let id = Digest::of(&serde_json::to_vec(config).expect("a config is JSON"));
+        let comment = match base {
+            Some(base) => format!("merge {id} to {base}"),
+            None => format!("create new from {id}"),
+        };
+        let first = config.history.len().saturating_sub(steps);
+        for entry in &mut config.history[first..] {
+            entry.empty_layer = true;
+        }
+        config.history.push(HistoryEntry {
+            // Not the time of day: the same layers give the same image.
+            created: config.created.clone(),
+            created_by: None,
+            author: None,
+            comment: Some(comment),
+            empty_layer: false,
+        });
+        let diff_ids = &mut config.rootfs.diff_ids;
+        diff_ids.truncate(diff_ids.len().saturating_sub(layers));
+        diff_ids.push(squashed.diff_id.to_string());
+        self.layers.truncate(self.layers.len().saturating_sub(layers));
+        self.layers.push(built_layer(squashed.diff_id, squashed.size));
+    }
 }
 
 /// Formats seconds since 1970 as RFC 3339 in UTC.

@@ -53,12 +53,34 @@ pub fn apply_layer(
     parents: &[PathBuf],
     limits: &Limits,
 ) -> Result<LayerStats, ApplyError> {
-    let policy = Policy {
-        whiteouts: Whiteouts::Apply,
-        devices: Devices::Make,
-        owners: Owners::Archive,
-        root_entry: true,
-    };
+    apply(tar, upper, parents, limits, Whiteouts::Apply)
+}
+
+/// As [`apply_layer`], with the layers in `upper` that lie below: afterwards it is one layer that
+/// gives what they and `tar` give one above the other. `tar` is as
+/// [`write_layer`](super::write_layer) writes it; it is read to its very end. Nothing is synced.
+///
+/// # Errors
+///
+/// [`ApplyError`]; `upper` is then of no use.
+pub fn merge_layer(
+    tar: impl Read,
+    upper: &Path,
+    parents: &[PathBuf],
+    limits: &Limits,
+) -> Result<LayerStats, ApplyError> {
+    apply(tar, upper, parents, limits, Whiteouts::Merge)
+}
+
+fn apply(
+    tar: impl Read,
+    upper: &Path,
+    parents: &[PathBuf],
+    limits: &Limits,
+    whiteouts: Whiteouts,
+) -> Result<LayerStats, ApplyError> {
+    let policy =
+        Policy { whiteouts, devices: Devices::Make, owners: Owners::Archive, root_entry: true };
     let below = LayeredRoot::open(parents).map_err(UnpackError::from)?;
     let upper = Upper::open(upper, &below).map_err(UnpackError::from)?.keep_lower_times();
     let (_, stats) = unpack(TarReader::new(tar, *limits), upper, policy, limits.depth)?;

@@ -16,7 +16,7 @@ mod sparse;
 mod unpack;
 mod write;
 
-pub use apply::{ApplyError, apply_layer};
+pub use apply::{ApplyError, apply_layer, merge_layer};
 pub use compress::{CompressError, Compression, StreamWriter, ZstdWriter, zstd_writer};
 pub use decompress::{DecompressError, LimitedReader, decompress};
 pub use entry::{TarEntry, TarKind};

@@ -22,8 +22,11 @@ const BUFFER: usize = 256 * 1024;
 /// What names that begin with `.wh.` mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whiteouts {
-    /// Deletions, as in layers.
+    /// Deletions of what the lowers have, as in layers.
     Apply,
+    /// Deletions of what the upper holds too: the archive is a layer above those that are in it. A
+    /// deletion has to come before what takes its place, as in the layers that are written here.
+    Merge,
     /// Names like any other: the tree is no snapshot.
     Keep,
     /// Nothing good: in a snapshot they would become deletions.
@@ -171,7 +174,9 @@ impl<R: Read> Unpack<R> {
         }
         if name.starts_with(WHITEOUT) {
             match self.policy.whiteouts {
-                Whiteouts::Apply => return self.deletion(parent, name, &path),
+                Whiteouts::Apply | Whiteouts::Merge => {
+                    return self.deletion(parent, name, &path);
+                }
                 Whiteouts::Refuse => {
                     return Err(UnpackError::Reserved { path: display_path(&path) });
                 }
@@ -279,6 +284,9 @@ impl<R: Read> Unpack<R> {
         let attributes = self.attributes(entry);
         if at.lookup(name)?.is_some_and(|node| node.metadata.is_dir()) {
             let dir = self.upper.dir(&join(&at.path, name), &attributes)?;
+            if self.merges() {
+                Upper::drop_xattrs(&dir, &attributes)?;
+            }
             return Ok(self.upper.describe_dir(&dir, &attributes)?);
         }
         self.parent = None;
@@ -392,7 +400,8 @@ impl<R: Read> Unpack<R> {
         let at = self.open_parent(parent)?;
         self.parent = None;
         if name == OPAQUE_MARKER {
-            return Ok(self.upper.set_opaque(&at)?);
+            let hide = if self.merges() { Upper::delete_content } else { Upper::set_opaque };
+            return Ok(hide(&mut self.upper, &at)?);
         }
         let deleted = &name[WHITEOUT.len()..];
         if deleted.starts_with(WHITEOUT) {
@@ -401,7 +410,12 @@ impl<R: Read> Unpack<R> {
         if matches!(deleted, b"" | b"." | b"..") {
             return Err(UnpackError::Escapes { path: display_path(path) });
         }
-        Ok(self.upper.whiteout(&at, deleted)?)
+        let delete = if self.merges() { Upper::delete } else { Upper::whiteout };
+        Ok(delete(&mut self.upper, &at, deleted)?)
+    }
+
+    fn merges(&self) -> bool {
+        self.policy.whiteouts == Whiteouts::Merge
     }
 }
 

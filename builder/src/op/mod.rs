@@ -18,6 +18,7 @@ mod query;
 mod run;
 mod select;
 mod settings;
+mod squash;
 mod taken;
 mod unpack;
 
@@ -32,4 +33,5 @@ pub(crate) use nearest::nearest;
 pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, newest_file, seal};
 pub(crate) use run::{Step, enter, run};
 pub(crate) use settings::{Given, RecordedSettings, RunSettings};
+pub(crate) use squash::{Squashed, squash};
 pub(crate) use taken::{Taken, taken_from_all, taken_from_outside};

@@ -13,7 +13,7 @@ use super::error::OpError;
 use super::select::Item;
 use super::{CopyInput, Selection, copy, make_dir, select};
 use crate::context::FileRoot;
-use crate::layer::{self, Limits};
+use crate::layer::{self, ApplyError, LayerStats, Limits};
 use crate::rootfs::LayeredRoot;
 use crate::tree::{self, Changes};
 
@@ -121,17 +121,23 @@ pub(crate) fn merge(store: &Store, inputs: &[Root]) -> Result<Root, OpError> {
     if let Some(linked) = inputs.get(1).and_then(Root::snapshot) {
         let linked = store.snapshots().get(linked).map_err(OpError::store)?;
         let linked = linked.ok_or_else(|| OpError::lost("the linked layer"))?;
-        apply_snapshot(&linked.fs, active.upper(), active.lowers())?;
+        let (to, lowers) = (active.upper(), active.lowers());
+        piped(&linked.fs, None, |tar| layer::apply_layer(tar, to, lowers, &Limits::LAYER))?;
     }
     commit(active)
 }
 
-/// Applies the layer of the snapshot `from` to the empty snapshot `to` on top of `lowers`.
-fn apply_snapshot(from: &Path, to: &Path, lowers: &[PathBuf]) -> Result<(), OpError> {
+/// Has `apply` read the layer of the snapshot in the directory `from`, in which no time is later
+/// than `latest` (seconds since 1970), while it is written.
+pub(super) fn piped(
+    from: &Path,
+    latest: Option<i64>,
+    apply: impl FnOnce(io::PipeReader) -> Result<LayerStats, ApplyError>,
+) -> Result<(), OpError> {
     let (reader, writer) = io::pipe().map_err(OpError::store)?;
     std::thread::scope(|scope| {
-        let writing = scope.spawn(move || layer::write_layer(from, writer));
-        let applied = layer::apply_layer(reader, to, lowers, &Limits::LAYER);
+        let writing = scope.spawn(move || layer::write_layer_until(from, latest, writer));
+        let applied = apply(reader);
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         applied?;
         written?;

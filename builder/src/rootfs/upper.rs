@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chmodat, chownat, fchmod, fchown, fsetxattr, futimens, makedev, mkdirat, mknodat, openat,
-    symlinkat, utimensat,
+    chmodat, chownat, fchmod, fchown, fremovexattr, fsetxattr, futimens, makedev, mkdirat, mknodat,
+    openat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
-use super::dir::{Dir, OPAQUE, WHITEOUT_MARK, Xattrs};
+use super::dir::{Dir, OPAQUE, WHITEOUT_MARK, Xattrs, fd_xattrs};
 use super::merged::LayeredRoot;
 use super::metadata::{Kind, Metadata, Time};
 use super::open_dir::OpenDir;
@@ -274,6 +274,34 @@ impl Upper {
                 made.map_err(failed("record the deletion of", &path))
             }
         }
+    }
+
+    /// Deletes `name`, of the upper too; what the lowers have of it is recorded to be deleted.
+    pub(crate) fn delete(&mut self, at: &OpenDir, name: &[u8]) -> Result<(), UpperError> {
+        self.clear(at, name)?;
+        match at.lookup(name)? {
+            Some(_) => self.whiteout(at, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Empties the directory `at`, of what the upper holds too.
+    pub(crate) fn delete_content(&mut self, at: &OpenDir) -> Result<(), UpperError> {
+        for (name, _) in at.dir.entries().map_err(failed("read", &at.path))? {
+            self.clear(at, &name)?;
+        }
+        if at.is_new() { Ok(()) } else { self.set_opaque(at) }
+    }
+
+    /// Takes the attributes from the directory `at` that `attributes` does not have.
+    pub(crate) fn drop_xattrs(at: &OpenDir, attributes: &Attributes) -> Result<(), UpperError> {
+        let found = fd_xattrs(&*at.dir).map_err(failed("read", &at.path))?;
+        let is_kept = |name: &[u8]| attributes.xattrs.iter().any(|(kept, _)| kept == name);
+        for (name, _) in found.iter().filter(|(name, _)| !is_kept(name)) {
+            fremovexattr(&*at.dir, name.as_slice())
+                .map_err(failed("take an attribute from", &at.path))?;
+        }
+        Ok(())
     }
 
     /// Removes what the upper holds under `name`, directories with their content, and returns

@@ -65,6 +65,7 @@ pub(crate) fn request(context: &Path) -> BuildRequest {
         no_new_privs: false,
         secrets: builder::Secrets::new(),
         ssh: builder::SshAgents::default(),
+        squash: false,
         no_cache: false,
         no_cache_filter: Vec::new(),
         cache_ttl: None,

@@ -14,7 +14,7 @@ use tempfile::{TempDir, tempdir};
 
 use super::layer_tree::{self, Kind, list, make, raw, read, run, set_times, set_xattr};
 
-fn layer_of(dir: &Path) -> Vec<u8> {
+pub(crate) fn layer_of(dir: &Path) -> Vec<u8> {
     let mut tar = Vec::new();
     write_layer(dir, &mut tar).unwrap();
     tar

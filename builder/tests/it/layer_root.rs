@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use tempfile::{TempDir, tempdir};
 
+use super::layer_squash::squashed;
 use super::layer_tree::{make, run};
 
 /// Lists a root as `find` is asked to list the mount below.
@@ -54,7 +55,7 @@ fn mounted(layers: &[PathBuf]) -> Vec<String> {
     lines
 }
 
-fn stack(layers: &[&[&str]]) -> (TempDir, Vec<PathBuf>) {
+pub(crate) fn stack(layers: &[&[&str]]) -> (TempDir, Vec<PathBuf>) {
     let dir = tempdir().unwrap();
     let paths: Vec<PathBuf> = (0..=layers.len()).map(|n| dir.path().join(n.to_string())).collect();
     // One more, empty: the kernel wants at least two.
@@ -112,7 +113,10 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(listing(&LayeredRoot::open(&paths).unwrap()), mounted(&paths));
+        let want = mounted(&paths);
+        prop_assert_eq!(listing(&LayeredRoot::open(&paths).unwrap()), &want[..]);
+        let (_one, squashed) = squashed(&paths[..layers.len()]);
+        prop_assert_eq!(listing(&LayeredRoot::open(&squashed).unwrap()), want);
     }
 
     #[test]

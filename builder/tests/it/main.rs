@@ -7,6 +7,7 @@ mod layer_compress;
 mod layer_copy;
 mod layer_hostile;
 mod layer_root;
+mod layer_squash;
 mod layer_tree;
 mod registry;
 mod registry_faults;

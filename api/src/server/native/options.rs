@@ -49,7 +49,7 @@ const NUMBERS: [&str; 9] = [
     "cachettl",
     "keep_bytes",
 ];
-const FLAGS: [&str; 5] = ["nocache", "pull", "q", "all", "dry_run"];
+const FLAGS: [&str; 6] = ["squash", "nocache", "pull", "q", "all", "dry_run"];
 
 /// Parameters that may be there several times, and those whose texts are JSON in Docker's API too.
 const LISTS: [&str; 6] = ["t", "extrahosts", "dns", "dnssearch", "dnsoption", "allow"];

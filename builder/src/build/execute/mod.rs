@@ -172,14 +172,21 @@ impl Execution {
         lock(&self.unrecorded).contains(&id)
     }
 
-    /// Brings the imported layers of the image here; their files are not needed for it.
+    /// Brings the imported layers of the image here. Their files are needed only `with_files`.
     pub(super) async fn fetch_output(
         &self,
         records: &BTreeMap<VertexId, Record>,
+        with_files: bool,
     ) -> Result<(), (VertexId, OpError)> {
         let ids = self.graph.outputs().flat_map(|it| layer_chain(&self.graph, it.vertex).1);
         let fetches = ids.filter_map(|id| Some((id, records.get(&id)?))).map(|(id, record)| {
-            let fetch = self.arrivals.fetch(&record.snapshot);
+            let fetch = async move {
+                if with_files {
+                    self.arrivals.bring(&record.snapshot, &self.events).await
+                } else {
+                    self.arrivals.fetch(&record.snapshot).await
+                }
+            };
             async move { fetch.await.map_err(|error| (id, error)) }
         });
         let fetches: Vec<_> = fetches.collect();
