@@ -32,7 +32,8 @@ fi
 # Where the network ends TLS with a private authority, its certificate must reach npm too.
 rbuild -t app-node:1 ${SSL_CERT_FILE:+--ca-cert "$SSL_CERT_FILE"} testdata/app-node
 
-rbuild run --rm -p 8081:3000 app-node:1 &
+# npm's shell is the first process, which no SIGTERM ends.
+rbuild run --rm --stop-timeout 1 -p 8081:3000 app-node:1 &
 app=$!
 trap 'kill $app 2>/dev/null; wait $app 2>/dev/null || true' EXIT
 for _ in $(seq 100); do

@@ -1,7 +1,10 @@
 //! Ctrl-C and its like: the first asks the work to end in good order, the second ends it at once.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Listens for SIGINT and SIGTERM from now on. The first cancels `token`; the second kills this
@@ -37,16 +40,22 @@ const PASSED_ON: [SignalKind; 6] = [
 /// process of a sandbox is not ended by a signal that it does not handle.
 const PATIENCE: usize = 2;
 
+/// Time that a command has from its first SIGTERM on, as `docker stop` gives.
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
+
 /// Signals that wait to be passed on; more at once say nothing new.
 const PASSED_BUFFER: usize = 16;
 
-/// Passes signals on by number from now on. One interrupt or termination too many cancels `token`.
+/// Passes signals on by number from now on. One interrupt or termination too many cancels `token`,
+/// and so does `grace` after the first termination: who sends one wants the end, and no second
+/// command can ask for it.
 ///
 /// # Errors
 ///
 /// The runtime could not install its handlers.
 pub(crate) fn pass_on(
     token: &CancellationToken,
+    grace: Duration,
 ) -> std::io::Result<(SignalWatch, mpsc::Receiver<i32>)> {
     let (seen, mut all) = mpsc::channel(PASSED_BUFFER);
     let mut listeners = tokio::task::JoinSet::new();
@@ -64,9 +73,19 @@ pub(crate) fn pass_on(
     let watch = tokio::spawn(async move {
         let _listeners = listeners;
         let mut ending = 0;
-        while let Some(number) = all.recv().await {
-            let ends = [SignalKind::interrupt(), SignalKind::terminate()];
-            ending += usize::from(ends.iter().any(|kind| kind.as_raw_value() == number));
+        let mut deadline = None;
+        loop {
+            let number = tokio::select! {
+                number = all.recv() => number,
+                () = passed_deadline(deadline) => return token.cancel(),
+            };
+            let Some(number) = number else { return };
+            let terminates = number == SignalKind::terminate().as_raw_value();
+            if terminates {
+                // A grace without end in sight is none.
+                deadline = deadline.or_else(|| Instant::now().checked_add(grace));
+            }
+            ending += usize::from(terminates || number == SignalKind::interrupt().as_raw_value());
             if ending > PATIENCE {
                 token.cancel();
             }
@@ -83,6 +102,14 @@ pub(crate) struct SignalWatch(tokio::task::JoinHandle<()>);
 impl Drop for SignalWatch {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Ends at `deadline`; never without one.
+async fn passed_deadline(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

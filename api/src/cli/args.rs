@@ -32,6 +32,7 @@ use crate::config::NetworkMode;
 use crate::fault::EXIT_CODES;
 use crate::limits::bytes;
 use crate::progress::Mode;
+use crate::signals;
 use crate::upkeep::{GcArgs, ItemFilter};
 
 /// Builds container images from Dockerfiles, without a daemon, as a service, or as its client
@@ -385,6 +386,9 @@ pub(crate) struct RunArgs {
     /// Let the command write to mounts alone
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Time from SIGTERM, which is passed on, to the end of a command that goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = signals::STOP_GRACE.as_secs())]
+    pub(crate) stop_timeout: u64,
     /// Network of the command
     #[arg(long, value_enum, value_name = "MODE")]
     pub(crate) network: Option<NetworkMode>,

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use builder::{Events, ImageError, RunRequest, Volume, blocking};
+use builder::{ErrorKind, Events, ImageError, RunRequest, Volume, blocking};
 use rustix::termios::isatty;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,7 @@ pub(super) async fn run(
         let value = value.as_deref().or_else(|| environment.text(name))?;
         Some((name.clone(), value.to_owned()))
     }));
+    let grace = Duration::from_secs(args.stop_timeout);
     let request = RunRequest {
         image: args.name,
         command: args.command,
@@ -59,7 +61,7 @@ pub(super) async fn run(
     let builder = open_local(settings, "run").await?;
     let cancel = CancellationToken::new();
     let (_watch, passed) =
-        signals::pass_on(&cancel).map_err(|error| Fault::of(builder::ErrorKind::Host, &error))?;
+        signals::pass_on(&cancel, grace).map_err(|error| Fault::of(ErrorKind::Host, &error))?;
     let (events, seen) = Events::channel();
     // Only a pull has something to show; the command has the standard streams for itself.
     let shown = progress::show(Mode::Auto, seen);
@@ -70,7 +72,7 @@ pub(super) async fn run(
     };
     let (code, ()) = tokio::join!(work, shown);
     if cancel.is_cancelled() {
-        return Ok(ExitCode::from(exit_code(builder::ErrorKind::Cancelled)));
+        return Ok(ExitCode::from(exit_code(ErrorKind::Cancelled)));
     }
     let code = match code {
         Err(ImageError::Sandbox(error)) if error.exit_code().is_some() => {

@@ -92,8 +92,8 @@ pub(super) async fn shell(
         allow: args.allow.into_iter().collect(),
     };
     let cancel = CancellationToken::new();
-    let (_watch, passed) =
-        signals::pass_on(&cancel).map_err(|error| Fault::of(ErrorKind::Host, &error))?;
+    let (_watch, passed) = signals::pass_on(&cancel, signals::STOP_GRACE)
+        .map_err(|error| Fault::of(ErrorKind::Host, &error))?;
     let (events, seen) = Events::channel();
     let shown = progress::show(Mode::Auto, seen);
     let work = async {

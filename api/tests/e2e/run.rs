@@ -100,8 +100,11 @@ fn a_terminal_is_one_on_both_sides() {
 fn signals_are_passed_on_and_too_many_end_it() {
     let trap = "trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
     let deaf = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
-    for (script, signals, want) in [(trap, 1, 7), (deaf, 3, 130)] {
-        let mut child = busybox(&[], &["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let cases: [(_, _, &[&str], _); 3] =
+        [(trap, 1, &[], 7), (deaf, 3, &[], 130), (deaf, 1, &["--stop-timeout", "1"], 130)];
+    for (script, signals, options, want) in cases {
+        let mut ran = busybox(options, &["sh", "-c", script]);
+        let mut child = ran.stdout(Stdio::piped()).spawn().unwrap();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         std::io::BufRead::read_line(&mut out, &mut line).unwrap();
