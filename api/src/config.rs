@@ -267,6 +267,7 @@ impl Settings {
                     auth_file: environment.auth_file(),
                     tls: tls_of(file.registries.tls)?,
                     certificate_dirs: certificate_dirs(environment.config_dir().as_deref()),
+                    transfers: file.registries.transfers,
                 },
                 cache: CacheConfig {
                     sign_key: file.cache.sign_key,
@@ -372,6 +373,7 @@ mod tests {
 [registries]
 mirrors = { "docker.io" = ["http://file:5000"], "ghcr.io" = ["http://ghcr:5000"] }
 insecure = ["registry.local:5000"]
+transfers = 9
 [run]
 ca_certs = ["file.pem", "/abs.pem"]
 network = "none"
@@ -427,6 +429,7 @@ jobs = 3
         assert_eq!(got.builder.limits.memory, Some(builder::Bound::At(2 << 30)));
         assert_eq!(got.builder.registries.mirrors["docker.io"], ["http://file:5000"]);
         assert_eq!(got.builder.registries.insecure, ["registry.local:5000"]);
+        assert_eq!(got.builder.registries.transfers, NonZeroUsize::new(9));
 
         let got = resolve(&Flags::default(), &[home, ("XDG_CONFIG_HOME", "/nowhere")]);
         assert_eq!(got.builder.root, Path::new("/home/u/.local/share/rbuild"));

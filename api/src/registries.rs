@@ -1,6 +1,7 @@
 //! `[registries]` of the configuration file, and where certificates of registries are looked for.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use builder::{ClientCertificate, RegistryTls};
@@ -18,6 +19,8 @@ pub(crate) struct RegistriesTable {
     pub(crate) insecure: Vec<String>,
     /// Registry host to its certificates.
     pub(crate) tls: BTreeMap<String, TlsTable>,
+    /// Blobs that move from and to one registry at once.
+    pub(crate) transfers: Option<NonZeroUsize>,
 }
 
 /// `[registries.tls."HOST"]`: PEM files; relative ones are beside the configuration file.

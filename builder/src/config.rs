@@ -74,6 +74,9 @@ pub struct RegistryConfig {
     pub tls: BTreeMap<String, RegistryTls>,
     /// Directories such as `/etc/docker/certs.d`; the first that holds one for a host counts.
     pub certificate_dirs: Vec<PathBuf>,
+    /// Blobs that move from and to one registry at once, over all builds;
+    /// [`DEFAULT_TRANSFERS`](crate::DEFAULT_TRANSFERS) where nothing is said.
+    pub transfers: Option<NonZeroUsize>,
 }
 
 /// The certificates of one registry.

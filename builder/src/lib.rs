@@ -79,8 +79,8 @@ pub use progress::{
     PushedImage, Saved, SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
 };
 pub use registry::{
-    CredentialError, DocumentError, Keeper, ManifestName, Patience, Referrer, Registry,
-    RegistryError, Repository, forget_credentials, keep_credentials, registry_host,
+    CredentialError, DEFAULT_TRANSFERS, DocumentError, Keeper, ManifestName, Patience, Referrer,
+    Registry, RegistryError, Repository, forget_credentials, keep_credentials, registry_host,
 };
 pub use request::{BuildRequest, ContextInput, Credentials, DockerfileInput, NamedTarget};
 pub use rootfs::{

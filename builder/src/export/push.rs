@@ -13,7 +13,7 @@ use super::form::ImageForm;
 use super::portable::{PortableTarget, Work};
 use crate::blocking;
 use crate::progress::{Events, TransferPhase};
-use crate::registry::{Growing, ManifestName, Pushed, RegistryError, Repository, Route};
+use crate::registry::{Growing, ManifestName, Pushed, RegistryError, Repository, Route, document};
 use crate::source::{
     Meter, ResolvedImage, SourceError, Sources, Target, manifest_name, repository,
 };
@@ -79,6 +79,10 @@ pub async fn push_target(
         .collect();
     let mut pushes = Vec::with_capacity(layers.len());
     for (layer, diff_id) in layers.into_values() {
+        // Its manifest says where it is, and that it must not be passed on.
+        if document::is_foreign(&layer.media_type) {
+            continue;
+        }
         pushes.push(push_layer(sources, &route, layer, diff_id, events));
     }
     stream::iter(pushes).buffer_unordered(PUSHES).try_collect::<()>().await?;

@@ -21,6 +21,10 @@ pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media type of a zstd OCI layer.
 pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// What media types of layers that registries do not pass on begin with.
+const OCI_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+/// The same for Docker's.
+const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 /// Media type of a manifest of Docker's (schema 2).
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Media type of an index of Docker's.
@@ -243,23 +247,32 @@ fn checked(raw: &oci_spec::image::Descriptor) -> Result<Descriptor, DocumentErro
     Ok(Descriptor { media_type: raw.media_type().to_string(), digest, size: raw.size() })
 }
 
+/// Whether a layer is one that registries leave to the places that its manifest names: its licence
+/// forbids to pass it on (OCI image-spec, layer.md, "Non-Distributable Layers").
+pub(crate) fn is_foreign(media_type: &str) -> bool {
+    media_type.starts_with(OCI_FOREIGN) || media_type.starts_with(DOCKER_FOREIGN)
+}
+
 /// Layers that are tars, whatever their compression; the bytes themselves say which that is.
 fn is_layer(media_type: &str) -> bool {
     let docker = "application/vnd.docker.image.rootfs.";
     matches!(media_type, OCI_LAYER | OCI_LAYER_GZIP | OCI_LAYER_ZSTD)
-        || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")
-        || media_type.strip_prefix(docker).is_some_and(|rest| {
-            rest.starts_with("diff.tar") || rest.starts_with("foreign.diff.tar")
-        })
+        || is_foreign(media_type)
+        || media_type.strip_prefix(docker).is_some_and(|rest| rest.starts_with("diff.tar"))
 }
 
-/// Gives a layer of Docker's the media type that OCI has for the same bytes.
+/// Gives a layer of Docker's the media type that OCI has for the same bytes. A foreign layer becomes
+/// one as any other, as for BuildKit: what names it anew does not say where else it can be had.
 pub(crate) fn oci_layer(layer: &Descriptor) -> Descriptor {
     let media_type = match layer.media_type.as_str() {
         "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
-        "application/vnd.docker.image.rootfs.diff.tar.gzip"
-        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => OCI_LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => OCI_LAYER_GZIP,
         "application/vnd.docker.image.rootfs.diff.tar.zstd" => OCI_LAYER_ZSTD,
+        other if is_foreign(other) => match other.rsplit(['.', '+']).next() {
+            Some("gzip") => OCI_LAYER_GZIP,
+            Some("zstd") => OCI_LAYER_ZSTD,
+            _ => OCI_LAYER,
+        },
         other => other,
     };
     Descriptor { media_type: media_type.to_owned(), digest: layer.digest, size: layer.size }
@@ -393,6 +406,27 @@ mod tests {
                 Err(error) => error.to_string(),
             };
             assert!(got.contains(want), "{name}: {got}");
+        }
+    }
+
+    #[test]
+    fn layers_have_a_name_of_ocis() {
+        #[rustfmt::skip]
+        let cases = [
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip",             OCI_LAYER_GZIP, false),
+            ("application/vnd.docker.image.rootfs.diff.tar",                  OCI_LAYER,      false),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",     OCI_LAYER_GZIP, true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar",       OCI_LAYER,      true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",  OCI_LAYER_GZIP, true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",  OCI_LAYER_ZSTD, true),
+            (OCI_LAYER_ZSTD,                                                  OCI_LAYER_ZSTD, false),
+        ];
+        for (name, want, is_odd) in cases {
+            let layer =
+                Descriptor { media_type: name.to_owned(), digest: Digest::of(b""), size: 0 };
+            assert_eq!(oci_layer(&layer).media_type, want, "{name}");
+            assert_eq!(is_foreign(name), is_odd, "{name}");
+            assert!(is_layer(name), "{name}");
         }
     }
 

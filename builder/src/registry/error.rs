@@ -294,9 +294,12 @@ impl RegistryError {
     }
 }
 
-/// Whether a status says "later" (distribution-spec, "Error Codes"; RFC 9110, 15.6).
+/// Whether a status says "later" (distribution-spec, "Error Codes"; RFC 9110, 15.6). A full disk
+/// (RFC 4918, 11.5) is not emptied by asking again.
 pub(super) fn is_transient_status(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
-        || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+        || (status.is_server_error()
+            && status != StatusCode::NOT_IMPLEMENTED
+            && status != StatusCode::INSUFFICIENT_STORAGE)
 }

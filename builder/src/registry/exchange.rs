@@ -14,6 +14,7 @@ use super::challenge;
 use super::credential::CredentialSource;
 use super::endpoint::{Endpoint, origin_of};
 use super::error::{RegistryError, is_transient_status};
+use super::lanes::{DEFAULT_TRANSFERS, Lane, Lanes};
 use super::repository::Repository;
 use super::token::{Access, TokenCache};
 use super::transport::{Patience, Transport};
@@ -35,6 +36,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 pub(super) struct Session {
     pub(super) config: RegistryConfig,
     pub(super) transport: Transport,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) patience: Patience,
     pub(super) credentials: CredentialSource,
     pub(super) tokens: TokenCache,
@@ -161,6 +163,12 @@ impl Session {
 }
 
 impl Route {
+    /// Waits until a blob of `size` bytes, where that is known, may move from or to this place.
+    pub(super) async fn lane(&self, size: Option<u64>) -> Lane {
+        let count = self.session.config.transfers.unwrap_or(DEFAULT_TRANSFERS);
+        self.session.lanes.enter(&self.endpoint, size, count).await
+    }
+
     /// Sends `call` until it is answered by something else than "later".
     pub(super) async fn send(&self, call: &Call) -> Result<Response, RegistryError> {
         let mut attempt = 0;

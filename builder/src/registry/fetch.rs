@@ -208,6 +208,7 @@ impl Route {
         sink: &mpsc::Sender<Bytes>,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
+        let _lane = self.lane(Some(wanted.size)).await;
         let (mut received, mut attempt) = (0, 0);
         loop {
             let error = match self.blob_from(wanted, &mut received, sink, moved).await {

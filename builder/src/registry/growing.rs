@@ -125,6 +125,7 @@ impl Route {
         growing: Arc<Growing>,
         moved: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
+        let _lane = self.lane(None).await;
         let Some(location) = self.start_upload(&Digest::of(b""), None).await? else {
             return Ok(());
         };

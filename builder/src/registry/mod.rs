@@ -15,6 +15,7 @@ mod fetch;
 mod growing;
 mod identity;
 mod keep;
+mod lanes;
 mod login;
 mod push;
 mod referrers;
@@ -32,6 +33,7 @@ pub use credential::CredentialError;
 pub use document::DocumentError;
 pub use error::RegistryError;
 pub use keep::{Keeper, forget_credentials, keep_credentials};
+pub use lanes::DEFAULT_TRANSFERS;
 pub use referrers::Referrer;
 pub use repository::{ManifestName, Repository};
 pub use transport::Patience;
@@ -64,6 +66,7 @@ impl Registry {
         Self(Arc::new(Session {
             transport: Transport::default(),
             patience: Patience::default(),
+            lanes: Arc::default(),
             tokens: token::TokenCache::default(),
             credentials,
             config,
@@ -80,6 +83,7 @@ impl Registry {
         Self(Arc::new(Session {
             config: self.0.config.clone(),
             transport: self.0.transport.clone(),
+            lanes: Arc::clone(&self.0.lanes),
             patience: self.0.patience,
             tokens: token::TokenCache::default(),
             credentials: self.0.credentials.with_explicit(credentials),
@@ -92,6 +96,7 @@ impl Registry {
         Self(Arc::new(Session {
             config: self.0.config.clone(),
             transport: self.0.transport.clone(),
+            lanes: Arc::clone(&self.0.lanes),
             patience,
             tokens: token::TokenCache::default(),
             credentials: self.0.credentials.clone(),

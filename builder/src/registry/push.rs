@@ -55,6 +55,7 @@ impl Route {
         if self.has_blob(&wanted.digest).await? {
             return Ok(Pushed::Present);
         }
+        let _lane = self.lane(Some(wanted.size)).await;
         let is_elsewhere = |source: &&Repository| {
             source.registry == self.repository.registry && **source != self.repository
         };

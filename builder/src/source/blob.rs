@@ -14,7 +14,7 @@ use super::layer::{LayerSource, described};
 use super::{Meter, SourceError, Sources};
 use crate::blocking;
 use crate::progress::{Events, TransferPhase};
-use crate::registry::{RegistryError, Repository, Route};
+use crate::registry::{RegistryError, Repository, Route, document};
 
 /// Layers fetched at once, as Docker does: more gains little and hurts small connections.
 const FETCHES: usize = 3;
@@ -99,7 +99,14 @@ impl Sources {
                 Err(error) => failed = error,
             }
         }
-        Err(failed)
+        Err(match failed {
+            SourceError::Registry(RegistryError::BlobNotFound { digest, .. })
+                if document::is_foreign(&wanted.media_type) =>
+            {
+                SourceError::Foreign { digest }
+            }
+            failed => failed,
+        })
     }
 
     /// Fetches the blob `wanted` from the first of `repositories` that gives it whole.

@@ -134,6 +134,15 @@ pub enum SourceError {
         /// The layer.
         diff_id: DiffId,
     },
+    /// A layer that registries do not pass on, and the registry does not hold it either.
+    #[error(
+        "layer `{digest}` is not handed out by registries, and the other places that its manifest \
+         names are not asked; push a copy of the image that holds it to a registry of yours"
+    )]
+    Foreign {
+        /// The blob.
+        digest: Digest,
+    },
     /// Nobody is known who could have a blob.
     #[error("blob `{digest}` is not in the store, and no registry is known to hold it")]
     NoRegistry {
@@ -191,6 +200,7 @@ impl SourceError {
                 ErrorKind::User
             }
             Self::Lost { .. }
+            | Self::Foreign { .. }
             | Self::NoRegistry { .. }
             | Self::Layout { .. }
             | Self::LayoutBlob { .. } => ErrorKind::User,

@@ -9,7 +9,7 @@ use super::image::{self, CONFIG_LIMIT, Layer, MANIFEST_LIMIT, ResolvedImage};
 use super::{SourceError, Sources, Target, manifest_below, manifest_name, repository};
 use crate::blocking;
 use crate::registry::document::{self, Document, Manifest};
-use crate::registry::{Fetched, ManifestName, Referrer, Repository};
+use crate::registry::{DocumentError, Fetched, ManifestName, Referrer, Repository};
 
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +203,11 @@ impl Sources {
             if fetched.descriptor.size != wanted.size {
                 let found = fetched.descriptor.size;
                 return Err(SourceError::ManifestSize { image: image(), wanted, found });
+            }
+            if fetched.descriptor.media_type != wanted.media_type {
+                let (announced, own) = (wanted.media_type, fetched.descriptor.media_type);
+                let source = Box::new(DocumentError::Disagrees { announced, own });
+                return Err(SourceError::Document { image: image(), source });
             }
         }
         match fetched.document {

@@ -14,6 +14,7 @@ mod registry_faults;
 mod registry_referrers;
 mod registry_support;
 mod registry_tls;
+mod registry_traffic;
 mod sandbox;
 mod sandbox_ca;
 mod sandbox_escapes;

@@ -127,6 +127,53 @@ async fn manifests_that_lie_are_found_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn indexes_lead_to_an_image_or_to_an_error() {
+    let image = TinyImage::new("a");
+    let index = |kind: &str, below: &[u8], size: usize| {
+        let digest = Digest::of(below);
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{{"mediaType":"{kind}","digest":"{digest}","size":{size}}}]}}"#
+        )
+        .into_bytes()
+    };
+    let one = index(MANIFEST, &image.manifest, image.manifest.len());
+    let two = index(INDEX, &one, one.len());
+    let three = index(INDEX, &two, two.len());
+    let larger = index(MANIFEST, &image.manifest, image.manifest.len() + 1);
+    let renamed = index(INDEX, &image.manifest, image.manifest.len());
+    let elsewhere = index(MANIFEST, b"nowhere", 7);
+    #[rustfmt::skip]
+    let cases = [
+        ("an index",             &one,       ""),
+        ("an index of it",       &two,       ""),
+        ("and one of that",      &three,     "is an index of indexes of indexes"),
+        ("another size",         &larger,    "names a manifest of"),
+        ("nowhere",              &elsewhere, "not found"),
+        ("a manifest as index",  &renamed,   "calls itself"),
+    ];
+    for (name, top, want) in cases {
+        let known = [one.clone(), two.clone(), three.clone()];
+        let (image, top) = (image.clone(), top.clone());
+        let answer: Answer = Box::new(move |seen, _| {
+            if seen.path.ends_with("/manifests/1") {
+                return document(&top, INDEX);
+            }
+            let is_asked = |bytes: &&Vec<u8>| seen.path.ends_with(&Digest::of(bytes).to_string());
+            match known.iter().find(is_asked) {
+                Some(index) => document(index, INDEX),
+                None if seen.is_blob() || is_asked(&&image.manifest) => image.answer(seen),
+                None => status(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
+            }
+        });
+        let (_fake, _bench, outcome) = pull_from(answer).await;
+        match outcome {
+            Ok(_) => assert_eq!(want, "", "{name}"),
+            Err(error) => assert!(!want.is_empty() && error.contains(want), "{name}: {error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn layers_that_unpack_to_something_else_make_no_snapshot() {
     let image = TinyImage::new("a");
     #[rustfmt::skip]
