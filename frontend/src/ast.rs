@@ -323,6 +323,7 @@ pub struct HealthcheckSpec {
 pub struct Onbuild {
     /// The trigger's text, heredocs included, as the config keeps it.
     pub expression: String,
-    /// The trigger, parsed.
-    pub trigger: Box<Statement>,
+    /// The trigger, parsed; `None` where no build could run it: it is kept, and fails on top of
+    /// the image.
+    pub trigger: Option<Box<Statement>>,
 }

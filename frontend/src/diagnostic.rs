@@ -14,6 +14,18 @@ pub enum Severity {
     Warning,
 }
 
+/// What an error keeps from being built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// Everything: the text is no Dockerfile. BuildKit refuses it when it parses the file.
+    #[default]
+    Text,
+    /// Everything: a value is wrong that every build needs, such as the words of FROM.
+    File,
+    /// The stage of this number, and what needs it; builds that leave it out do not mind.
+    Stage(usize),
+}
+
 /// One remark on the source, with its place and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
@@ -27,12 +39,22 @@ pub struct Diagnostic {
     pub span: Span,
     /// What was expected or how to mend it (`did you mean "COPY"?`).
     pub help: Option<String>,
+    /// What cannot be built for it, where it is an error.
+    #[serde(skip)]
+    pub extent: Extent,
 }
 
 impl Diagnostic {
     /// An error at `span`.
     pub fn error(span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, rule: None, message: message.into(), span, help: None }
+        Self {
+            severity: Severity::Error,
+            rule: None,
+            message: message.into(),
+            span,
+            help: None,
+            extent: Extent::default(),
+        }
     }
 
     /// A warning of check rule `rule` at `span`.
@@ -43,7 +65,15 @@ impl Diagnostic {
             message: message.into(),
             span,
             help: None,
+            extent: Extent::default(),
         }
+    }
+
+    /// Says what cannot be built for it.
+    #[must_use]
+    pub(crate) fn within(mut self, extent: Extent) -> Self {
+        self.extent = extent;
+        self
     }
 
     /// Adds what to do about it.
@@ -67,6 +97,8 @@ pub(crate) struct Remarks {
     /// Those of `kept` that are errors.
     errors: usize,
     left_out: usize,
+    /// Whether one of those left out is an error of [`Extent::Text`].
+    leaves_out_text: bool,
     /// The last that was left out: whoever said it may still add to it.
     last_left_out: Option<Diagnostic>,
 }
@@ -87,6 +119,7 @@ impl Remarks {
         };
         if said == most {
             self.left_out += 1;
+            self.leaves_out_text |= is_error && remark.extent == Extent::Text;
             return self.last_left_out.insert(remark);
         }
         self.errors += usize::from(is_error);
@@ -100,9 +133,25 @@ impl Remarks {
         self.errors == MAX_ERRORS
     }
 
-    /// Counts a remark that is not worded.
+    /// Counts an error of the text that is not worded.
     pub(crate) fn leave_out(&mut self) {
         self.left_out += 1;
+        self.leaves_out_text = true;
+    }
+
+    /// Makes warnings of the errors from the one numbered `first` on, each reworded by `reword`.
+    pub(crate) fn forgive(&mut self, first: usize, reword: impl Fn(&mut Diagnostic)) {
+        for remark in &mut self.kept[first..] {
+            if remark.severity == Severity::Error {
+                remark.severity = Severity::Warning;
+                self.errors -= 1;
+                reword(remark);
+            }
+        }
+        let warnings = self.kept.len() - self.errors;
+        let surplus = warnings.saturating_sub(MAX_WARNINGS).min(self.kept.len() - first);
+        self.kept.truncate(self.kept.len() - surplus);
+        self.left_out += surplus;
     }
 
     /// How many are kept.
@@ -133,7 +182,7 @@ impl Remarks {
     /// Returns all that is told, in the order of the file: beside many remarks with errors among
     /// them no warnings, and a last one that counts those left out.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
-        let Self { mut kept, errors, mut left_out, .. } = self;
+        let Self { mut kept, errors, mut left_out, leaves_out_text, .. } = self;
         kept.sort_by_key(|remark| (remark.span.start, remark.span.end));
         if errors > 0 && kept.len() + left_out > MAX_ERRORS {
             left_out += kept.len() - errors;
@@ -141,9 +190,9 @@ impl Remarks {
         }
         if let Some(last) = kept.last().filter(|_| left_out > 0) {
             let message = format!("{left_out} more remarks are left out");
-            let more =
-                Diagnostic { severity: last.severity, ..Diagnostic::error(last.span, message) };
-            kept.push(more);
+            let extent = if leaves_out_text { Extent::Text } else { last.extent };
+            let more = Diagnostic::error(last.span, message).within(extent);
+            kept.push(Diagnostic { severity: last.severity, ..more });
         }
         kept
     }

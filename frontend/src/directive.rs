@@ -10,7 +10,7 @@ use crate::check::CheckOptions;
 use crate::diagnostic::Remarks;
 use crate::lines::Lines;
 use crate::nearest::did_you_mean;
-use crate::{Diagnostic, Severity, Span};
+use crate::{Diagnostic, Extent, Severity, Span};
 
 /// What the head of the file says about the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -101,7 +101,8 @@ pub(crate) fn is_directive(line: &str) -> bool {
 }
 
 fn invalid_check(value: &Word, key: &str) -> Diagnostic {
-    let diagnostic = Diagnostic::error(value.span, format!("invalid check option `{key}`"));
+    let message = format!("invalid check option `{key}`");
+    let diagnostic = Diagnostic::error(value.span, message).within(Extent::File);
     match did_you_mean(key, ["skip", "error", "experimental"]) {
         Some(help) => diagnostic.with_help(help),
         None => diagnostic.with_help("expected `skip=RULE,RULE`, `skip=all` or `error=true`"),

@@ -27,6 +27,7 @@ pub fn dump_ast(source: &str) -> Result<String, Vec<Diagnostic>> {
     for fault in instructions.iter().filter_map(not_strings) {
         out.push(fault);
     }
+    lines.check_length(&mut out);
     if instructions.is_empty() && !out.has_errors() {
         out.push(Diagnostic::error(Span::default(), "the file has no instructions"));
     }

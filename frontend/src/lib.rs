@@ -45,7 +45,7 @@ pub use check::{
     CheckOptions, CheckRequest, Checked, Edit, Finding, Mended, Origin, Rule, RuleSet, Target,
     UnknownRule, check, fix, lint, rule, rules, targets,
 };
-pub use diagnostic::{Diagnostic, Severity};
+pub use diagnostic::{Diagnostic, Extent, Severity};
 pub use directive::Directives;
 pub use dump::dump_ast;
 pub use format::format;
@@ -60,7 +60,7 @@ pub use ignore::{IgnoreError, IgnoreReason, IgnoreRules};
 pub use image_config::{Empty, Healthcheck, HistoryEntry, ImageConfig, RootFs, RunConfig};
 pub use lower::{
     BaseImage, LowerOptions, Lowered, NamedContext, Outline, OutlineArg, OutlineMount,
-    ResolvedBase, base_images, image_span, lower, outline,
+    ResolvedBase, base_images, faults, image_span, lower, outline,
 };
 pub use merge::merge;
 pub use platform::{Platform, PlatformError};

@@ -7,7 +7,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::Span;
+use crate::diagnostic::Remarks;
+use crate::{Diagnostic, Span};
 
 /// One instruction's text with its continuations joined.
 #[derive(Clone, Debug)]
@@ -69,7 +70,12 @@ impl<'s> Logical<'s> {
 pub(crate) struct Lines<'s> {
     source: &'s str,
     position: usize,
+    /// The first line that is too long.
+    too_long: Option<Span>,
 }
+
+/// Bytes that a line may have at most, as in BuildKit (`bufio.MaxScanTokenSize`).
+const MAX_LINE: usize = (1 << 16) - 1;
 
 /// One physical line.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +90,12 @@ impl<'s> Lines<'s> {
     /// Starts behind a byte order mark, if there is one.
     pub(crate) fn new(source: &'s str) -> Self {
         let position = if source.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Self { source, position }
+        Self { source, position, too_long: None }
     }
 
     /// Starts at an offset, which begins a line or an instruction.
     pub(crate) fn at(source: &'s str, position: usize) -> Self {
-        Self { source, position }
+        Self { source, position, too_long: None }
     }
 
     /// Offset of the next line.
@@ -111,7 +117,20 @@ impl<'s> Lines<'s> {
         let start = self.position;
         let length = rest.find('\n').map_or(rest.len(), |at| at + 1);
         self.position += length;
+        if length > MAX_LINE && rest[..length].trim_end_matches('\n').len() > MAX_LINE {
+            self.too_long.get_or_insert(Span::new(start, start + 1));
+        }
         Some(Line { text: rest[..length].trim_end_matches(['\r', '\n']), start })
+    }
+
+    /// Speaks of a line that was too long.
+    pub(crate) fn check_length(&self, out: &mut Remarks) {
+        if let Some(start) = self.too_long {
+            let message = format!("the line has more than {MAX_LINE} bytes");
+            out.push(
+                Diagnostic::error(start, message).with_help("break it with a continuation mark"),
+            );
+        }
     }
 
     /// Joins the continuations of an instruction that begins with `first`.

@@ -8,7 +8,7 @@ use crate::diagnostic::Remarks;
 use crate::instruction::{Typed, Typing};
 use crate::lines::Lines;
 use crate::syntax::{Instructions, Keyword, Raw};
-use crate::{Diagnostic, Severity, Span, directive};
+use crate::{Diagnostic, Extent, Severity, Span, directive};
 
 /// Names that mean something else than a stage in `--from`.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -27,6 +27,12 @@ impl Parsed {
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// What is wrong with the text itself, whatever is built of it: what BuildKit's parser and
+    /// the reading of its instructions refuse.
+    pub fn text_faults(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().filter(|said| said.is_fault() && said.extent == Extent::Text)
     }
 }
 
@@ -50,13 +56,14 @@ pub fn parse_with(source: &str, build_args: &BTreeMap<String, String>) -> Parsed
         Ok(Some(options)) => directives.check = options,
         Err(key) => {
             let message = format!("invalid check option `{key}` in {}", check::BUILD_ARG);
-            out.push(Diagnostic::error(Span::default(), message));
+            out.push(Diagnostic::error(Span::default(), message).within(Extent::File));
         }
     }
     directives.check.skip.extend(check::global_skips(source));
     let mut checks = Checks::new(&directives.check, out);
     let mut instructions = Instructions::new(&mut lines, directives.escape);
-    let (globals, stages) = assemble(&mut instructions, directives.escape, &mut checks);
+    let (globals, stages) = assemble(&mut instructions, directives.escape, build_args, &mut checks);
+    lines.check_length(&mut checks.out);
     check_stage_names(&stages, &mut checks);
     let diagnostics = checks.out.finish();
     Parsed { dockerfile: Dockerfile { directives, globals, stages }, diagnostics }
@@ -65,6 +72,7 @@ pub fn parse_with(source: &str, build_args: &BTreeMap<String, String>) -> Parsed
 fn assemble(
     instructions: &mut Instructions<'_, '_>,
     escape: char,
+    build_args: &BTreeMap<String, String>,
     checks: &mut Checks<'_>,
 ) -> (Vec<Statement>, Vec<Stage>) {
     let mut globals = Vec::new();
@@ -87,7 +95,16 @@ fn assemble(
                 warning.help = Some("remove it; later versions will refuse it".to_owned());
             }
         }
-        match (Typing { checks, escape }).instruction(raw) {
+        let is_from = raw.known == Some(Keyword::From);
+        let first = checks.out.len();
+        let typed = (Typing { checks, escape, build_args }).instruction(raw);
+        if let Some(stage) = stages.len().checked_sub(1).filter(|_| !is_from) {
+            let said = checks.out.said_since(first).iter_mut();
+            for fault in said.filter(|said| said.extent == Extent::File) {
+                fault.extent = Extent::Stage(stage);
+            }
+        }
+        match typed {
             Some(Typed::From(from)) => stages.push(Stage { from, statements: Vec::new() }),
             Some(Typed::Statement(statement)) => match stages.last_mut() {
                 Some(stage) => stage.statements.push(statement),
@@ -115,6 +132,7 @@ fn assemble(
         checks.out.push(if any {
             let end = globals.last().map_or(0, |statement: &Statement| statement.span.end);
             Diagnostic::error(Span::new(end, end), "the file has no stage to build")
+                .within(Extent::File)
                 .with_help("add `FROM IMAGE`")
         } else {
             Diagnostic::error(Span::new(0, 0), "the file has no instructions")

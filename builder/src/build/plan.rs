@@ -116,7 +116,7 @@ pub(super) async fn make(
     *source = Some(shown.clone());
     events.send(Event::Source(shown)).await;
     options.ignore.clone_from(&inputs.ignore);
-    let (dockerfile, said) = parse(&inputs.dockerfile, &options)?;
+    let (dockerfile, said) = parse(&inputs.dockerfile, &mut options, &variants)?;
     let mut lowering = Lowering::new(&dockerfile, &said, sources, pull);
     let mut graphs = Vec::new();
     let mut epoch = None;
@@ -170,15 +170,20 @@ impl Variant {
     }
 }
 
-/// Parses the file; what its rules have to say waits until all of them were heard.
+/// Parses the file; what its rules have to say waits until all of them were heard. Faults of
+/// stages that no variant needs are none, as in BuildKit.
 fn parse(
     source: &SourceText,
-    options: &LowerOptions,
+    options: &mut LowerOptions,
+    variants: &[Variant],
 ) -> Result<(Dockerfile, Vec<Diagnostic>), BuildError> {
-    let parsed = frontend::parse_with(&source.text, &options.build_args);
-    if parsed.diagnostics.iter().any(Diagnostic::is_fault) {
-        return Err(BuildError::Dockerfile { diagnostics: parsed.diagnostics });
+    let mut parsed = frontend::parse_with(&source.text, &options.build_args);
+    for variant in variants {
+        if !frontend::faults(&parsed, variant.apply(options)).is_empty() {
+            return Err(BuildError::Dockerfile { diagnostics: parsed.diagnostics });
+        }
     }
+    parsed.diagnostics.retain(|said| !said.is_fault());
     Ok((parsed.dockerfile, parsed.diagnostics))
 }
 

@@ -55,7 +55,11 @@ impl Checked {
 /// Checks a Dockerfile as far as its text, the options and the known bases tell.
 #[must_use]
 pub fn check(source: &str, request: &CheckRequest<'_>) -> Checked {
-    let parsed = parse_with(source, &request.options.build_args);
+    let mut parsed = parse_with(source, &request.options.build_args);
+    let has_target = request.options.target.as_deref().is_some_and(|target| !target.is_empty());
+    if has_target && lower::faults(&parsed, request.options).is_empty() {
+        parsed.diagnostics.retain(|said| !said.is_fault());
+    }
     let dockerfile = parsed.dockerfile;
     let is_whole = !parsed.diagnostics.iter().any(Diagnostic::is_fault);
     let mut said = parsed.diagnostics;

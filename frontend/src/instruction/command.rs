@@ -2,10 +2,10 @@
 
 use smol_str::SmolStr;
 
-use crate::Span;
 use crate::ast::{Command, Onbuild, Run, RunFlags, Word};
 use crate::flags::{Known, Takes};
 use crate::syntax::{Arguments, Keyword, Raw};
+use crate::{Diagnostic, Span};
 
 use super::{Typed, Typing, mount, take_text};
 
@@ -32,8 +32,7 @@ impl Typing<'_, '_> {
         let flags = self.run_flags(raw);
         let command = command(&mut raw.arguments, raw.span);
         if command == Command::Exec(Vec::new()) {
-            self.error(raw.span, "RUN names no command");
-            return None;
+            self.value_error(raw.span, "RUN names no command");
         }
         Some(Run { command, heredocs: std::mem::take(&mut raw.heredocs), flags })
     }
@@ -103,10 +102,18 @@ impl Typing<'_, '_> {
             expression.push_str(&heredoc.content);
             expression.push_str(&heredoc.name);
         }
-        match self.instruction(trigger)? {
-            Typed::Statement(trigger) => Some(Onbuild { expression, trigger: Box::new(trigger) }),
-            Typed::From(_) => None,
-        }
+        // BuildKit looks at a trigger where it runs, so a bad one is no fault of this file.
+        let first = self.checks.out.len();
+        let typed = self.instruction(trigger);
+        let is_sound = !self.checks.out.said_since(first).iter().any(Diagnostic::is_fault);
+        self.checks.out.forgive(first, |remark| {
+            remark.message = format!("no build can run this trigger: {}", remark.message);
+        });
+        let trigger = match typed {
+            Some(Typed::Statement(trigger)) if is_sound => Some(Box::new(trigger)),
+            _ => None,
+        };
+        Some(Onbuild { expression, trigger })
     }
 }
 

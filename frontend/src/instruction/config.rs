@@ -25,16 +25,18 @@ impl Typing<'_, '_> {
 
     fn port(&mut self, word: &Word, text: &str) {
         if let Err(message) = Ports::parse(text) {
-            self.error(word.span, message);
+            self.value_error(word.span, message);
         }
     }
 
     pub(super) fn stopsignal(&mut self, raw: &mut Raw) -> Option<Word> {
-        let word = self.one_checked_word(raw)?;
+        self.ignored_flags(raw);
+        let word = self.text(raw)?;
+        self.check_word(&word);
         if let Some(constant) = self.constant(&word)
             && let Err(diagnostic) = signal::check(&constant.text, word.span)
         {
-            self.checks.out.push(*diagnostic);
+            self.value_fault(*diagnostic);
         }
         Some(word)
     }

@@ -26,8 +26,7 @@ impl Typing<'_, '_> {
         };
         let command = match kind.text.to_ascii_uppercase().as_str() {
             "NONE" => {
-                // Flags are checked, but mean nothing here, as in BuildKit.
-                self.flags(raw, FLAGS);
+                self.ignored_flags(raw);
                 if let Some(first) = command.first() {
                     self.error(first.span, "HEALTHCHECK NONE takes no arguments");
                     return None;

@@ -11,13 +11,15 @@ pub(crate) mod mount;
 mod pairs;
 mod transfer;
 
+use std::collections::BTreeMap;
+
 use crate::ast::{Instruction, StageHead, Statement, Word};
 use crate::check::{self, Checks};
 use crate::flags::{Flags, Known};
 use crate::nearest::did_you_mean;
 use crate::syntax::{Arguments, Keyword, Raw};
 use crate::words::{Expansion, Lexer};
-use crate::{Diagnostic, Span};
+use crate::{Diagnostic, Extent, Span};
 
 /// A typed instruction.
 #[derive(Debug)]
@@ -33,11 +35,33 @@ pub(crate) struct Typing<'c, 'o> {
     pub(crate) checks: &'c mut Checks<'o>,
     /// The file's escape character.
     pub(crate) escape: char,
+    /// `--build-arg`: nobody reads the default of an argument that is given.
+    pub(crate) build_args: &'c BTreeMap<String, String>,
 }
 
 impl Typing<'_, '_> {
     fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
         self.checks.out.add(Diagnostic::error(span, message))
+    }
+
+    /// Speaks of a value that BuildKit looks at only when it builds the stage.
+    fn value_error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
+        self.checks.out.add(Diagnostic::error(span, message).within(Extent::File))
+    }
+
+    /// Adds what was found of such a value.
+    fn value_fault(&mut self, fault: Diagnostic) {
+        self.checks.out.push(fault.within(Extent::File));
+    }
+
+    /// Speaks of flags that an instruction does not look at, as in BuildKit.
+    fn ignored_flags(&mut self, raw: &Raw) {
+        let first = self.checks.out.len();
+        self.flags(raw, &[]);
+        self.checks.out.forgive(first, |remark| {
+            remark.message.push_str(", so it is ignored");
+            remark.help = None;
+        });
     }
 
     fn flags(&mut self, raw: &Raw, known: Known) -> Flags {
@@ -50,7 +74,7 @@ impl Typing<'_, '_> {
             return;
         }
         if let Err(error) = Lexer::new(self.escape).process(&word.text, &Anything) {
-            self.error(word.part(error.range), error.message);
+            self.value_error(word.part(error.range), error.message);
         }
     }
 
@@ -145,9 +169,13 @@ impl Typing<'_, '_> {
         Some(words)
     }
 
-    /// Returns the text of an instruction that takes the rest of its line.
+    /// Returns the text of an instruction that takes the rest of its line, and no flags.
     fn one_word(&mut self, raw: &mut Raw) -> Option<Word> {
         self.flags(raw, &[]);
+        self.text(raw)
+    }
+
+    fn text(&mut self, raw: &mut Raw) -> Option<Word> {
         let text = take_text(&mut raw.arguments);
         if text.is_none() {
             self.error(raw.span, format!("{} needs an argument", raw.keyword.text.to_uppercase()));

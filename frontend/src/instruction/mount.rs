@@ -250,13 +250,10 @@ impl Typing<'_, '_> {
             Ok(expansion) => Ok(expansion.text),
             Err(error) => Err(fault(word.part(error.range), error.message)),
         };
-        match flag.evaluate(plain) {
-            Ok(_) => Some(flag),
-            Err(diagnostic) => {
-                self.checks.out.push(*diagnostic);
-                None
-            }
+        if let Err(diagnostic) = flag.evaluate(plain) {
+            self.value_fault(*diagnostic);
         }
+        Some(flag)
     }
 }
 
@@ -356,6 +353,9 @@ fn fields(value: &Word) -> Result<Vec<MountField>, Fault> {
 
 fn csv(value: &Word) -> Result<Vec<(String, Range<usize>)>, Fault> {
     let text = value.text.as_str();
+    if text.is_empty() {
+        return Err(fault(value.span, "the flag names no field"));
+    }
     let mut fields = Vec::new();
     let mut at = 0;
     loop {
@@ -378,6 +378,13 @@ fn csv(value: &Word) -> Result<Vec<(String, Range<usize>)>, Fault> {
             at = end;
         } else {
             let end = text[at..].find(',').map_or(text.len(), |length| at + length);
+            if let Some(quote) = text[at..end].find('"') {
+                let span = value.part(at + quote..at + quote + 1);
+                let help = "quote the whole field, and double each quote within it";
+                return Err(Box::new(
+                    Diagnostic::error(span, "a quote stands within a field").with_help(help),
+                ));
+            }
             fields.push((text[at..end].to_owned(), start..end));
             at = end;
         }
@@ -449,6 +456,8 @@ mod tests {
             ("secret without id", "type=secret",                            Some("a secret mount needs an `id` or a `target`")),
             ("secret from",       "type=secret,id=a,from=b",                Some("a secret mount has no `from`")),
             ("open quote",        r#""target=/x"#,                          Some("a quote in the mount is never closed")),
+            ("quote within",      r#"target="/x""#,                         Some("a quote stands within a field")),
+            ("nothing",           "",                                       Some("the flag names no field")),
             ("behind the quote",  r#""target=/x"y"#,                        Some("expected a comma behind the quoted field")),
             ("bad bool",          "target=/x,rw=maybe",                     Some("`rw` cannot be `maybe`")),
         ];

@@ -30,7 +30,7 @@ impl Typing<'_, '_> {
     }
 
     pub(super) fn arg(&mut self, raw: &mut Raw) -> Option<Vec<ArgDeclaration>> {
-        self.flags(raw, &[]);
+        self.ignored_flags(raw);
         let words = take_words(&mut raw.arguments);
         if words.is_empty() {
             self.error(raw.span, "ARG needs a name");
@@ -51,7 +51,9 @@ impl Typing<'_, '_> {
                 self.blank_name("ARG", span);
                 return None;
             }
-            self.check_words(&default);
+            if !self.build_args.contains_key(name.text.as_str()) {
+                self.check_words(&default);
+            }
             declarations.push(ArgDeclaration { name, default });
         }
         self.check_description("ARG", &raw.comments, &declarations, raw);

@@ -83,10 +83,10 @@ impl Typing<'_, '_> {
             && let Some(constant) = self.constant(word).filter(|mode| !mode.text.is_empty())
             && let Err(diagnostic) = chmod::check(&constant.text, word.span)
         {
-            self.checks.out.push(*diagnostic);
+            self.value_fault(*diagnostic);
         }
         if let Some(from) = transfer.from.as_ref().filter(|from| from.text.contains('$')) {
-            self.error(from.span, "`--from` does not expand variables").help = Some(
+            self.value_error(from.span, "`--from` does not expand variables").help = Some(
                 "name a stage: `ARG` before the first FROM, then `FROM $IMAGE AS name`".into(),
             );
         }

@@ -26,7 +26,8 @@ use crate::ast::Dockerfile;
 use crate::check::Checks;
 use crate::diagnostic::Remarks;
 use crate::{
-    BuildGraph, Diagnostic, GitOp, IgnoreRules, ImageConfig, Platform, SourceDateEpoch, Span,
+    BuildGraph, Diagnostic, Extent, GitOp, IgnoreRules, ImageConfig, Parsed, Platform,
+    SourceDateEpoch, Span,
 };
 
 pub use outline::{Outline, OutlineArg, OutlineMount, outline};
@@ -121,6 +122,31 @@ pub fn base_images(
     let plan = Plan::new(dockerfile, options, &mut checks);
     faults_of(&checks)?;
     Ok(plan.images(&plan.reached()).into_iter().collect())
+}
+
+/// Returns what of a file that was parsed keeps the target of `options` from being built: nothing
+/// if all that is wrong is in stages that it does not need.
+#[must_use]
+pub fn faults(parsed: &Parsed, options: &LowerOptions) -> Vec<Diagnostic> {
+    let faults = || parsed.diagnostics.iter().filter(|said| said.is_fault());
+    let all = || faults().cloned().collect();
+    if !faults().all(|fault| matches!(fault.extent, Extent::Stage(_))) {
+        return all();
+    }
+    if faults().next().is_none() {
+        return Vec::new();
+    }
+    let dockerfile = &parsed.dockerfile;
+    let mut checks = Checks::new(&dockerfile.directives.check, Remarks::default());
+    let plan = Plan::new(dockerfile, options, &mut checks);
+    if faults_of(&checks).is_err() {
+        return all();
+    }
+    let is_built = |stage: usize| !plan.stages[stage].statements.is_empty();
+    let reached: BTreeSet<usize> = plan.reached().into_iter().filter(|&it| is_built(it)).collect();
+    let counts =
+        |fault: &&Diagnostic| matches!(fault.extent, Extent::Stage(it) if reached.contains(&it));
+    faults().filter(counts).cloned().collect()
 }
 
 /// Returns where `image` is named first, among the stages that the target needs.

@@ -145,7 +145,7 @@ pub(super) fn onbuild_triggers(statements: &[Statement]) -> Vec<&Statement> {
     statements
         .iter()
         .filter_map(|statement| match &statement.instruction {
-            Instruction::Onbuild(onbuild) => Some(&*onbuild.trigger),
+            Instruction::Onbuild(onbuild) => onbuild.trigger.as_deref(),
             _ => None,
         })
         .collect()

@@ -95,6 +95,9 @@ impl<'a, 'o> Lowering<'a, 'o> {
             Source::Stage(base) => onbuild_triggers(plan.stages[base].statements),
             _ => Vec::new(),
         };
+        if let Source::Stage(base) = planned.base {
+            self.check_triggers(planned, plan.stages[base].statements);
+        }
         let total = 1 + planned.triggers.len() + inherited.len() + planned.statements.len();
         let label = (plan.stages.len() > 1).then(|| plan.label(index));
         let head_vertex = match planned.base {
@@ -125,6 +128,19 @@ impl<'a, 'o> Lowering<'a, 'o> {
         }
         self.relocated = None;
         self.results.insert(index, stage);
+    }
+
+    /// Speaks of triggers of the stage below that no build can run.
+    fn check_triggers(&mut self, planned: &PlannedStage<'_>, below: &[Statement]) {
+        let bad = below.iter().filter_map(|statement| match &statement.instruction {
+            Instruction::Onbuild(onbuild) if onbuild.trigger.is_none() => Some(onbuild),
+            _ => None,
+        });
+        for onbuild in bad {
+            let line = history::one_line(&onbuild.expression);
+            let message = format!("the stage below leaves a trigger that cannot run: `{line}`");
+            self.checks.out.push(Diagnostic::error(planned.head.base.span, message));
+        }
     }
 
     /// The last work of stages that were lowered before; a stage that does none has none.

@@ -19,6 +19,7 @@ pub(super) fn inherit(
     bases: &BTreeMap<BaseImage, ResolvedBase>,
     checks: &mut Checks<'_>,
 ) -> bool {
+    let build_args = &plan.options.build_args;
     let mut any = false;
     for &index in reached {
         let stage = &mut plan.stages[index];
@@ -30,7 +31,7 @@ pub(super) fn inherit(
         let triggers = base.and_then(|base| base.config.config.on_build.as_deref());
         let span = stage.head.base.span;
         for text in triggers.unwrap_or_default() {
-            match parse(text) {
+            match parse(text, build_args) {
                 Ok(statement) => stage.triggers.push(statement),
                 Err(fault) => {
                     let message = format!("the base's trigger `{}`: {fault}", first_line(text));
@@ -55,14 +56,14 @@ fn first_line(text: &str) -> &str {
 }
 
 /// Parses one trigger; it must be one instruction that may be a trigger.
-fn parse(text: &str) -> Result<Statement, String> {
+fn parse(text: &str, build_args: &BTreeMap<String, String>) -> Result<Statement, String> {
     let mut out = Remarks::default();
     let raw = syntax::parse_trigger(text, &mut out);
     let options = CheckOptions::default();
     let mut checks = Checks::new(&options, out);
     let mut typed = Vec::new();
     for raw in raw {
-        let mut typing = Typing { checks: &mut checks, escape: '\\' };
+        let mut typing = Typing { checks: &mut checks, escape: '\\', build_args };
         typed.extend(typing.instruction(raw));
     }
     let fault = checks.out.iter().find(|diagnostic| diagnostic.severity == Severity::Error);

@@ -320,25 +320,18 @@ fn check_bounds(source: &str, parsed: &Parsed) {
 
 #[test]
 fn growth_is_bounded() {
+    // 256 KiB on lines that are not too long.
+    let long = vec!["x".repeat(1 << 15); 8].join("\\\n");
     let mut doubling = "FROM scratch\nENV A=xxxxxxxxxxxxxxxx\n".to_owned();
     doubling.push_str(&"ENV A=$A$A\n".repeat(60));
-    let wide = format!(
-        "FROM scratch\nENV {}\n{}",
-        "A=".to_owned() + &"x".repeat(1 << 18),
-        "RUN x\n".repeat(5000)
-    );
+    let wide = format!("FROM scratch\nENV {}\n{}", "A=".to_owned() + &long, "RUN x\n".repeat(5000));
     let ports = format!("FROM scratch\n{}", "EXPOSE 0-65535\n".repeat(5000));
     let heirs = format!("FROM scratch AS a\nEXPOSE 0-65535\n{}", "FROM a AS a\n".repeat(5000));
     let triggers =
         format!("FROM scratch AS a\n{}{}", "ONBUILD RUN x\n".repeat(5000), "FROM a\n".repeat(5000));
     let names = (0..5000).map(|number| format!("ARG B{number}=$A\n"));
-    let globals =
-        format!("ARG A={}\n{}FROM scratch\n", "x".repeat(1 << 18), names.collect::<String>());
-    let patterns = format!(
-        "FROM scratch\nENV A={}\n{}",
-        "x".repeat(1 << 18),
-        "LABEL a=${A#*b}\n".repeat(5000)
-    );
+    let globals = format!("ARG A={long}\n{}FROM scratch\n", names.collect::<String>());
+    let patterns = format!("FROM scratch\nENV A={long}\n{}", "LABEL a=${A#*b}\n".repeat(5000));
     let cases = [
         ("doubling", doubling),
         ("wide", wide),

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use builder::SourceText;
 use clap::Args;
-use frontend::{BaseImage, Diagnostic, LowerOptions, Outline, OutlineMount, ResolvedBase, Span};
+use frontend::{BaseImage, LowerOptions, Outline, OutlineMount, ResolvedBase, Span};
 use serde_json::{Value, json};
 
 use super::Format;
@@ -93,8 +93,11 @@ pub(super) fn outline(
     bases: &BTreeMap<BaseImage, ResolvedBase>,
     json: bool,
 ) -> Result<ExitCode, Fault> {
-    let dockerfile = parse(text, options)?;
-    let outline = frontend::outline(&dockerfile, options, bases)
+    let parsed = frontend::parse_with(&text.text, &options.build_args);
+    if !frontend::faults(&parsed, options).is_empty() {
+        return Err(source::fault(text, &parsed.diagnostics));
+    }
+    let outline = frontend::outline(&parsed.dockerfile, options, bases)
         .map_err(|diagnostics| source::fault(text, &diagnostics))?;
     let told = if json { outline_json(text, &outline) } else { outline_text(&outline) };
     print(&told).map(|()| ExitCode::SUCCESS)
@@ -106,8 +109,11 @@ pub(super) fn targets(
     options: &LowerOptions,
     json: bool,
 ) -> Result<ExitCode, Fault> {
-    let dockerfile = parse(text, options)?;
-    let targets = frontend::targets(&dockerfile);
+    let parsed = frontend::parse_with(&text.text, &options.build_args);
+    if parsed.text_faults().next().is_some() {
+        return Err(source::fault(text, &parsed.diagnostics));
+    }
+    let targets = frontend::targets(&parsed.dockerfile);
     if json {
         let targets: Vec<Value> = targets
             .iter()
@@ -134,14 +140,6 @@ pub(super) fn targets(
         vec![format!("{name}{mark}"), target.description.clone()]
     });
     print(&table(&["TARGET", "DESCRIPTION"], rows.collect())).map(|()| ExitCode::SUCCESS)
-}
-
-fn parse(text: &SourceText, options: &LowerOptions) -> Result<frontend::Dockerfile, Fault> {
-    let parsed = frontend::parse_with(&text.text, &options.build_args);
-    if parsed.diagnostics.iter().any(Diagnostic::is_fault) {
-        return Err(source::fault(text, &parsed.diagnostics));
-    }
-    Ok(parsed.dockerfile)
 }
 
 fn outline_text(outline: &Outline) -> String {

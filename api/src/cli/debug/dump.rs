@@ -33,10 +33,6 @@ pub(super) fn ast(args: &DumpAstArgs) -> Result<(), Fault> {
 
 pub(super) fn graph(args: &DumpGraphArgs, environment: &Environment) -> Result<(), Fault> {
     let text = source::read(&args.file)?;
-    let parsed = frontend::parse(&text.text);
-    if parsed.has_errors() {
-        return Err(source::fault(&text, &parsed.diagnostics));
-    }
     let host = Platform::host();
     let options = LowerOptions {
         target: args.target.clone(),
@@ -45,6 +41,10 @@ pub(super) fn graph(args: &DumpGraphArgs, environment: &Environment) -> Result<(
         build_platform: host,
         ..LowerOptions::default()
     };
+    let parsed = frontend::parse_with(&text.text, &options.build_args);
+    if !frontend::faults(&parsed, &options).is_empty() {
+        return Err(source::fault(&text, &parsed.diagnostics));
+    }
     let graph = lower(&parsed.dockerfile, &options)
         .map_err(|diagnostics| source::fault(&text, &diagnostics))?;
     match args.format {

@@ -79,10 +79,14 @@ fn respond(question: Question) -> Result<Value, String> {
             .map_err(|faults| errors(&dockerfile, &faults)),
         Question::Check { dockerfile } => {
             let parsed = frontend::parse(&dockerfile);
-            if parsed.has_errors() {
-                return Err(errors(&dockerfile, &parsed.diagnostics));
+            let faults: Vec<_> = parsed.text_faults().cloned().collect();
+            if !faults.is_empty() {
+                return Err(errors(&dockerfile, &faults));
             }
-            Ok(json!({}))
+            // What the grammar refuses is refused here too, even where a build is milder.
+            frontend::dump_ast(&dockerfile)
+                .map(|_| json!({}))
+                .map_err(|faults| errors(&dockerfile, &faults))
         }
         Question::Lint { dockerfile, dockerignore, args, target } => {
             frontend::lint(&dockerfile, &dockerignore, &args, target.as_deref())

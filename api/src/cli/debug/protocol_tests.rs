@@ -15,6 +15,8 @@ fn questions_and_answers() {
         ("no ast",          r#"{"op":"dump-ast","dockerfile":"ENV a"}"#,          r#"{"error":"line 1: ENV needs a value for `a`"}"#),
         ("check",           r#"{"op":"check","dockerfile":"FROM a"}"#,            "{}"),
         ("bad check",       r#"{"op":"check","dockerfile":"FROM a\nCOPPY a b\nADD x"}"#, r#"{"error":"line 2: unknown instruction `COPPY`; line 3: ADD needs a destination behind the source"}"#),
+        ("quotes later",    r#"{"op":"check","dockerfile":"FROM a\nENV a=\"b\nEXPOSE x"}"#, "{}"),
+        ("no strings",      r#"{"op":"check","dockerfile":"FROM a\nCMD [\"a\", 1]"}"#, r#"{"error":"line 2: the exec form holds something else than strings"}"#),
         ("lint",            r#"{"op":"lint","dockerfile":"FROM a as b\nMAINTAINER x","dockerignore":"","args":{},"target":"b"}"#, r#"{"lint":[["FromAsCasing",1],["MaintainerDeprecated",2]]}"#),
         ("lint of all",     r#"{"op":"lint","dockerfile":"FROM a\nCMD x\nFROM a\nCMD y"}"#, r#"{"lint":[["JSONArgsRecommended",2],["JSONArgsRecommended",4]]}"#),
         ("bad lint",        r#"{"op":"lint","dockerfile":"FROM"}"#,               r#"{"error":"FROM needs an image"}"#),
