@@ -28,13 +28,13 @@ pub(super) fn command(arguments: &mut Arguments, span: Span) -> Command {
 }
 
 impl Typing<'_, '_> {
-    pub(super) fn run(&mut self, raw: &mut Raw) -> Option<Run> {
+    pub(super) fn run(&mut self, raw: &mut Raw) -> Run {
         let flags = self.run_flags(raw);
         let command = command(&mut raw.arguments, raw.span);
         if command == Command::Exec(Vec::new()) {
             self.value_error(raw.span, "RUN names no command");
         }
-        Some(Run { command, heredocs: std::mem::take(&mut raw.heredocs), flags })
+        Run { command, heredocs: std::mem::take(&mut raw.heredocs), flags }
     }
 
     fn run_flags(&mut self, raw: &Raw) -> Option<Box<RunFlags>> {

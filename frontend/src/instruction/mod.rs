@@ -106,7 +106,7 @@ impl Typing<'_, '_> {
         let instruction = match keyword {
             Keyword::Add => Instruction::Add(Box::new(self.transfer(&mut raw, true)?)),
             Keyword::Copy => Instruction::Copy(Box::new(self.transfer(&mut raw, false)?)),
-            Keyword::Run => Instruction::Run(self.run(&mut raw)?),
+            Keyword::Run => Instruction::Run(self.run(&mut raw)),
             Keyword::Cmd => {
                 self.flags(&raw, &[]);
                 Instruction::Cmd(command::command(&mut raw.arguments, raw.span))
