@@ -112,8 +112,9 @@ pub(crate) fn inspect(image: ImageDetails) -> Value {
         "Size": summary.size,
         "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
         "Descriptor": {
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": image.manifest_digest,
+            "mediaType": image.descriptor.media_type,
+            "digest": image.descriptor.digest.to_string(),
+            "size": image.descriptor.size,
         },
     });
     if let (Some(variant), Some(object)) = (config.variant, document.as_object_mut()) {
@@ -177,7 +178,13 @@ mod tests {
             size: 6,
             labels: BTreeMap::new(),
         };
-        let got = inspect(ImageDetails { summary, manifest_digest: "sha256:02".into(), config });
+        let descriptor = cache::Descriptor {
+            media_type: "application/vnd.oci.image.index.v1+json".into(),
+            digest: cache::Digest::of(b"index"),
+            size: 7,
+        };
+        let got = inspect(ImageDetails { summary, descriptor, config });
+        assert_eq!(got["Descriptor"]["size"], 7);
         assert_eq!(got["Config"], json!({ "Cmd": ["sh"], "WorkingDir": "/x" }));
         assert_eq!(got["RootFS"], json!({ "Type": "layers", "Layers": ["sha256:aa"] }));
         assert_eq!(got["Variant"], "v7");

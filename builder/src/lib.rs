@@ -41,7 +41,7 @@ mod tree;
 mod userns;
 mod verify;
 
-pub use builder::{Builder, Entered, OpenError, Pulled, Pushed};
+pub use builder::{Builder, Entered, OpenError, Pulled, PushOptions, Pushed};
 pub use cache_exchange::{CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError};
 pub use config::{
     BuilderConfig, CacheConfig, ClientCertificate, HistoryLimits, RegistryConfig, RegistryTls,

@@ -22,7 +22,7 @@ pub(super) async fn load(
     let host = environment.text("DOCKER_HOST").filter(|host| !host.is_empty()).unwrap_or(SOCKET);
     let engine = engine(host, environment).await?;
     let place = format!("docker at {host}");
-    if engine.inspect(id).await.is_ok() {
+    if engine.inspect(id, None).await.is_ok() {
         for name in names {
             engine.tag(id, name).await?;
         }

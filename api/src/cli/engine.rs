@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use builder::{Builder, blocking};
+use frontend::Platform;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -81,13 +82,21 @@ impl Engine {
     }
 
     /// Returns the document that `inspect` prints.
-    pub(super) async fn inspect(&self, name: &str) -> Result<Value, Fault> {
+    pub(super) async fn inspect(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Value, Fault> {
         match self {
-            Self::Remote(client) => client.inspect(name).await,
+            Self::Remote(client) => client.inspect(name, platform).await,
             Self::Local(builder) => {
                 let (builder, name) = (builder.clone(), name.to_owned());
-                let image =
-                    blocking::run(move || builder.inspect(&name).map_err(Fault::from)).await?;
+                let platform = platform.cloned();
+                let image = blocking::run(move || match platform {
+                    None => builder.inspect(&name),
+                    Some(platform) => builder.inspect_for(&name, &platform),
+                });
+                let image = image.await?;
                 Ok(wire::inspect(image))
             }
         }

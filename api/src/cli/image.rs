@@ -164,7 +164,7 @@ fn lines_of(removed: &[RemovedItem]) -> String {
 pub(super) async fn inspect(args: InspectArgs, engine: &Engine) -> Result<(), Fault> {
     let (mut found, mut missing) = (Vec::new(), None);
     for name in &args.names {
-        match engine.inspect(name).await {
+        match engine.inspect(name, args.platform.as_ref()).await {
             Ok(document) => found.push(document),
             Err(fault) => missing = missing.or(Some(fault)),
         }

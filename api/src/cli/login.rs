@@ -21,7 +21,8 @@ const PASSWORD_LIMIT: u64 = 64 << 10;
 /// Keep a registry's credentials, after it has taken them
 ///
 /// They go where docker keeps its own: into the credential helper that its config.json names, or
-/// else, unencrypted, into that file.
+/// else, unencrypted, into that file. Where the registry gives a token for them, that is kept and the
+/// password is not.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
     /// Registry, such as registry.example:5000
@@ -49,11 +50,11 @@ pub(super) async fn login(args: LoginArgs, settings: Settings) -> Result<(), Fau
     let host = builder::registry_host(&args.registry);
     let (username, from_stdin) = (args.username, args.password_stdin);
     let (username, password) = blocking::run(move || ask(username, from_stdin)).await?;
-    let credentials = Credentials { username, password, identity_token: None };
+    let mut credentials = Credentials { username, password, identity_token: None };
     let registry = Registry::new(settings.builder.registries.clone());
     let given = BTreeMap::from([(host.clone(), credentials.clone())]);
     let asked = registry.with_credentials(given).login(&host).await;
-    asked.map_err(|error| {
+    credentials.identity_token = asked.map_err(|error| {
         let kind = if error.is_refusal() { ErrorKind::User } else { error.kind() };
         Fault::of(kind, &error)
     })?;
@@ -61,7 +62,8 @@ pub(super) async fn login(args: LoginArgs, settings: Settings) -> Result<(), Fau
     match kept.map_err(|error| Fault::of(ErrorKind::Host, &error))? {
         Keeper::Helper(name) => note(&format!("kept by docker-credential-{name}\n")),
         Keeper::File(path) => note(&format!(
-            "warning: the password is kept unencrypted in `{}`; a credential helper keeps it safe\n",
+            "warning: the {} is kept unencrypted in `{}`; a credential helper keeps it safe\n",
+            if credentials.identity_token.is_some() { "registry's token" } else { "password" },
             path.display()
         )),
     }

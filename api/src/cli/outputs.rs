@@ -134,14 +134,14 @@ pub(super) async fn finish(
             for output in outputs {
                 if output.kind == OutputKind::Image && output.push {
                     for name in &finished.tags {
-                        client.push(name, |line| super::note(&format!("{line}\n"))).await?;
+                        client.push(name, None, |line| super::note(&format!("{line}\n"))).await?;
                     }
                 } else if output.kind == OutputKind::Docker {
                     let dest = match &output.dest {
                         OutputDest::Path(path) => Some(path.as_path()),
                         OutputDest::Own | OutputDest::Stdout => None,
                     };
-                    transfer::save_remote(client, &names, dest).await?;
+                    transfer::save_remote(client, &names, None, dest).await?;
                 }
             }
         }

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
 
-use builder::{Events, ImageError, ImportOptions};
-use frontend::Reference;
+use builder::{Events, ImageError, ImageForm, ImportOptions, PushOptions};
+use frontend::{Platform, Reference};
 
 use super::args::{ArchiveFormat, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use super::engine::Engine;
@@ -45,17 +45,34 @@ pub(super) async fn push(args: PushArgs, engine: &Engine) -> Result<(), Fault> {
             let fault = Fault::user("DESTINATION cannot be used with --host");
             Err(fault.with_help("give the image that name first, with `rbuild tag`"))
         }
-        Engine::Remote(client) => client.push(&args.name, show).await,
+        Engine::Remote(_) if args.compression.is_some() => {
+            let fault = Fault::user("--compression cannot be used with --host");
+            Err(fault.with_help("say it when you build: -o type=registry,compression=zstd"))
+        }
+        Engine::Remote(client) => client.push(&args.name, args.platform.as_ref(), show).await,
         Engine::Local(builder) => {
             let none = BTreeMap::new();
-            let work = async |events: &Events| {
-                builder.push(&args.name, args.destination.as_deref(), &none, events).await
-            };
+            let options = push_options(&args)?;
+            let work =
+                async |events: &Events| builder.push(&args.name, &options, &none, events).await;
             let pushed = with_progress(args.quiet, work).await?;
             show(&format!("Pushed: {}", pushed.reference));
             print(&format!("{}\n", pushed.digest))
         }
     }
+}
+
+fn push_options(args: &PushArgs) -> Result<PushOptions, Fault> {
+    let PushArgs { compression, compression_level: level, force_compression: force, .. } = *args;
+    let levels = compression.unwrap_or_default().levels();
+    if let Some(level) = level.filter(|level| !levels.contains(level)) {
+        let (from, to) = (levels.start(), levels.end());
+        let what = format!("--compression-level {level} is not one of {from} to {to}");
+        return Err(Fault::user(what));
+    }
+    let (destination, platform) = (args.destination.clone(), args.platform.clone());
+    let form = ImageForm { compression, level, force, ..ImageForm::default() };
+    Ok(PushOptions { destination, platform, form })
 }
 
 /// `rbuild save`.
@@ -69,12 +86,16 @@ pub(super) async fn save(args: SaveArgs, engine: &Engine) -> Result<(), Fault> {
         Engine::Remote(_) if args.format != ArchiveFormat::Docker => {
             Err(Fault::user("--format oci cannot be used with --host"))
         }
-        Engine::Remote(client) => save_remote(client, &args.names, dest.as_deref()).await,
+        Engine::Remote(client) => {
+            save_remote(client, &args.names, args.platform.as_ref(), dest.as_deref()).await
+        }
         Engine::Local(builder) => {
-            let kind = args.format.into();
-            let work = async |events: &Events| match dest {
-                Some(path) => builder.save_file(&args.names, kind, path, events).await,
-                None => builder.save(&args.names, kind, Box::new(io::stdout()), events).await,
+            let (kind, platform) = (args.format.into(), args.platform.as_ref());
+            let work = async |events: &Events| {
+                if let Some(path) = dest {
+                    return builder.save_file(&args.names, kind, platform, path, events).await;
+                }
+                builder.save(&args.names, kind, platform, Box::new(io::stdout()), events).await
             };
             with_progress(false, work).await
         }
@@ -86,11 +107,14 @@ pub(super) async fn save(args: SaveArgs, engine: &Engine) -> Result<(), Fault> {
 pub(super) async fn save_remote(
     client: &Client,
     names: &[String],
+    platform: Option<&Platform>,
     dest: Option<&Path>,
 ) -> Result<(), Fault> {
-    let Some(dest) = dest else { return client.save(names, Box::new(io::stdout())).await };
+    let Some(dest) = dest else {
+        return client.save(names, platform, Box::new(io::stdout())).await;
+    };
     let (file, temporary) = Temporary::beside(dest)?;
-    client.save(names, Box::new(file)).await?;
+    client.save(names, platform, Box::new(file)).await?;
     temporary.rename()
 }
 

@@ -17,7 +17,7 @@ impl Client {
         for image in images.iter().take(IMAGES_LIMIT) {
             let Some(id) = image["Id"].as_str() else { continue };
             // One that is gone by now has no layers that count.
-            let Ok(image) = self.inspect(id).await else { continue };
+            let Ok(image) = self.inspect(id, None).await else { continue };
             let layers = image["RootFS"]["Layers"].as_array();
             let layers = layers.into_iter().flatten().filter_map(Value::as_str);
             stacks.push(layers.map(str::to_owned).collect());

@@ -60,8 +60,14 @@ impl Client {
     }
 
     /// Returns the document that `inspect` prints.
-    pub(crate) async fn inspect(&self, name: &str) -> Result<Value, Fault> {
-        self.json(Method::GET, &format!("/images/{}/json", in_path(name))).await
+    pub(crate) async fn inspect(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Value, Fault> {
+        let platform = platform.map(in_json);
+        let query = query(&[("platform", platform.as_deref())]);
+        self.json(Method::GET, &format!("/images/{}/json?{query}", in_path(name))).await
     }
 
     /// Returns the history, newest entry first.
@@ -101,9 +107,17 @@ impl Client {
     }
 
     /// Has the service push an image; `show` gets a line for what happens.
-    pub(crate) async fn push(&self, name: &str, show: impl FnMut(&str)) -> Result<(), Fault> {
+    pub(crate) async fn push(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        show: impl FnMut(&str),
+    ) -> Result<(), Fault> {
         let (repository, tag) = split_tag(name);
-        let query = query(&[("tag", Some(tag.unwrap_or("latest")))]);
+        let platform = platform.map(in_json);
+        let parameters =
+            [("tag", Some(tag.unwrap_or("latest"))), ("platform", platform.as_deref())];
+        let query = query(&parameters);
         let path = format!("/images/{}/push?{query}", in_path(repository));
         self.follow(&path, Payload::Nothing, show).await
     }
@@ -112,10 +126,13 @@ impl Client {
     pub(crate) async fn save(
         &self,
         names: &[String],
+        platform: Option<&Platform>,
         mut out: Box<dyn Write + Send>,
     ) -> Result<(), Fault> {
-        let names: Vec<_> = names.iter().map(|name| ("names", Some(name.as_str()))).collect();
-        let path = format!("/images/get?{}", query(&names));
+        let platform = platform.map(in_json);
+        let names = names.iter().map(|name| ("names", Some(name.as_str())));
+        let parameters: Vec<_> = names.chain([("platform", platform.as_deref())]).collect();
+        let path = format!("/images/get?{}", query(&parameters));
         let answer = self.send(Method::GET, &path, Payload::Nothing).await?;
         let Answer { body, connection } = answer;
         let (mut reader, feed) = pipe::reader(body.into_data_stream(), ARCHIVE_LIMIT);
@@ -228,6 +245,12 @@ fn query(pairs: &[(&str, Option<&str>)]) -> String {
         }
     }
     query.finish()
+}
+
+/// Writes a platform as services of newer API versions read it.
+fn in_json(platform: &Platform) -> String {
+    let Platform { os, architecture, variant } = platform;
+    serde_json::json!({ "os": os, "architecture": architecture, "variant": variant }).to_string()
 }
 
 /// Splits `repository:tag` or `repository@digest`; the port of a registry is no tag.

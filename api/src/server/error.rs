@@ -123,6 +123,9 @@ impl From<ImageError> for ApiError {
         if let ImageError::NotFound { name } = &error {
             return Self::NotFound(format!("No such image: {}", in_full(name)));
         }
+        if matches!(error, ImageError::Platform { .. }) {
+            return Self::NotFound(error.to_string());
+        }
         Self::Image(Box::new(error))
     }
 }

@@ -18,7 +18,7 @@ use crate::wire::{self, HistoryItem, ImageItem};
 /// `GET /images/json`.
 pub(super) async fn list(call: &Call) -> Result<Response, ApiError> {
     // `all` adds intermediate images, of which there are none; the sizes shared are never known,
-    // and neither are manifests told by a store that holds one platform of an image.
+    // and which platforms' manifests are here is not told.
     call.expect_only(&["all", "digests", "filters", "shared-size", "manifests", "identity"])?;
     let filters = call.parameter("filters").map(str::to_owned);
     let builder = call.service.builder().clone();
@@ -54,9 +54,13 @@ pub(crate) fn list_images(
 /// `GET /images/{name}/json`.
 pub(super) async fn inspect(call: &Call, name: String) -> Result<Response, ApiError> {
     call.expect_only(&["platform", "manifests"])?;
-    check_platform(call, &name, "platform").await?;
+    let platform = wanted_platforms(call, "platform")?.into_iter().next();
     let builder = call.service.builder().clone();
-    let image = blocking::run(move || builder.inspect(&name).map_err(ApiError::from)).await?;
+    let image = blocking::run(move || match platform {
+        None => builder.inspect(&name),
+        Some(platform) => builder.inspect_for(&name, &platform),
+    });
+    let image = image.await?;
     Ok(Json(wire::inspect(image)).into_response())
 }
 
@@ -135,8 +139,7 @@ pub(super) async fn distribution(call: &Call, name: &str) -> Result<Response, Ap
     .into_response())
 }
 
-/// Refuses a platform in parameter `parameter` that is not the image's: this store holds an image
-/// for one platform. Here the platform is JSON, and `platforms` a list of such texts (Docker Engine
+/// Refuses a platform in parameter `parameter` that is not the image's. Here the platform is JSON, and `platforms` a list of such texts (Docker Engine
 /// API 1.48 to 1.50).
 pub(super) async fn check_platform(
     call: &Call,
@@ -165,7 +168,8 @@ pub(super) async fn check_platform(
     )))
 }
 
-fn wanted_platforms(call: &Call, parameter: &str) -> Result<Vec<Platform>, ApiError> {
+/// Reads the platforms that parameter `parameter` asks for.
+pub(super) fn wanted_platforms(call: &Call, parameter: &str) -> Result<Vec<Platform>, ApiError> {
     #[derive(serde::Deserialize)]
     struct Wire {
         os: String,

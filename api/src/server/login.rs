@@ -19,10 +19,12 @@ pub(super) async fn check(call: &Call, body: Body) -> Result<Response, ApiError>
     })?;
     let (address, credentials) = auth::for_login(&body)?;
     let host = if address.is_empty() { "docker.io".to_owned() } else { registry_host(&address) };
-    call.service
+    let token = call
+        .service
         .builder()
         .login(&host, credentials)
         .await
         .map_err(|error| ApiError::Unauthorized(builder::causes(&error).join(": ")))?;
-    Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": "" })).into_response())
+    let token = token.unwrap_or_default();
+    Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": token })).into_response())
 }

@@ -3,7 +3,9 @@
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use builder::{ArchiveKind, ErrorKind, Event, Events, ImageError, Pulled, Pushed, blocking};
+use builder::{
+    ArchiveKind, ErrorKind, Event, Events, ImageError, Pulled, PushOptions, Pushed, blocking,
+};
 use bytes::Bytes;
 use frontend::Reference;
 use futures_util::stream;
@@ -16,7 +18,7 @@ use super::auth;
 use super::classic::{error_line, line};
 use super::error::ApiError;
 use super::events::EngineEvent;
-use super::image::{check_platform, with_tag};
+use super::image::{wanted_platforms, with_tag};
 use super::query::platform;
 use super::status::{Direction, StatusLines};
 use crate::pipe;
@@ -94,15 +96,14 @@ pub(super) async fn push(call: &Call, repository: &str) -> Result<Response, ApiE
         Some(tag) => vec![with_tag(repository, Some(tag))],
         None => tagged(call, repository).await?,
     };
-    if let [name] = &names[..] {
-        check_platform(call, name, "platform").await?;
-    }
+    let platform = wanted_platforms(call, "platform")?.into_iter().next();
+    let options = PushOptions { platform, ..PushOptions::default() };
     let credentials = auth::for_image(&call.headers, repository)?;
     let service = call.service.clone();
     let mut transfer = start(call, move |events| async move {
         let mut all = Vec::new();
         for name in names {
-            let pushed = service.builder().push(&name, None, &credentials, &events).await?;
+            let pushed = service.builder().push(&name, &options, &credentials, &events).await?;
             service.0.events.tell(EngineEvent::image("push", name.as_str(), &name));
             all.push((name, pushed));
         }
@@ -149,15 +150,19 @@ pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, 
     if names.is_empty() {
         return Err(ApiError::parameter("names", "it is missing"));
     }
-    for name in &names {
-        check_platform(call, name, "platform").await?;
-    }
+    let platform = wanted_platforms(call, "platform")?.into_iter().next();
     let builder = call.service.builder().clone();
-    let known = names.clone();
+    let (known, wanted) = (names.clone(), platform.clone());
     let look = builder.clone();
     let ids = blocking::run(move || {
-        let id = |name: &String| look.inspect(name).map(|image| image.summary.id);
-        known.iter().map(id).collect::<Result<Vec<_>, _>>().map_err(ApiError::from)
+        let id = |name: &String| {
+            let image = match &wanted {
+                None => look.inspect(name)?,
+                Some(platform) => look.inspect_for(name, platform)?,
+            };
+            Ok(image.summary.id)
+        };
+        known.iter().map(id).collect::<Result<Vec<_>, ImageError>>().map_err(ApiError::from)
     })
     .await?;
     let (writer, end, chunks) = pipe::writer();
@@ -165,7 +170,8 @@ pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, 
     call.service.spawn(async move {
         let (events, seen) = Events::channel();
         drop(seen);
-        let saved = builder.save(&names, ArchiveKind::Docker, Box::new(writer), &events).await;
+        let (kind, platform) = (ArchiveKind::Docker, platform.as_ref());
+        let saved = builder.save(&names, kind, platform, Box::new(writer), &events).await;
         if let Err(error) = saved {
             return end.fail(error).await;
         }

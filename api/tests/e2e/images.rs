@@ -218,6 +218,101 @@ fn platforms_are_joined_under_one_name() {
 }
 
 #[test]
+fn what_was_pulled_for_two_platforms_is_told_pushed_and_saved_for_each() {
+    let store = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (_registry, _data) = docker_registry_with(port, "", || {
+        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 200 "))
+    });
+    let at = |args: &[&str]| run(&mut rbuild(store.path(), args));
+    let name = format!("127.0.0.1:{port}/x:all");
+    let dir = context(&[
+        ("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY a /$TARGETARCH\n"),
+        ("a", "a"),
+    ]);
+    run(rbuild(store.path(), &["-t", &name, "--platform", "amd64,arm64", "--push"]).arg(dir.path()))
+        .ok();
+    at(&["image", "prune", "-a"]).ok();
+    at(&["pull", "--platform", "linux/arm64", &name]).ok();
+    at(&["inspect", &name]).ok().says(r#""Architecture": "arm64""#);
+    at(&["inspect", "--platform", "linux/amd64", &name]).fails_with(1).says("here for linux/arm64");
+    at(&["pull", "--platform", "linux/amd64", &name]).ok();
+
+    let socket = store.path().join("socket");
+    let url = format!("unix://{}", socket.display());
+    let mut serve = rbuild(store.path(), &["serve", "--listen", &url]);
+    let _server = Server::start(serve.stderr(Stdio::null()), || socket.exists());
+    for host in [None, Some(&url)] {
+        let at = |args: &[&str]| {
+            let mut command = rbuild(store.path(), args);
+            host.map(|url| command.env("RBUILD_HOST", url));
+            run(&mut command)
+        };
+        for platform in ["amd64", "arm64"] {
+            let wanted = format!("linux/{platform}");
+            let said = format!(r#""Architecture": "{platform}""#);
+            at(&["inspect", "--platform", &wanted, &name]).ok().says(&said);
+            let saved = store.path().join(format!("{platform}.tar"));
+            at(&["save", "--platform", &wanted, "-o", saved.to_str().unwrap(), &name]).ok();
+            let archive = format!("docker-archive:{}", saved.display());
+            run(&mut command("skopeo", &["inspect", &archive])).ok().says(&said);
+        }
+        at(&["inspect", "--platform", "linux/s390x", &name]).fails_with(1).says("s390x");
+        at(&["push", "--platform", "linux/arm64", &name]).ok();
+        let reference = format!("docker://{name}");
+        let raw = ["inspect", "--raw", "--tls-verify=false", &reference];
+        let one = run(&mut command("skopeo", &raw)).ok().stdout;
+        assert!(one.contains("layers") && !one.contains("manifests"), "{one}");
+        at(&["push", &name]).ok();
+        run(&mut command("skopeo", &raw)).ok().says("manifests").says("arm64").says("amd64");
+    }
+}
+
+#[test]
+fn a_push_compresses_as_it_is_told() {
+    let store = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (_registry, _data) = docker_registry_with(port, "", || {
+        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 200 "))
+    });
+    let at = |args: &[&str]| run(&mut rbuild(store.path(), args));
+    build(store.path(), "base", "linux/amd64", "FROM scratch\nCOPY a /\n", &[("a", "a")]);
+    let base = format!("127.0.0.1:{port}/base:1");
+    at(&["push", "base", &base]).ok();
+    // What was pulled has come as gzip.
+    let other = tempfile::tempdir().unwrap();
+    let at = |args: &[&str]| run(&mut rbuild(other.path(), args));
+    let text = format!("FROM {base}\nCOPY b /\n");
+    build(other.path(), "above", "linux/amd64", &text, &[("b", "b")]);
+    #[rustfmt::skip]
+    let cases: [(&str, &[&str], &[&str]); 4] = [
+        ("own",      &[],                                               &["gzip", "gzip"]),
+        ("zstd",     &["--compression", "zstd"],                        &["gzip", "zstd"]),
+        ("all",      &["--compression", "zstd", "--force-compression"], &["zstd", "zstd"]),
+        ("level",    &["--compression", "gzip", "--compression-level", "9"], &["gzip", "gzip"]),
+    ];
+    for (tag, options, want) in cases {
+        let name = format!("127.0.0.1:{port}/above:{tag}");
+        at(&[&["push", "above", &name], options].concat()).ok();
+        let reference = format!("docker://{name}");
+        let raw = ["inspect", "--raw", "--tls-verify=false", &reference];
+        let raw = run(&mut command("skopeo", &raw)).ok().stdout;
+        let raw: serde_json::Value = serde_json::from_str(&raw).unwrap();
+        let layers = raw["layers"].as_array().unwrap().iter();
+        let kinds: Vec<_> = layers.map(|it| it["mediaType"].as_str().unwrap()).collect();
+        assert!(
+            kinds.len() == want.len()
+                && kinds.iter().zip(want).all(|(is, want)| is.ends_with(want)),
+            "{tag}: {kinds:?}"
+        );
+    }
+    at(&["push", "--compression", "lz4", "above"]).fails_with(2).says("there is no compression");
+    at(&["push", "--compression", "gzip", "--compression-level", "13", "above"])
+        .fails_with(1)
+        .says("not one of 0 to 12");
+}
+
+#[test]
 fn a_digest_finds_what_only_a_tag_names() {
     let store = tempfile::tempdir().unwrap();
     let at = |args: &[&str]| rbuild(store.path(), args);

@@ -65,3 +65,48 @@ fn what_refers_to_an_image_is_listed() {
     assert!(of_type("application/spdx+json").contains(&digest));
     assert_eq!(of_type("application/other").trim(), "[]");
 }
+
+#[test]
+fn pushes_that_race_leave_whole_images() {
+    let (_registry, port, _dir) = docker_registry();
+    // Two machines, whose images share a layer and differ in another.
+    let stores = ["a", "b"].map(|content| {
+        let text = "FROM scratch\nCOPY shared /\nCOPY own /\n";
+        let shared = "s".repeat(3_000_000);
+        let files = [("Dockerfile", text), ("shared", shared.as_str()), ("own", content)];
+        let dir = crate::support::context(&files);
+        let store = tempfile::tempdir().unwrap();
+        run(rbuild(store.path(), &["-q", "-t", "x"]).arg(dir.path())).ok();
+        store
+    });
+    let name = |tag: &str| format!("127.0.0.1:{port}/team/raced:{tag}");
+    let all: Vec<_> = stores
+        .iter()
+        .zip(["a", "b"])
+        .flat_map(|(store, own)| [(store, "same"), (store, own), (store, "same"), (store, own)])
+        .collect();
+    let pushed: Vec<(&str, String)> = std::thread::scope(|scope| {
+        let threads = all.into_iter().map(|(store, tag)| {
+            let to = name(tag);
+            let work =
+                move || run(&mut rbuild(store.path(), &["push", "-q", "x", &to])).ok().stdout;
+            (tag, scope.spawn(work))
+        });
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|(tag, it)| (tag, it.join().unwrap().trim().to_owned())).collect()
+    });
+    let digest_of = |tag: &str| &pushed.iter().find(|(it, _)| *it == tag).unwrap().1;
+    assert_ne!(digest_of("a"), digest_of("b"));
+    for tag in ["a", "b", "same"] {
+        let reference = format!("docker://{}", name(tag));
+        let inspect = ["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &reference];
+        let there = run(&mut command("skopeo", &inspect)).ok().stdout.trim().to_owned();
+        let want: Vec<_> = pushed.iter().filter(|(it, _)| *it == tag).map(|(_, it)| it).collect();
+        assert!(want.contains(&&there), "{tag}: {there} is none of {want:?}");
+        // Every byte of it is there.
+        let copy = tempfile::tempdir().unwrap();
+        let dir = format!("dir:{}", copy.path().display());
+        let copy = ["--insecure-policy", "copy", "-q", "--src-tls-verify=false", &reference, &dir];
+        run(&mut command("skopeo", &copy)).ok();
+    }
+}

@@ -92,9 +92,25 @@ impl<'a> Lowering<'a> {
     ) -> Result<(), BuildError> {
         let (dockerfile, sources, pull) = (self.dockerfile, self.sources, self.pull);
         let span = |base: &BaseImage| frontend::image_span(dockerfile, options, base);
-        let fetched = wanted.iter().map(|base| resolve(sources, base, pull, &span));
+        let mut by_name: BTreeMap<&str, Vec<&BaseImage>> = BTreeMap::new();
+        for base in wanted {
+            by_name.entry(&base.reference).or_default().push(base);
+        }
+        let known = &self.resolved;
+        let fetched = by_name.into_iter().map(|(name, bases)| async move {
+            let mut is_asked = known.keys().any(|base| base.reference == name);
+            let mut images = Vec::with_capacity(bases.len());
+            for base in bases {
+                // Other platforms' are of the index that the first was found in a moment ago.
+                let policy = if is_asked { PullPolicy::Missing } else { pull };
+                images.push(resolve(sources, base, policy, &span).await?);
+                is_asked = true;
+            }
+            Ok(images)
+        });
         let fetched = try_join_all(fetched).await;
-        for (base, image) in fetched.map_err(|error| meant_a_stage(error, dockerfile))? {
+        let fetched = fetched.map_err(|error| meant_a_stage(error, dockerfile))?;
+        for (base, image) in fetched.into_iter().flatten() {
             let digest = image.manifest.digest.to_string();
             let config = image.config.clone();
             self.resolved.insert(base, ResolvedBase { digest: digest.clone(), config });

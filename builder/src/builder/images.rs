@@ -6,12 +6,14 @@ use std::io::{Read, Write};
 use frontend::{Platform, Reference};
 
 use super::{Builder, Inner};
-use crate::export::{self, ArchiveDest, ArchiveKind, ExportImage, ImportOptions, PushForm};
+use crate::export::{
+    self, ArchiveDest, ArchiveKind, ExportImage, ImageForm, ImportOptions, PushForm,
+};
 use crate::image::{self, HistoryRow, ImageDetails, ImageError, ImageSummary, Removed};
 use crate::progress::Events;
 use crate::registry::{Referrer, RegistryError};
 use crate::request::Credentials;
-use crate::source::Distribution;
+use crate::source::{Distribution, Target};
 use crate::verify::{self, StepDifference};
 
 /// What a pull brought.
@@ -34,6 +36,17 @@ pub struct Pushed {
     pub digest: String,
     /// Size of the manifest in bytes.
     pub size: u64,
+}
+
+/// How an image is pushed.
+#[derive(Clone, Debug, Default)]
+pub struct PushOptions {
+    /// The name that it gets; `None` is its own.
+    pub destination: Option<String>,
+    /// The one image of several to push; `None` is all that are here.
+    pub platform: Option<Platform>,
+    /// The form that it gets.
+    pub form: ImageForm,
 }
 
 impl Builder {
@@ -77,7 +90,7 @@ impl Builder {
         Ok(names.collect::<Result<_, _>>()?)
     }
 
-    /// Pushes an image to the registry that `destination`, or else its own name, tells.
+    /// Pushes an image to the registry that the name of `options`, or else its own, tells.
     ///
     /// # Errors
     ///
@@ -85,15 +98,15 @@ impl Builder {
     pub async fn push(
         &self,
         name: &str,
-        destination: Option<&str>,
+        options: &PushOptions,
         credentials: &BTreeMap<String, Credentials>,
         events: &Events,
     ) -> Result<Pushed, ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
-        let target = image::target(&inner.store, name)?;
-        let reference = image::parse_name(destination.unwrap_or(name))?;
+        let target = target_for(&inner, name, options.platform.as_ref())?;
+        let reference = image::parse_name(options.destination.as_deref().unwrap_or(name))?;
         let sources = inner.sources_with(credentials);
-        let form = PushForm::default();
+        let form = PushForm { image: options.form.clone(), by_digest: false };
         let manifest = export::push_target(&sources, &target, &reference, &form, events).await?;
         let (reference, digest) = (reference.to_string(), manifest.digest.to_string());
         Ok(Pushed { reference, digest, size: manifest.size })
@@ -116,7 +129,18 @@ impl Builder {
     /// [`ImageError::NotFound`] and what else can be wrong with a name or a document.
     pub fn inspect(&self, name: &str) -> Result<ImageDetails, ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
-        image::details(&inner.store, name)
+        image::details(&inner.store, name, None)
+    }
+
+    /// As [`Builder::inspect`], of the image for one platform of those that a name stands for.
+    /// Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Platform`] when none is for it, and as [`Builder::inspect`].
+    pub fn inspect_for(&self, name: &str, platform: &Platform) -> Result<ImageDetails, ImageError> {
+        let inner = self.leased().map_err(ImageError::store)?;
+        image::details(&inner.store, name, Some(platform))
     }
 
     /// Tells an image's history, newest entry first. Blocking.
@@ -180,7 +204,8 @@ impl Builder {
         image::remove(&inner.store, name, force)
     }
 
-    /// Writes images as one archive to `out`.
+    /// Writes images as one archive to `out`. Of several platforms' images those for `platform`
+    /// are written; without one all that are here, or this machine's where the archive holds one.
     ///
     /// # Errors
     ///
@@ -189,10 +214,11 @@ impl Builder {
         &self,
         names: &[String],
         kind: ArchiveKind,
+        platform: Option<&Platform>,
         out: Box<dyn Write + Send>,
         events: &Events,
     ) -> Result<(), ImageError> {
-        self.save_to(names, kind, ArchiveDest::Stream(out), events).await
+        self.save_to(names, kind, platform, ArchiveDest::Stream(out), events).await
     }
 
     /// Writes images as one archive to a file, which appears whole or not at all.
@@ -204,10 +230,11 @@ impl Builder {
         &self,
         names: &[String],
         kind: ArchiveKind,
+        platform: Option<&Platform>,
         path: std::path::PathBuf,
         events: &Events,
     ) -> Result<(), ImageError> {
-        self.save_to(names, kind, ArchiveDest::File(path), events).await
+        self.save_to(names, kind, platform, ArchiveDest::File(path), events).await
     }
 
     /// Writes images as one archive for a docker engine that has the layers of `stacks` already:
@@ -224,7 +251,7 @@ impl Builder {
         events: &Events,
     ) -> Result<(), ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
-        let images = export_images(&inner, names)?;
+        let images = export_images(&inner, names, ArchiveKind::Docker, None)?;
         Ok(export::export_missing(&inner.sources, images, stacks, out, events).await?)
     }
 
@@ -232,11 +259,12 @@ impl Builder {
         &self,
         names: &[String],
         kind: ArchiveKind,
+        platform: Option<&Platform>,
         dest: ArchiveDest,
         events: &Events,
     ) -> Result<(), ImageError> {
         let inner = self.leased().map_err(ImageError::store)?;
-        let images = export_images(&inner, names)?;
+        let images = export_images(&inner, names, kind, platform)?;
         Ok(export::export(&inner.sources, images, kind, dest, events).await?)
     }
 
@@ -264,12 +292,17 @@ impl Builder {
         Ok(export::import(&inner.store, archive, options).await?)
     }
 
-    /// Asks the registry at `host` whether it takes `credentials`.
+    /// Asks the registry at `host` whether it takes `credentials`; returns the token that is to be
+    /// kept in the password's place, where it gives one.
     ///
     /// # Errors
     ///
     /// [`RegistryError`] when it says no, or cannot be asked.
-    pub async fn login(&self, host: &str, credentials: Credentials) -> Result<(), RegistryError> {
+    pub async fn login(
+        &self,
+        host: &str,
+        credentials: Credentials,
+    ) -> Result<Option<String>, RegistryError> {
         let credentials = BTreeMap::from([(host.to_owned(), credentials)]);
         self.inner.sources.registry().with_credentials(credentials).login(host).await
     }
@@ -307,11 +340,30 @@ impl Builder {
     }
 }
 
+/// Finds what `name` stands for: of several platforms' images that for `platform`, if one is given.
+fn target_for(
+    inner: &Inner,
+    name: &str,
+    platform: Option<&Platform>,
+) -> Result<Target, ImageError> {
+    let target = image::target(&inner.store, name)?;
+    let Some(platform) = platform else { return Ok(target) };
+    Ok(image::of_platform(&target, name, platform)?.clone().into())
+}
+
 /// Finds the images that are written to an archive, several names of one together.
-fn export_images(inner: &Inner, names: &[String]) -> Result<Vec<ExportImage>, ImageError> {
+fn export_images(
+    inner: &Inner,
+    names: &[String],
+    kind: ArchiveKind,
+    platform: Option<&Platform>,
+) -> Result<Vec<ExportImage>, ImageError> {
     let mut images: Vec<ExportImage> = Vec::with_capacity(names.len());
     for name in names {
-        let target = image::target(&inner.store, name)?;
+        let mut target = target_for(inner, name, platform)?;
+        if kind == ArchiveKind::Docker {
+            target = target.image_for(&Platform::host()).clone().into();
+        }
         let reference = image::find(&inner.store, name)?
             .into_iter()
             .find_map(|record| record.reference)

@@ -10,7 +10,7 @@ use cache::{Builds, CheckReport, Item, PruneOptions, Pruned, StepLog, Store, Sto
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use images::{Pulled, Pushed};
+pub use images::{Pulled, PushOptions, Pushed};
 
 use crate::blocking;
 use crate::build::{self, BuildError};

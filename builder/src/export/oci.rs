@@ -39,7 +39,7 @@ pub(super) fn write(
     let portable: Vec<_> = images.iter().map(prepare).collect::<Result<_, _>>()?;
     let mut archive = Archive::new(out);
     let entries = images.iter().zip(&portable).map(|(entry, portable)| {
-        let platform = (!entry.target.is_index()).then(|| portable.images[0].platform.clone());
+        let platform = (!portable.is_index()).then(|| portable.images[0].platform.clone());
         let level = match platform {
             Some(_) => AnnotationLevel::ManifestDescriptor,
             None => AnnotationLevel::IndexDescriptor,

@@ -45,6 +45,8 @@ impl<'a> Work<'a> {
 pub(super) struct PortableTarget {
     /// Of the manifest or index.
     pub(super) descriptor: Descriptor,
+    /// Whether the index that it comes from lists what is not here: images for other platforms.
+    pub(super) is_part: bool,
     /// At least one.
     pub(super) images: Vec<Portable>,
 }
@@ -73,19 +75,41 @@ impl PortableTarget {
             if let Some(key) = form.annotations.of_index() {
                 return Err(ExportError::NoIndex { key: key.to_owned() });
             }
-            return Ok(Self { descriptor: images[0].manifest.clone(), images });
+            let descriptor = images[0].manifest.clone();
+            return Ok(Self { descriptor, is_part: false, images });
+        }
+        let old = read(store, &target.descriptor, MANIFEST_LIMIT)?;
+        let is_here = |entry: &Value| {
+            let digest = entry.get("digest").and_then(Value::as_str);
+            target.images.iter().any(|it| digest == Some(&it.manifest.digest.to_string()))
+        };
+        let is_part = !entries_of(&old).all(is_here);
+        if let (true, [only], None) = (is_part, images.as_slice(), form.annotations.of_index()) {
+            let descriptor = only.manifest.clone();
+            return Ok(Self { descriptor, is_part, images });
         }
         let own = form.annotations.at(AnnotationLevel::Index, None);
-        let is_same = images.iter().zip(&target.images).all(|(a, b)| a.manifest == b.manifest)
+        let is_same = !is_part
+            && images.iter().zip(&target.images).all(|(a, b)| a.manifest == b.manifest)
             && own.is_empty()
             && fits(&target.descriptor, form);
         let descriptor = if is_same {
             target.descriptor.clone()
         } else {
-            let entries = images.iter().map(|image| (&image.manifest, &image.platform));
-            index(store, Some(&target.descriptor), entries, form)?
+            let entries = images.iter().zip(&target.images);
+            let entries = entries.map(|(image, was)| IndexEntry {
+                was: &was.manifest.digest,
+                manifest: &image.manifest,
+                platform: &image.platform,
+            });
+            index(store, Some(&old), entries, form)?
         };
-        Ok(Self { descriptor, images })
+        Ok(Self { descriptor, is_part, images })
+    }
+
+    /// Whether the top is an index.
+    pub(super) fn is_index(&self) -> bool {
+        document::is_index(&self.descriptor.media_type)
     }
 
     /// Returns the config, layers and manifests below the top, each once a platform.
@@ -105,26 +129,42 @@ pub(crate) fn write_index(
     annotations: &Annotations,
 ) -> Result<Descriptor, ExportError> {
     let form = ImageForm { annotations: annotations.clone(), ..ImageForm::default() };
-    index(store, old, entries.iter().copied(), &form)
+    let old = old.map(|old| read(store, old, MANIFEST_LIMIT)).transpose()?;
+    let entries = entries.iter().map(|&(manifest, platform)| IndexEntry {
+        was: &manifest.digest,
+        manifest,
+        platform,
+    });
+    index(store, old.as_ref(), entries, &form)
 }
 
-/// Writes an index and keeps it; annotations of `old` stay.
+/// What an index shall list.
+struct IndexEntry<'a> {
+    /// What the old index lists in its place.
+    was: &'a Digest,
+    manifest: &'a Descriptor,
+    platform: &'a Platform,
+}
+
+/// Writes an index and keeps it; what `old` says of itself and of what stays in it is kept.
 fn index<'a>(
     store: &Store,
-    old: Option<&Descriptor>,
-    entries: impl Iterator<Item = (&'a Descriptor, &'a Platform)>,
+    old: Option<&Value>,
+    entries: impl Iterator<Item = IndexEntry<'a>>,
     form: &ImageForm,
 ) -> Result<Descriptor, ExportError> {
-    let mut annotations = match old {
-        Some(old) => annotations_of(&read(store, old, MANIFEST_LIMIT)?),
-        None => BTreeMap::new(),
-    };
+    let mut annotations = old.map(annotations_of).unwrap_or_default();
     annotations.extend(form.annotations.at(AnnotationLevel::Index, None));
-    let entries = entries.map(|(manifest, platform)| {
-        let level = AnnotationLevel::ManifestDescriptor;
-        let own = form.annotations.at(level, Some(platform));
+    let entries = entries.map(|IndexEntry { was, manifest, platform }| {
+        let (level, digest) = (AnnotationLevel::ManifestDescriptor, was.to_string());
+        let is_it = |entry: &&Value| entry.get("digest").and_then(Value::as_str) == Some(&digest);
+        let was = old.and_then(|old| entries_of(old).find(is_it));
+        let mut own = was.map(annotations_of).unwrap_or_default();
+        own.extend(form.annotations.at(level, Some(platform)));
         let mut entry = descriptor_value(manifest, &own);
-        entry["platform"] = platform_value(platform);
+        // It may tell more than we read of it, such as the version of the system.
+        let told = was.and_then(|was| was.get("platform")).cloned();
+        entry["platform"] = told.unwrap_or_else(|| platform_value(platform));
         entry
     });
     let is_docker = form.types == Some(MediaTypes::Docker) && annotations.is_empty();
@@ -251,6 +291,10 @@ fn read(store: &Store, document: &Descriptor, limit: u64) -> Result<Value, Expor
     let bytes = bytes.map_err(SourceError::store("read the image's documents"))?;
     let damaged = ExportError::Damaged { digest: document.digest };
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or(damaged)
+}
+
+fn entries_of(index: &Value) -> impl Iterator<Item = &Value> {
+    index.get("manifests").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn annotations_of(document: &Value) -> BTreeMap<String, String> {

@@ -12,7 +12,7 @@ use super::error::ExportError;
 use super::form::ImageForm;
 use super::portable::{PortableTarget, Work};
 use crate::blocking;
-use crate::progress::{Events, TransferPhase};
+use crate::progress::{Event, Events, TransferPhase};
 use crate::registry::{Growing, ManifestName, Pushed, RegistryError, Repository, Route, document};
 use crate::source::{
     Meter, ResolvedImage, SourceError, Sources, Target, manifest_name, repository,
@@ -71,6 +71,13 @@ pub async fn push_target(
     });
     let (portable, ()) = tokio::join!(prepare, upload_growing(&route, growing, events));
     let portable = portable?;
+    if portable.is_part {
+        let platforms: Vec<_> =
+            portable.images.iter().map(|image| image.platform.to_string()).collect();
+        let (platforms, name) = (platforms.join(", "), destination.familiar());
+        let text = format!("{name}: of the index's images those that are here go: {platforms}");
+        events.send(Event::Note { text }).await;
+    }
     let layers: BTreeMap<_, _> = portable
         .images
         .iter()
@@ -89,7 +96,7 @@ pub async fn push_target(
     for image in &portable.images {
         push_blob(sources, &route, &image.config, &image.config.digest.short(), &[], events)
             .await?;
-        if target.is_index() {
+        if portable.is_index() {
             let name = ManifestName::Digest(image.manifest.digest);
             push_manifest(sources, &route, &name, &image.manifest).await?;
         }

@@ -2,16 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use cache::{Digest, ImageRecord, Store};
+use cache::{Descriptor, Digest, ImageRecord, Store};
 use frontend::{ImageConfig, Platform};
-use oci_spec::image::ImageManifest;
 
-use crate::source::{ResolvedImage, manifest_below, read_target};
+use crate::source::{ResolvedImage, read_target};
 
-use super::names::{ImageError, familiar, find};
-
-/// Manifests and configs larger than this are not read (bytes): real ones are a few kilobytes.
-const DOCUMENT_LIMIT: u64 = 8 << 20;
+use super::names::{ImageError, familiar, find, of_platform};
 
 /// One image as `rbuild images` lists it: all its names together.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +31,8 @@ pub struct ImageSummary {
 pub struct ImageDetails {
     /// The row of the list.
     pub summary: ImageSummary,
-    /// `sha256:<hex>` of the manifest in the local store.
-    pub manifest_digest: String,
+    /// What the name stands for: the manifest, or the index of several platforms' images.
+    pub descriptor: Descriptor,
     /// The whole config.
     pub config: ImageConfig,
 }
@@ -58,38 +54,23 @@ pub struct HistoryRow {
     pub tags: Vec<String>,
 }
 
-struct Documents {
-    manifest: ImageManifest,
-    config: ImageConfig,
-}
-
-fn documents(store: &Store, record: &ImageRecord) -> Result<Documents, ImageError> {
-    let name = || record.reference.as_deref().map_or_else(|| record.config.short(), familiar);
-    let damaged = |what: String| ImageError::Damaged { name: name(), what };
-    let read = |digest: &Digest, what: &str| {
-        store
-            .content()
-            .read(digest, DOCUMENT_LIMIT)
-            .map_err(ImageError::store)?
-            .ok_or_else(|| damaged(format!("its {what} {digest} is missing")))
-    };
-    let host = Platform::host();
-    let reference = name();
-    // Of several platforms this machine's is shown, or else the first.
-    let manifest = match manifest_below(store, &reference, &record.manifest, &host)? {
-        Some(manifest) => Some(manifest),
-        None => read_target(store, &reference, &record.manifest)?
-            .map(|target| target.image_for(&host).manifest.clone()),
-    };
-    let manifest = manifest.ok_or_else(|| damaged("its manifest is missing".to_owned()))?;
-    let manifest = read(&manifest.digest, "manifest")?;
-    let config = read(&record.config, "config")?;
-    Ok(Documents {
-        manifest: serde_json::from_slice(&manifest)
-            .map_err(|error| damaged(format!("its manifest cannot be read: {error}")))?,
-        config: serde_json::from_slice(&config)
-            .map_err(|error| damaged(format!("its config cannot be read: {error}")))?,
-    })
+/// Reads what `record` names for `platform`; without one this machine's, or else the first.
+fn image_of(
+    store: &Store,
+    name: &str,
+    record: &ImageRecord,
+    platform: Option<&Platform>,
+) -> Result<ResolvedImage, ImageError> {
+    let reference = record.reference.as_deref().map_or_else(|| record.config.short(), familiar);
+    let target = read_target(store, &reference, &record.manifest)?;
+    let target = target.ok_or_else(|| ImageError::Damaged {
+        name: reference,
+        what: "its manifest or config is missing".to_owned(),
+    })?;
+    match platform {
+        Some(wanted) => of_platform(&target, name, wanted).cloned(),
+        None => Ok(target.image_for(&Platform::host()).clone()),
+    }
 }
 
 /// Lists the images, newest first.
@@ -100,8 +81,9 @@ pub(crate) fn summaries(store: &Store) -> Result<Vec<ImageSummary>, ImageError> 
     }
     let mut rows = Vec::with_capacity(by_id.len());
     for records in by_id.values() {
-        match documents(store, &records[0]) {
-            Ok(documents) => rows.push(summary(store, records, &documents)),
+        let name = records[0].reference.as_deref().unwrap_or_default();
+        match image_of(store, name, &records[0], None) {
+            Ok(image) => rows.push(summary(store, records, &image)),
             // One broken image must not hide the others.
             Err(error) => tracing::warn!(%error, "image left out of the list"),
         }
@@ -110,7 +92,7 @@ pub(crate) fn summaries(store: &Store) -> Result<Vec<ImageSummary>, ImageError> 
     Ok(rows)
 }
 
-fn summary(store: &Store, records: &[ImageRecord], documents: &Documents) -> ImageSummary {
+fn summary(store: &Store, records: &[ImageRecord], image: &ResolvedImage) -> ImageSummary {
     let mut tags: Vec<String> =
         records.iter().filter_map(|record| record.reference.as_deref()).map(familiar).collect();
     tags.sort();
@@ -128,32 +110,25 @@ fn summary(store: &Store, records: &[ImageRecord], documents: &Documents) -> Ima
     digests.sort();
     digests.dedup();
     ImageSummary {
-        id: records[0].config.to_string(),
+        id: image.config_digest.to_string(),
         tags,
         digests,
-        created: unix(documents.config.created.as_deref()),
-        size: layer_sizes(store, documents).iter().sum(),
-        labels: documents.config.config.labels.clone().unwrap_or_default(),
+        created: unix(image.config.created.as_deref()),
+        size: unpacked_size(store, image),
+        labels: image.config.config.labels.clone().unwrap_or_default(),
     }
 }
 
 /// Returns the bytes of all layers of `image`, unpacked.
 pub(crate) fn unpacked_size(store: &Store, image: &ResolvedImage) -> u64 {
-    let layers = image.diff_ids.iter().zip(&image.layers);
-    layers.map(|(diff_id, layer)| layer_size(store, diff_id).unwrap_or(layer.size)).sum()
+    layer_sizes(store, image).sum()
 }
 
 /// Returns the uncompressed size of each layer, base first; the compressed one where no better is
 /// known.
-fn layer_sizes(store: &Store, documents: &Documents) -> Vec<u64> {
-    let diff_ids = &documents.config.rootfs.diff_ids;
-    let layers = diff_ids.iter().zip(documents.manifest.layers());
-    layers
-        .map(|(diff_id, descriptor)| {
-            let diff_id = Digest::parse(diff_id).ok().map(cache::DiffId);
-            diff_id.and_then(|it| layer_size(store, &it)).unwrap_or_else(|| descriptor.size())
-        })
-        .collect()
+fn layer_sizes(store: &Store, image: &ResolvedImage) -> impl Iterator<Item = u64> {
+    let layers = image.diff_ids.iter().zip(&image.layers);
+    layers.map(|(diff_id, layer)| layer_size(store, diff_id).unwrap_or(layer.size))
 }
 
 fn layer_size(store: &Store, diff_id: &cache::DiffId) -> Option<u64> {
@@ -165,27 +140,32 @@ fn unix(time: Option<&str>) -> i64 {
     time.and_then(|time| time.parse::<jiff::Timestamp>().ok()).map_or(0, jiff::Timestamp::as_second)
 }
 
-/// Tells everything of one image.
-pub(crate) fn details(store: &Store, name: &str) -> Result<ImageDetails, ImageError> {
+/// Tells everything of one image, for `platform` where one is given.
+pub(crate) fn details(
+    store: &Store,
+    name: &str,
+    platform: Option<&Platform>,
+) -> Result<ImageDetails, ImageError> {
     let found = find(store, name)?;
-    let id = found.first().ok_or(ImageError::NotFound { name: name.to_owned() })?.config;
-    let records = store.images().find_by_id(&id.hex()).map_err(ImageError::store)?;
-    let first = records.first().unwrap_or(&found[0]);
-    let documents = documents(store, first)?;
-    Ok(ImageDetails {
-        summary: summary(store, &records, &documents),
-        manifest_digest: first.manifest.digest.to_string(),
-        config: documents.config,
-    })
+    let first = found.first().ok_or(ImageError::NotFound { name: name.to_owned() })?.clone();
+    let image = image_of(store, name, &first, platform)?;
+    // An ID stands for this machine's image of a name.
+    let records = if first.config == image.config_digest {
+        store.images().find_by_id(&first.config.hex()).map_err(ImageError::store)?
+    } else {
+        found
+    };
+    let summary = summary(store, &records, &image);
+    Ok(ImageDetails { summary, descriptor: first.manifest, config: image.config })
 }
 
 /// Tells an image's history, newest entry first.
 pub(crate) fn history(store: &Store, name: &str) -> Result<Vec<HistoryRow>, ImageError> {
     let found = find(store, name)?;
     let record = found.first().ok_or(ImageError::NotFound { name: name.to_owned() })?;
-    let documents = documents(store, record)?;
-    let mut sizes = layer_sizes(store, &documents).into_iter();
-    let mut rows: Vec<HistoryRow> = documents
+    let image = image_of(store, name, record, None)?;
+    let mut sizes = layer_sizes(store, &image);
+    let mut rows: Vec<HistoryRow> = image
         .config
         .history
         .iter()
@@ -200,7 +180,7 @@ pub(crate) fn history(store: &Store, name: &str) -> Result<Vec<HistoryRow>, Imag
         .collect();
     rows.reverse();
     if let Some(newest) = rows.first_mut() {
-        newest.id = Some(record.config.to_string());
+        newest.id = Some(image.config_digest.to_string());
         newest.tags = record.reference.as_deref().map(familiar).into_iter().collect();
     }
     Ok(rows)

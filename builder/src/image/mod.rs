@@ -17,7 +17,7 @@ pub use details::{HistoryRow, ImageDetails, ImageSummary};
 pub use names::{ImageError, Removed};
 
 pub(crate) use details::{details, history, summaries, unpacked_size};
-pub(crate) use names::{find, parse_name, remove, resolved, tag, target};
+pub(crate) use names::{find, of_platform, parse_name, remove, resolved, tag, target};
 
 use contents::Reading;
 

@@ -21,6 +21,19 @@ pub enum ImageError {
         /// As asked for.
         name: String,
     },
+    /// The name is here for other platforms only.
+    #[error(
+        "image with reference {name} was found but does not provide the specified platform \
+         ({wanted}); it is here for {}", .offered.join(", ")
+    )]
+    Platform {
+        /// As asked for.
+        name: String,
+        /// What was asked for.
+        wanted: Platform,
+        /// What there is.
+        offered: Vec<String>,
+    },
     /// The prefix of an ID fits several images.
     #[error("`{name}` is short for several images")]
     Ambiguous {
@@ -96,6 +109,7 @@ impl ImageError {
         match self {
             Self::NotAllowed { .. }
             | Self::NotFound { .. }
+            | Self::Platform { .. }
             | Self::Ambiguous { .. }
             | Self::NotAnIndex { .. }
             | Self::Name(_)
@@ -161,6 +175,19 @@ pub(crate) fn target(store: &Store, name: &str) -> Result<Target, ImageError> {
     read_target(store, &reference, &record.manifest)?.ok_or_else(|| ImageError::Damaged {
         name: name.to_owned(),
         what: "its manifest or config is missing".to_owned(),
+    })
+}
+
+/// Picks the image of `target`, which is called `name`, for `wanted`.
+pub(crate) fn of_platform<'a>(
+    target: &'a Target,
+    name: &str,
+    wanted: &Platform,
+) -> Result<&'a ResolvedImage, ImageError> {
+    target.exactly_for(wanted).ok_or_else(|| ImageError::Platform {
+        name: name.to_owned(),
+        wanted: wanted.clone(),
+        offered: target.images.iter().map(|image| image.platform().to_string()).collect(),
     })
 }
 

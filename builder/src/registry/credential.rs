@@ -26,6 +26,8 @@ const HELPER_LIMIT: u64 = 64 << 10;
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The name that `docker login` stores Docker Hub's credentials under.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
+/// The user whose secret is an identity token (docker-credential-helpers, README).
+pub(super) const TOKEN_USER: &str = "<token>";
 
 /// Why stored credentials could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -227,7 +229,11 @@ pub(super) async fn talk(
             .kill_on_drop(true)
             .spawn()?;
         let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        stdin.write_all(given.as_bytes()).await?;
+        match stdin.write_all(given.as_bytes()).await {
+            // One that knows without reading says so by its answer.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other?,
+        }
         drop(stdin);
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut answer = Vec::new();
@@ -256,7 +262,7 @@ async fn ask_helper(name: &str, host: &str) -> Result<Option<Credentials>, Crede
     };
     let answer: HelperAnswer =
         serde_json::from_slice(&answer).map_err(|_| fault(io::ErrorKind::InvalidData.into()))?;
-    Ok(Some(if answer.username == "<token>" {
+    Ok(Some(if answer.username == TOKEN_USER {
         Credentials {
             username: answer.username,
             password: String::new(),

@@ -54,8 +54,12 @@ pub(crate) struct RawManifest {
 
 impl Route {
     pub(super) fn call(&self, method: Method, tail: &str) -> Call {
-        let access =
-            Access { repository: self.repository.name.clone(), writes: false, mounts_from: None };
+        let access = Access {
+            repository: self.repository.name.clone(),
+            writes: false,
+            mounts_from: None,
+            is_login: false,
+        };
         let url = self.endpoint.url(&self.repository, tail);
         Call { method, url, access, headers: HeaderMap::new() }
     }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
-use super::credential::{CredentialError, helper_of, key_of, normalised, read_config, talk};
+use super::credential::{
+    CredentialError, TOKEN_USER, helper_of, key_of, normalised, read_config, talk,
+};
 use crate::blocking;
 use crate::request::Credentials;
 
@@ -37,14 +39,17 @@ pub async fn keep_credentials(
     let (host, path) = (normalised(host), file.to_owned());
     let key = key_of(&host).to_owned();
     if let Some(helper) = helper(&path, &host).await? {
-        let secret = credentials.identity_token.as_ref().unwrap_or(&credentials.password);
-        let given = json!({
-            "ServerURL": key, "Username": credentials.username, "Secret": secret,
-        });
+        let (username, secret) = match &credentials.identity_token {
+            Some(token) => (TOKEN_USER, token.as_str()),
+            None => (credentials.username.as_str(), credentials.password.as_str()),
+        };
+        let given = json!({ "ServerURL": key, "Username": username, "Secret": secret });
         talk(&helper, "store", &given.to_string()).await?;
         return Ok(Keeper::Helper(helper));
     }
-    let pair = format!("{}:{}", credentials.username, credentials.password);
+    // A token stands in the password's place, which is kept nowhere then.
+    let password = if credentials.identity_token.is_some() { "" } else { &credentials.password };
+    let pair = format!("{}:{password}", credentials.username);
     let mut entry = json!({ "auth": base64::engine::general_purpose::STANDARD.encode(pair) });
     if let Some(token) = &credentials.identity_token {
         entry["identitytoken"] = token.as_str().into();

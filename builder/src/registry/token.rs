@@ -28,6 +28,9 @@ const ANSWER_LIMIT: usize = 1 << 20;
 /// Token services of other domains that registries are known to use: registry host, realm host.
 const KNOWN_REALMS: [(&str, &str); 1] = [("registry-1.docker.io", "auth.docker.io")];
 
+/// What a token service knows us as.
+const CLIENT_ID: &str = "rbuild";
+
 /// What a request needs to be allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Access {
@@ -37,6 +40,8 @@ pub(super) struct Access {
     pub(super) writes: bool,
     /// Repository that a blob is mounted from.
     pub(super) mounts_from: Option<String>,
+    /// Whether a token that outlasts the session is wanted too, to be kept in the password's place.
+    pub(super) is_login: bool,
 }
 
 impl Access {
@@ -66,6 +71,8 @@ pub(super) struct TokenCache(Mutex<HashMap<(String, Access), Granted>>);
 struct Granted {
     header: HeaderValue,
     until: Option<Instant>,
+    /// What further tokens can be had for (OAuth 2.0, "Refresh Token").
+    identity: Option<String>,
 }
 
 impl TokenCache {
@@ -75,6 +82,12 @@ impl TokenCache {
         let granted = tokens.get(&(origin_of(&endpoint.base), access.clone()))?;
         let is_good = granted.until.is_none_or(|until| Instant::now() < until);
         is_good.then(|| granted.header.clone())
+    }
+
+    /// Returns the token that came with that for `access`, to be kept.
+    pub(super) fn identity(&self, endpoint: &Endpoint, access: &Access) -> Option<String> {
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(&(origin_of(&endpoint.base), access.clone()))?.identity.clone()
     }
 
     fn put(&self, endpoint: &Endpoint, access: &Access, granted: Granted) {
@@ -89,7 +102,15 @@ impl TokenCache {
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
+    refresh_token: Option<String>,
     expires_in: Option<u64>,
+}
+
+/// What a token shall be good for.
+struct Wanted<'a> {
+    service: Option<&'a str>,
+    scopes: Vec<String>,
+    is_login: bool,
 }
 
 impl Session {
@@ -108,14 +129,16 @@ impl Session {
         for challenge in challenges {
             let granted = match (challenge, &credentials) {
                 (Challenge::Basic, Some(credentials)) => {
-                    Granted { header: basic(credentials), until: None }
+                    Granted { header: basic(credentials), until: None, identity: None }
                 }
                 (Challenge::Basic, None) => continue,
                 (Challenge::Bearer { realm, service, scope }, credentials) => {
-                    let scopes = access.scopes(scope.as_deref());
-                    let service = service.as_deref();
-                    self.fetch_token(endpoint, realm, service, &scopes, credentials.as_ref())
-                        .await?
+                    let wanted = Wanted {
+                        service: service.as_deref(),
+                        scopes: access.scopes(scope.as_deref()),
+                        is_login: access.is_login,
+                    };
+                    self.fetch_token(endpoint, realm, &wanted, credentials.as_ref()).await?
                 }
             };
             self.tokens.put(endpoint, access, granted.clone());
@@ -128,8 +151,7 @@ impl Session {
         &self,
         endpoint: &Endpoint,
         realm: &str,
-        service: Option<&str>,
-        scopes: &[String],
+        wanted: &Wanted<'_>,
         credentials: Option<&Credentials>,
     ) -> Result<Granted, RegistryError> {
         let realm = check_realm(endpoint, realm, credentials.is_some())?;
@@ -146,6 +168,7 @@ impl Session {
         };
         let client =
             client.ok_or_else(|| refused("it is an address of this machine or its link"))?;
+        let Wanted { service, scopes, is_login } = wanted;
         let fields = service.map(|service| ("service", service)).into_iter();
         let identity = credentials.and_then(|credentials| credentials.identity_token.as_deref());
         let request = if let Some(refresh_token) = identity {
@@ -153,7 +176,7 @@ impl Session {
             let fields = fields.chain([
                 ("grant_type", "refresh_token"),
                 ("refresh_token", refresh_token),
-                ("client_id", "rbuild"),
+                ("client_id", CLIENT_ID),
                 ("scope", scope.as_str()),
             ]);
             let body = form(fields);
@@ -165,6 +188,10 @@ impl Session {
             let mut url = realm.clone();
             let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
             url.query_pairs_mut().extend_pairs(fields.chain(scopes));
+            if *is_login {
+                let fields = [("offline_token", "true"), ("client_id", CLIENT_ID)];
+                url.query_pairs_mut().extend_pairs(fields);
+            }
             let request = client.get(url);
             match credentials {
                 Some(pair) => request.basic_auth(&pair.username, Some(&pair.password)),
@@ -191,7 +218,8 @@ fn granted(body: &[u8]) -> Option<Granted> {
     let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).max(DEFAULT_LIFE);
     // A life that overflows the clock is as good as none.
     let until = Instant::now().checked_add(life.saturating_sub(LIFE_MARGIN));
-    Some(Granted { header, until })
+    let identity = answer.refresh_token.filter(|text| !text.is_empty());
+    Some(Granted { header, until, identity })
 }
 
 fn basic(credentials: &Credentials) -> HeaderValue {

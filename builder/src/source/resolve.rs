@@ -6,7 +6,7 @@ use cache::{Descriptor, ImageRecord, LayerBlob, Store, StoreError};
 use frontend::{Platform, Reference};
 
 use super::image::{self, CONFIG_LIMIT, Layer, MANIFEST_LIMIT, ResolvedImage};
-use super::{SourceError, Sources, Target, manifest_below, manifest_name, repository};
+use super::{SourceError, Sources, Target, manifest_below, manifest_name, read_target, repository};
 use crate::blocking;
 use crate::registry::document::{self, Document, Manifest};
 use crate::registry::{DocumentError, Fetched, ManifestName, Referrer, Repository};
@@ -105,10 +105,13 @@ impl Sources {
         policy: PullPolicy,
     ) -> Result<ResolvedImage, SourceError> {
         let reference = reference.clone().with_default_tag();
-        if policy == PullPolicy::Missing
-            && let Some(image) = self.stored(&reference, platform).await?
-        {
-            return Ok(image);
+        if policy == PullPolicy::Missing {
+            if let Some(image) = self.stored(&reference, platform).await? {
+                return Ok(image);
+            }
+            if let Some(image) = self.listed(&reference, platform).await? {
+                return Ok(image);
+            }
         }
         self.resolve_remote(&reference, platform).await
     }
@@ -135,13 +138,53 @@ impl Sources {
         .await
     }
 
+    /// Finds the image in the index that the name has here, of which only other platforms were
+    /// fetched: all platforms of a name are of one index.
+    async fn listed(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<ResolvedImage>, SourceError> {
+        let (store, name) = (self.store.clone(), reference.clone());
+        let record = blocking::run(move || named(&store, &name)).await;
+        let record = record.map_err(SourceError::store("read the image's record"))?;
+        let index = record.map(|record| record.manifest);
+        let Some(index) = index.filter(|index| document::is_index(&index.media_type)) else {
+            return Ok(None);
+        };
+        let Some(top) = self.kept(index.digest, Some(index.media_type)).await? else {
+            return Ok(None);
+        };
+        let is_listed = matches!(&top.document, Document::Index(entries)
+            if document::pick(entries, platform).is_ok());
+        if !is_listed {
+            return Ok(None);
+        }
+        match self.resolve_below(reference, platform, top).await {
+            Ok(image) => Ok(Some(image)),
+            // The registry has another index by now, or this one was made here.
+            Err(SourceError::Registry(error)) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn resolve_remote(
         &self,
         reference: &Reference,
         platform: &Platform,
     ) -> Result<ResolvedImage, SourceError> {
+        let top = self.top(&repository(reference), &manifest_name(reference)).await?;
+        self.resolve_below(reference, platform, top).await
+    }
+
+    /// Finds the image for `platform` at or below `top`, and gives `top` its name.
+    async fn resolve_below(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        top: Fetched,
+    ) -> Result<ResolvedImage, SourceError> {
         let repository = repository(reference);
-        let top = self.top(&repository, &manifest_name(reference)).await?;
         let target = top.descriptor.clone();
         let (manifest, parts) = self.descend(&repository, reference, platform, top).await?;
         let config = self.config(&repository, reference, &parts.config).await?;
@@ -277,7 +320,8 @@ impl Sources {
     }
 }
 
-/// Notes where the layers can be had, then gives the image its name.
+/// Notes where the layers can be had, then gives the image its name: that of its index, where it has
+/// one, so that images for other platforms under this name stay.
 fn note(
     store: &cache::Store,
     image: &ResolvedImage,
@@ -287,7 +331,10 @@ fn note(
     for layer in image.each_layer() {
         note_layer(store, &layer, Some(repository))?;
     }
-    name_image(store, image, Some(name))
+    let target = read_target(store, &name.to_string(), &image.target)?;
+    let target =
+        target.filter(|target| target.images.iter().any(|it| it.manifest == image.manifest));
+    name_target(store, &target.unwrap_or_else(|| image.clone().into()), Some(name))
 }
 
 /// Notes a compressed form of a layer and who has it.
@@ -348,10 +395,24 @@ pub(crate) fn named(
             name.registry == reference.registry && name.repository == reference.repository
         })
     };
-    let records = store.images().list()?.into_iter();
-    let same = records.filter(|record| record.manifest.digest.to_string() == *digest);
-    let name = same.filter_map(|record| record.reference).find(|name| is_of_repository(name));
-    name.map_or(Ok(None), |name| store.images().get(&name))
+    let mut records = store.images().list()?;
+    records.retain(|record| record.reference.as_deref().is_some_and(is_of_repository));
+    let same = records.iter().find(|record| record.manifest.digest.to_string() == *digest);
+    if let Some(name) = same.and_then(|record| record.reference.as_deref()) {
+        return store.images().get(name);
+    }
+    for record in records {
+        // What is damaged names nothing.
+        let name = record.reference.clone().unwrap_or_default();
+        let target = read_target(store, &name, &record.manifest).ok().flatten();
+        let mut images = target.into_iter().flat_map(|target| target.images);
+        if let Some(image) = images.find(|image| image.manifest.digest.to_string() == *digest) {
+            let (manifest, config) = (image.manifest, image.config_digest);
+            let held = store.images().get(&name)?;
+            return Ok(held.map(|held| ImageRecord { manifest, config, ..held }));
+        }
+    }
+    Ok(None)
 }
 
 /// As [`name_image`], for an index too: its ID is that of this machine's image.

@@ -36,10 +36,15 @@ impl Target {
     /// Returns the image that a machine of `platform` would take; the first, where none is for it.
     #[must_use]
     pub fn image_for(&self, platform: &Platform) -> &ResolvedImage {
+        self.exactly_for(platform).unwrap_or(&self.images[0])
+    }
+
+    /// Returns the image that a machine of `platform` would take; `None` where none is for it.
+    #[must_use]
+    pub fn exactly_for(&self, platform: &Platform) -> Option<&ResolvedImage> {
         document::acceptable(platform)
             .iter()
             .find_map(|wanted| self.images.iter().find(|image| image.platform() == *wanted))
-            .unwrap_or(&self.images[0])
     }
 }
 
@@ -57,9 +62,27 @@ pub fn read_target(
     if !document::is_index(&descriptor.media_type) {
         return Ok(read_image(store, reference, descriptor)?.map(Target::from));
     }
-    let Some(entries) = read_entries(store, reference, descriptor)? else { return Ok(None) };
-    let mut images = Vec::with_capacity(entries.len());
-    for entry in entries {
+    let mut images = Vec::new();
+    read_images(store, reference, descriptor, NESTING, &mut images)?;
+    let descriptor = descriptor.clone();
+    Ok((!images.is_empty()).then_some(Target { descriptor, images }))
+}
+
+/// Reads the images below `index` that are here.
+fn read_images(
+    store: &Store,
+    reference: &str,
+    index: &Descriptor,
+    depth: usize,
+    images: &mut Vec<ResolvedImage>,
+) -> Result<(), SourceError> {
+    for entry in read_entries(store, reference, index)?.into_iter().flatten() {
+        if document::is_index(&entry.descriptor.media_type) {
+            if depth > 1 {
+                read_images(store, reference, &entry.descriptor, depth - 1, images)?;
+            }
+            continue;
+        }
         // What is no image (an attestation) is nothing to run or to take files from.
         match read_image(store, reference, &entry.descriptor) {
             Ok(image) => images.extend(image),
@@ -67,8 +90,7 @@ pub fn read_target(
             Err(error) => return Err(error),
         }
     }
-    let descriptor = descriptor.clone();
-    Ok((!images.is_empty()).then_some(Target { descriptor, images }))
+    Ok(())
 }
 
 /// Returns the manifest for `platform` below `descriptor`; `None` when the store lacks it.

@@ -11,6 +11,7 @@ mod layer_squash;
 mod layer_tree;
 mod registry;
 mod registry_faults;
+mod registry_login;
 mod registry_referrers;
 mod registry_support;
 mod registry_tls;

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use builder::{
-    ArchiveDest, ArchiveKind, ExportImage, LayerSource, PullPolicy, RegistryConfig, ResolvedImage,
-    SourceError, built_layer, export, load, push, write_image,
+    ArchiveDest, ArchiveKind, ExportImage, LayerSource, PullPolicy, PushForm, RegistryConfig,
+    ResolvedImage, SourceError, built_layer, export, load, push, push_target, read_target,
+    write_image,
 };
 use frontend::Reference;
 
@@ -234,6 +235,127 @@ async fn an_index_is_read_by_platform() {
     assert!(told(&error).contains("there are linux/s390x, linux/amd64"), "{}", told(&error));
     // Known by its digest, nothing but that digest is asked for again.
     bench.sources.resolve(&name, &amd64(), PullPolicy::Always).await.unwrap();
+    assert_eq!(fake.count("GET", "/manifests/1"), 1);
+}
+
+/// An index of images for amd64 and arm64, annotated, and, with `is_attested`, of something that is
+/// no image.
+fn annotated_index(amd: &TinyImage, arm: &TinyImage, is_attested: bool) -> Vec<u8> {
+    let entry = |manifest: &[u8], platform: &str, note: &str| {
+        serde_json::json!({
+            "mediaType": MANIFEST,
+            "digest": cache::Digest::of(manifest),
+            "size": manifest.len(),
+            "platform": { "os": "linux", "architecture": platform, "os.version": "7" },
+            "annotations": { "org.example.note": note },
+        })
+    };
+    let mut entries =
+        vec![entry(&amd.manifest, "amd64", "first"), entry(&arm.manifest, "arm64", "second")];
+    if is_attested {
+        entries.push(entry(b"{}", "unknown", "attestation"));
+    }
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": INDEX, "manifests": entries,
+        "annotations": { "org.example.all": "yes" },
+    });
+    index.to_string().into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulling_for_two_platforms_keeps_both() {
+    let arm = TinyImage::new("b");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let config = text(&arm.config).replace("amd64", "arm64").into_bytes();
+    let manifest = text(&arm.manifest)
+        .replace(
+            &cache::Digest::of(&arm.config).to_string(),
+            &cache::Digest::of(&config).to_string(),
+        )
+        .into_bytes();
+    let arm = TinyImage { config, manifest, ..arm };
+    let amd = TinyImage::new("a");
+    let peer = DockerRegistry::start();
+    for is_attested in [false, true] {
+        let index = annotated_index(&amd, &arm, is_attested);
+        let (there, both) = (index.clone(), [amd.clone(), arm.clone()]);
+        let fake = FakeRegistry::start(move |seen, _| {
+            if seen.path.ends_with("/manifests/1") {
+                return document(&there, INDEX);
+            }
+            let is_of = |bytes: &[u8]| seen.path.contains(&cache::Digest::of(bytes).to_string());
+            let owner = |it: &&TinyImage| {
+                [&it.manifest, &it.config, &it.layer].into_iter().any(|bytes| is_of(bytes))
+            };
+            both.iter().find(owner).unwrap().answer(seen)
+        })
+        .await;
+        let bench = Bench::new(RegistryConfig::default());
+        let name = reference(&format!("{}/x:1", fake.host()));
+        let record = || bench.store().images().get(&name.to_string()).unwrap().unwrap();
+        let known = || read_target(bench.store(), "x", &record().manifest).unwrap().unwrap();
+        let [amd64, arm64] =
+            ["amd64", "arm64"].map(|it| frontend::Platform::parse(&format!("linux/{it}")).unwrap());
+
+        bench.sources.pull(&name, &amd64, &bench.events).await.unwrap();
+        let to = |tag: &str| reference(&format!("{}/x:{is_attested}-{tag}", peer.host));
+        let form = PushForm::default();
+        let pushed = push_target(&bench.sources, &known(), &to("one"), &form, &bench.events).await;
+        assert_eq!(pushed.unwrap().digest, cache::Digest::of(&amd.manifest), "all that is here");
+
+        bench.sources.pull(&name, &arm64, &bench.events).await.unwrap();
+        let before = fake.seen().len();
+        for (platform, image) in [(&amd64, &amd), (&arm64, &arm)] {
+            let found = bench.sources.resolve(&name, platform, PullPolicy::Missing).await.unwrap();
+            assert_eq!(found.manifest.digest, cache::Digest::of(&image.manifest));
+            let pinned = format!("{}/x@{}", fake.host(), found.manifest.digest);
+            let pinned = reference(&pinned);
+            let found = bench.sources.resolve(&pinned, platform, PullPolicy::Missing).await;
+            assert_eq!(found.unwrap().manifest.digest, cache::Digest::of(&image.manifest));
+        }
+        assert_eq!(fake.seen().len(), before, "both are here");
+        assert_eq!(known().images.len(), 2);
+
+        let pushed = push_target(&bench.sources, &known(), &to("both"), &form, &bench.events).await;
+        let is_same = pushed.unwrap().digest == cache::Digest::of(&index);
+        assert_eq!(is_same, !is_attested, "what is whole stays as it came");
+        let raw = format!("docker://{}", to("both").familiar());
+        let there = skopeo(&["inspect", "--raw", "--tls-verify=false", &raw]);
+        assert_eq!(there["annotations"]["org.example.all"], "yes", "{there}");
+        let entries = there["manifests"].as_array().unwrap();
+        let notes: Vec<_> =
+            entries.iter().map(|it| &it["annotations"]["org.example.note"]).collect();
+        assert_eq!(notes, ["first", "second"], "{there}");
+        assert!(entries.iter().all(|it| it["platform"]["os.version"] == "7"), "{there}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn platforms_of_a_name_are_of_one_index() {
+    let (amd, arm) = (TinyImage::new("a"), TinyImage::new("b"));
+    let [old, new] = [(&amd, &arm), (&arm, &amd)].map(|(a, b)| annotated_index(a, b, false));
+    let first = old.clone();
+    let both = [amd.clone(), arm.clone()];
+    // The tag moves after it was asked for once.
+    let fake = FakeRegistry::start(move |seen, before| {
+        if seen.path.ends_with("/manifests/1") {
+            return document(if before == 0 { &first } else { &new }, INDEX);
+        }
+        let owner = |it: &&TinyImage| {
+            let all = [&it.manifest, &it.config, &it.layer];
+            all.into_iter().any(|it| seen.path.contains(&cache::Digest::of(it).to_string()))
+        };
+        both.iter().find(owner).unwrap().answer(seen)
+    })
+    .await;
+    let bench = Bench::new(RegistryConfig::default());
+    let name = reference(&format!("{}/x:1", fake.host()));
+    for (platform, image) in [("linux/amd64", &amd), ("linux/arm64", &arm)] {
+        let platform = frontend::Platform::parse(platform).unwrap();
+        let found = bench.sources.resolve(&name, &platform, PullPolicy::Missing).await.unwrap();
+        assert_eq!(found.manifest.digest, cache::Digest::of(&image.manifest));
+        assert_eq!(found.target.digest, cache::Digest::of(&old));
+    }
     assert_eq!(fake.count("GET", "/manifests/1"), 1);
 }
 

@@ -182,6 +182,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) headers: axum::http::HeaderMap,
+    /// Known to who answers, and not kept.
+    pub(crate) body: bytes::Bytes,
 }
 
 impl Seen {
@@ -220,6 +222,7 @@ impl FakeRegistry {
                 path: request.uri.path().to_owned(),
                 query: request.uri.query().unwrap_or_default().to_owned(),
                 headers: request.headers.clone(),
+                body: bytes::Bytes::new(),
             };
             let before = {
                 let mut all = all.lock().unwrap();
@@ -228,11 +231,11 @@ impl FakeRegistry {
                 all.push(request.clone());
                 before
             };
-            let answered = answer(&request, before);
+            let answer = Arc::clone(&answer);
             async move {
                 // A registry hears a request out; who is cut off sees no answer.
-                drop(axum::body::to_bytes(body, BODY_LIMIT).await);
-                answered
+                let body = axum::body::to_bytes(body, BODY_LIMIT).await.unwrap_or_default();
+                answer(&Seen { body, ..request }, before)
             }
         };
         let app = axum::Router::new().fallback(handler);

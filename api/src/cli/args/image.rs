@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use builder::Compression;
 use clap::{Args, Subcommand, ValueEnum};
 use frontend::Platform;
 
@@ -62,6 +63,9 @@ pub(crate) struct InspectArgs {
     /// Names or IDs
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
+    /// Of images for several platforms, that for this one [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    pub(crate) platform: Option<Platform>,
 }
 
 /// Fetch an image from its registry
@@ -87,6 +91,19 @@ pub(crate) struct PushArgs {
     /// Name to push it to [default: its own]
     #[arg(value_name = "DESTINATION")]
     pub(crate) destination: Option<String>,
+    /// Of images for several platforms, that for this one alone [default: all that are here]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    pub(crate) platform: Option<Platform>,
+    /// How layers that were built here are compressed: gzip, zstd, estargz, uncompressed
+    /// [default: gzip]
+    #[arg(long, value_name = "NAME", value_parser = compression)]
+    pub(crate) compression: Option<Compression>,
+    /// Level of the compression: gzip and estargz 0 to 12, zstd 0 to 22
+    #[arg(long, value_name = "NUMBER", requires = "compression")]
+    pub(crate) compression_level: Option<u8>,
+    /// Compress layers that came from elsewhere anew too
+    #[arg(long, requires = "compression")]
+    pub(crate) force_compression: bool,
     /// Show no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -145,6 +162,10 @@ pub(crate) struct SaveArgs {
     /// What to write
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ArchiveFormat,
+    /// Of images for several platforms, that for this one [default: all that are here; this
+    /// machine's for docker]
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    pub(crate) platform: Option<Platform>,
 }
 
 /// Take in the images of an archive: an OCI image layout, or one of `docker save`
@@ -244,6 +265,13 @@ pub(crate) struct ImagePruneArgs {
     /// Ask nothing; always so, and accepted for habit's sake
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    Compression::parse(text).ok_or_else(|| {
+        let known = Compression::ALL.map(Compression::name).join(", ");
+        format!("there is no compression `{text}`; there are {known}")
+    })
 }
 
 /// Parses `name=value`, and `name!=value` under the name `name!`.

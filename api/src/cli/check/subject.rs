@@ -98,7 +98,8 @@ pub(super) fn known_bases(
     let images = (0..dockerfile.stages.len()).flat_map(of_stage);
     let known = images.filter_map(|image| {
         let details = builder.inspect(&image.reference).ok()?;
-        let base = ResolvedBase { digest: details.manifest_digest, config: details.config };
+        let base =
+            ResolvedBase { digest: details.descriptor.digest.to_string(), config: details.config };
         Some((image, base))
     });
     known.collect()
