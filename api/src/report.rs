@@ -15,6 +15,8 @@ pub(crate) struct Quotable<'a> {
     pub(crate) source: Option<&'a SourceText>,
     /// The plan, empty before it was known.
     pub(crate) steps: &'a [PlannedStep],
+    /// Columns of the terminal that shows it, where it is one: longer lines are cut.
+    pub(crate) width: Option<usize>,
 }
 
 /// Renders one remark on the Dockerfile.
@@ -48,7 +50,7 @@ pub(crate) fn finding(
     if let Some(reason) = reason {
         group = group.element(Level::NOTE.with_name("why").message(reason));
     }
-    renderer(color).render(&[group]) + "\n"
+    renderer(color, quotable.width).render(&[group]) + "\n"
 }
 
 /// Renders why a build failed: its diagnostics, the step with its line, its last output.
@@ -82,7 +84,7 @@ pub(crate) fn failure(failure: &Failure, quotable: Quotable<'_>, color: bool) ->
         let shell = format!("`rbuild shell {}` shows what the step left", printable(build));
         group = group.element(Level::HELP.message(shell));
     }
-    text + &renderer(color).render(&[group]) + "\n"
+    text + &renderer(color, quotable.width).render(&[group]) + "\n"
 }
 
 /// Returns `[4/5]`, or `[build 2/4]` where the file has several stages.
@@ -127,8 +129,12 @@ fn clamp(text: &str, (start, end): (usize, usize)) -> Range<usize> {
     start..end
 }
 
-fn renderer(color: bool) -> Renderer {
-    if color { Renderer::styled() } else { Renderer::plain() }
+fn renderer(color: bool, width: Option<usize>) -> Renderer {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    match width {
+        Some(width) => renderer.term_width(width),
+        None => renderer,
+    }
 }
 
 #[cfg(test)]
@@ -167,7 +173,7 @@ mod tests {
             span: (36, 40),
             line_column: (4, 1),
         };
-        let quotable = Quotable { source: Some(&source), steps: &[] };
+        let quotable = Quotable { source: Some(&source), steps: &[], width: None };
         let want = "\
 error: unknown instruction `CPOY`
  --> Dockerfile:4:1
@@ -195,7 +201,7 @@ error: unknown instruction `CPOY`
             log_tail: vec!["npm ERR! \x1b[31mcode\x1b[0m".into(), "npm ERR! E404".into()],
             kept_by: Some("0a1b2c3d".into()),
         };
-        let quotable = Quotable { source: Some(&source), steps: &steps };
+        let quotable = Quotable { source: Some(&source), steps: &steps, width: None };
         let want = "\
 Last output of [2/2]:
   npm ERR! code
@@ -231,7 +237,7 @@ error: RUN npm ñ install failed
                 span,
                 line_column: (9, 9),
             };
-            let quotable = Quotable { source: Some(&source), steps: &[] };
+            let quotable = Quotable { source: Some(&source), steps: &[], width: None };
             let text = diagnostic(&remark, quotable, false);
             assert!(text.starts_with("warning[Rule]: odd\n"), "{span:?}: {text}");
         }

@@ -203,7 +203,7 @@ async fn preview(
     let (previewed, events) = tokio::join!(told, collected);
     let story = Story::of(events.into_iter());
     if let Err((failure, source)) = previewed {
-        let quotable = Quotable { source: source.as_ref(), steps: &[] };
+        let quotable = Quotable { source: source.as_ref(), ..Quotable::default() };
         let text = report::failure(&failure, quotable, false);
         let what = text.trim_start_matches("error: ").trim_end().to_owned();
         return Err(Fault::new(failure.kind, what));

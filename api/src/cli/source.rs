@@ -74,7 +74,7 @@ fn text(name: &str, source: impl Read) -> Result<SourceText, Fault> {
 
 /// Renders diagnostics of `source`, the source quoted.
 pub(super) fn render(source: &SourceText, diagnostics: &[Diagnostic]) -> String {
-    let quotable = Quotable { source: Some(source), steps: &[] };
+    let quotable = Quotable { source: Some(source), steps: &[], width: None };
     let remark = |diagnostic: &Diagnostic| SourceDiagnostic {
         is_error: diagnostic.severity == Severity::Error,
         rule: diagnostic.rule.map(str::to_owned),

@@ -10,13 +10,25 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::lines::LineBuffer;
 use super::{Seen, View, phase_word, summary};
 use crate::format::{self, ellipsis, printable};
-use crate::report;
+use crate::report::{self, Quotable};
 
 /// Lines of output shown below a running step.
 const LOG_ROWS: usize = 4;
 
 /// Stands before them.
 const LOG_INDENT: &str = "    ";
+
+/// Stands between an instruction and what became of it.
+const END_GAP: &str = "  ";
+
+/// Columns that an instruction keeps in the narrowest terminal.
+const LEAST_TEXT: usize = 8;
+
+/// Columns of the name of a transfer.
+const TRANSFER_NAME: usize = 16;
+
+/// Columns from which on there is room for a bar.
+const BAR_WIDTH: usize = 76;
 
 /// Redraws a second at most.
 const REDRAW_HERTZ: u8 = 10;
@@ -57,6 +69,10 @@ impl Live {
             running: BTreeMap::new(),
             transfers: BTreeMap::new(),
         }
+    }
+
+    fn quotable(&self) -> Quotable<'_> {
+        Quotable { width: Some((self.width)()), ..self.seen.quotable() }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -110,21 +126,41 @@ impl Live {
 
     fn finished(&mut self, step: usize, outcome: &StepOutcome, millis: u64) -> String {
         self.end(step);
-        let (label, instruction) = self.seen.step(step);
-        let label = self.paint("36", &label);
         match outcome {
-            StepOutcome::Cached => format!("{label} {instruction}  {}", self.paint("32", "CACHED")),
+            StepOutcome::Cached => self.row(step, ("32", "CACHED"), None),
             StepOutcome::Executed { .. } if !self.seen.has_work(step) => {
-                format!("{label} {instruction}")
+                self.row(step, ("", ""), None)
             }
             StepOutcome::Executed { reason } => {
-                let time = self.paint("1", &format::millis(millis));
-                let reason = reason
-                    .as_ref()
-                    .map(|reason| self.paint("2", &format!("  ({})", printable(reason))));
-                format!("{label} {instruction}  {time}{}", reason.unwrap_or_default())
+                self.row(step, ("1", &format::millis(millis)), reason.as_deref())
             }
         }
+    }
+
+    /// Returns what stays of a step: one row, in which the instruction gives way to what became of
+    /// it, and the reason behind that or, where it is too long, below.
+    fn row(&self, step: usize, (code, end): (&str, &str), reason: Option<&str>) -> String {
+        let width = (self.width)();
+        let (label, instruction) = self.seen.step(step);
+        let around = label.len() + 1 + if end.is_empty() { 0 } else { END_GAP.len() + end.len() };
+        let instruction = ellipsis(&instruction, width.saturating_sub(around).max(LEAST_TEXT));
+        let mut row = format!("{} {instruction}", self.paint("36", &label));
+        if !end.is_empty() {
+            row.extend([END_GAP, &self.paint(code, end)]);
+        }
+        if let Some(reason) = reason {
+            let reason = format!("({})", printable(reason));
+            let taken = around + instruction.chars().count() + END_GAP.len();
+            if taken + reason.chars().count() <= width {
+                row.extend([END_GAP, &self.paint("2", &reason)]);
+            } else {
+                let room = width.saturating_sub(LOG_INDENT.len()).max(LEAST_TEXT);
+                for line in wrapped(&reason, room) {
+                    row.extend(["\n", LOG_INDENT, &self.paint("2", &line)]);
+                }
+            }
+        }
+        row
     }
 
     fn transfer(&mut self, transfer: &Transfer) {
@@ -135,24 +171,30 @@ impl Live {
             }
             return;
         };
-        let bar = self.transfers.entry(transfer.id.clone()).or_insert_with(|| {
-            let bar = self.rows.add(ProgressBar::no_length());
-            bar.set_prefix(printable(&transfer.id));
-            bar
-        });
         // Unpacking has no total that could be known; the download's would mislead.
-        match transfer.total.filter(|_| transfer.phase != TransferPhase::Extracting) {
-            Some(total) => {
-                bar.set_style(
-                    style("  {prefix} {msg} {bar:24} {decimal_bytes}/{decimal_total_bytes}")
-                        .progress_chars("=> "),
-                );
+        let total = transfer.total.filter(|_| transfer.phase != TransferPhase::Extracting);
+        let style = match total {
+            None => style("  {prefix} {msg} {decimal_bytes}"),
+            Some(_) if (self.width)() < BAR_WIDTH => style("  {prefix} {msg} {percent}%"),
+            Some(_) => style("  {prefix} {msg} {bar:20} {decimal_bytes}/{decimal_total_bytes}")
+                .progress_chars("=> "),
+        };
+        let show = |bar: &ProgressBar| {
+            bar.set_style(style);
+            bar.set_message(word);
+            if let Some(total) = total {
                 bar.set_length(total);
             }
-            None => bar.set_style(style("  {prefix} {msg} {decimal_bytes}")),
+            bar.set_position(transfer.current);
+        };
+        if let Some(bar) = self.transfers.get(&transfer.id) {
+            return show(bar);
         }
-        bar.set_message(word);
-        bar.set_position(transfer.current);
+        // Shown with its first state, not before.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        bar.set_prefix(ellipsis(&printable(&transfer.id), TRANSFER_NAME));
+        show(&bar);
+        self.transfers.insert(transfer.id.clone(), self.rows.add(bar));
     }
 
     /// Takes all that is redrawn off the screen.
@@ -165,6 +207,34 @@ impl Live {
             self.rows.remove(&bar);
         }
     }
+}
+
+/// Breaks a text into lines of at most `width` characters, between words where there are such.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut length = 0;
+    for word in text.split(' ') {
+        let mut rest: Vec<char> = word.chars().collect();
+        let line = lines.last_mut().expect("there is always one");
+        if length > 0 && length + 1 + rest.len() <= width {
+            line.push(' ');
+            line.extend(&rest);
+            length += 1 + rest.len();
+            continue;
+        }
+        if length > 0 {
+            lines.push(String::new());
+        }
+        while rest.len() > width {
+            let after = rest.split_off(width);
+            lines.last_mut().expect("there is always one").extend(rest);
+            lines.push(String::new());
+            rest = after;
+        }
+        length = rest.len();
+        lines.last_mut().expect("there is always one").extend(rest);
+    }
+    lines
 }
 
 fn stderr_width() -> usize {
@@ -187,7 +257,7 @@ impl View for Live {
             | Event::StepUsage { .. } => return Ok(()),
             Event::Note { text } => self.paint("2", &printable(text)),
             Event::Queued { place } => self.paint("2", &format::queued(*place)),
-            Event::Warning(remark) => report::diagnostic(remark, self.seen.quotable(), self.color),
+            Event::Warning(remark) => report::diagnostic(remark, self.quotable(), self.color),
             Event::StepStarted { step } => {
                 self.start(*step);
                 return Ok(());
@@ -201,9 +271,8 @@ impl View for Live {
             }
             Event::StepFailed { step, millis } => {
                 self.end(*step);
-                let (label, instruction) = self.seen.step(*step);
-                let failed = self.paint("31", "FAILED");
-                format!("{label} {instruction}  {failed} after {}\n", format::millis(*millis))
+                let failed = format!("FAILED after {}", format::millis(*millis));
+                self.row(*step, ("31", &failed), None)
             }
             Event::Transfer(transfer) => {
                 self.transfer(transfer);
@@ -215,7 +284,7 @@ impl View for Live {
             }
             Event::Failed(failure) => {
                 self.clear();
-                report::failure(failure, self.seen.quotable(), self.color)
+                report::failure(failure, self.quotable(), self.color)
             }
         };
         self.rows.println(text.strip_suffix('\n').unwrap_or(&text))
@@ -281,9 +350,13 @@ mod tests {
     }
 
     fn run(events: &[Event]) -> String {
+        run_at(|| 80, events)
+    }
+
+    fn run_at(width: fn() -> usize, events: &[Event]) -> String {
         let tape = Tape::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(tape.clone()), 255);
-        let mut view = Live::new(target, || 80, false);
+        let mut view = Live::new(target, width, false);
         for event in events {
             view.event(event).unwrap();
             // Redraws are limited in time; this one wants to see them all.
@@ -306,6 +379,28 @@ mod tests {
             assert!(tape.contains(want), "{want} is not in:\n{tape}");
         }
         assert!(!tape.contains("\x1b[32m"), "output of steps drives the terminal:\n{tape}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_keeps_its_rows() {
+        let tape = run_at(|| 28, &samples::good());
+        for want in [
+            "[2/4] COPY . .  0.1s ",
+            "    (COPY .: 1 file changed ",
+            "    (a.js)) ",
+            "[3/4] RUN npm insta…  1m 01s ",
+            "downloading 50%",
+        ] {
+            assert!(tape.contains(want), "{want} is not in:\n{tape}");
+        }
+        for (text, want) in [
+            ("", &[""][..]),
+            ("a bc d", &["a bc", "d"]),
+            ("abcdefghij k", &["abcde", "fghij", "k"]),
+            ("a abcdefg", &["a", "abcde", "fg"]),
+        ] {
+            assert_eq!(wrapped(text, 5), want, "{text}");
+        }
     }
 
     #[test]

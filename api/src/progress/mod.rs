@@ -113,7 +113,7 @@ impl Seen {
     }
 
     fn quotable(&self) -> Quotable<'_> {
-        Quotable { source: self.source.as_ref(), steps: &self.steps }
+        Quotable { source: self.source.as_ref(), steps: &self.steps, width: None }
     }
 
     /// Returns `[4/5]` and `RUN npm install`; a step outside the plan, which only a broken service

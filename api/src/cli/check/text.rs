@@ -18,7 +18,7 @@ pub(super) fn wants_color() -> bool {
 
 /// Writes all findings; a rule's reason stands with the first of its findings.
 pub(super) fn write(source: &SourceText, checked: &Checked, color: bool) -> String {
-    let quotable = Quotable { source: Some(source), steps: &[] };
+    let quotable = Quotable { source: Some(source), steps: &[], width: None };
     let mut text = String::new();
     let mut told = BTreeSet::new();
     for finding in &checked.findings {
