@@ -6,7 +6,7 @@ use clap::Args;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// What options of other builders become here; each with the sentence that an error ends with.
-const REFUSED: [(&str, &str); 52] = [
+const REFUSED: [(&str, &str); 77] = [
     // docker buildx build
     ("--builder", "name a service with --host"),
     ("--cgroup-parent", "steps have cgroups below rbuild's own: start rbuild in the one you mean"),
@@ -15,6 +15,7 @@ const REFUSED: [(&str, &str); 52] = [
     ("--isolation", "there is one sandbox; `rbuild doctor` tells what it needs"),
     ("--policy", "there are no policies; pin base images by their digests"),
     ("--resource", "see --memory, --cpus and their like"),
+    ("--source-policy-file", "there are no policies; pin base images by their digests"),
     // buildah
     ("--all-platforms", "name the platforms with --platform"),
     ("--arch", "name the platform: --platform OS/ARCH"),
@@ -31,6 +32,10 @@ const REFUSED: [(&str, &str); 52] = [
     ("--ipc", "steps have an IPC namespace of their own"),
     ("--pid", "steps have a PID namespace of their own"),
     ("--uts", "steps have a UTS namespace of their own"),
+    ("--compression-format", "choose it with the output: -o type=image,compression=zstd"),
+    ("--compression-level", "choose it with the output: -o type=image,compression-level=9"),
+    ("--force-compression", "choose it with the output: -o type=image,force-compression=true"),
+    ("--cw", "confidential workloads are not supported"),
     ("--cpp-flag", "run the preprocessor yourself, and pipe its output: -f -"),
     ("--decryption-key", "encrypted images are not supported"),
     ("--env", "write ENV into the Dockerfile; --build-arg gives it a value"),
@@ -42,25 +47,45 @@ const REFUSED: [(&str, &str); 52] = [
     ("--hooks-dir", "OCI hooks are not supported"),
     ("--http-proxy", "proxies reach steps by --build-arg HTTP_PROXY, and no image keeps them"),
     ("--identity-label", "images carry no label of their builder"),
+    ("--iidfile-raw", "--iidfile holds `sha256:` and the digits: cut -d: -f2"),
+    ("--layer-label", "layers carry no labels; --annotation is for manifests"),
     ("--layers", "each step is a layer, and cached"),
     ("--logfile", "redirect standard error"),
     ("--logsplit", "redirect standard error"),
     ("--manifest", "an index is made of several --platform"),
+    ("--mount", "write RUN --mount into the Dockerfile"),
     ("--no-hosts", "/etc/hosts of steps is in no layer"),
+    ("--omit-history", "an image's history tells how it was made"),
+    ("--rewrite-timestamp", "times of files are those of --timestamp, where it is given"),
     ("--retry", "requests to registries are tried again without being asked"),
     ("--retry-delay", "the delays follow from what the registry answers"),
     ("--runtime", "steps run in rbuild's own sandbox"),
     ("--save-stages", "build the stage you mean: --target"),
+    ("--skip-unused-stages", "stages that the target does not need are never built"),
+    ("--source-date-epoch", "it is called --timestamp here"),
+    ("--stage-labels", "a stage's LABEL is in the images made of it"),
     ("--sign-by", "images are not signed; sign what was pushed by its digest"),
     ("--volume", "use RUN --mount=type=bind, with a directory of --build-context"),
     // kaniko
+    ("--cache", "steps are cached; --no-cache looks nothing up"),
+    ("--cache-dir", "pulled images are in the store"),
+    ("--cache-repo", "--cache-to and --cache-from name a cache at a registry"),
     ("--cleanup", "nothing is left to clean up"),
     ("--context", "the context stands behind the options: rbuild build PATH"),
+    ("--custom-platform", "name the platform: --platform OS/ARCH"),
     ("--destination", "name the image with --tag, and give --push"),
     ("--digest-file", "--metadata-file holds the digests, --iidfile the image's ID"),
     ("--dockerfile", "name it with --file"),
+    ("--image-name-with-digest-file", "--metadata-file holds names and digests"),
     ("--insecure", "name registries without TLS in the configuration file"),
+    ("--no-push", "nothing is pushed without --push"),
+    ("--oci-layout-path", "-o type=oci,dest=FILE writes a layout as an archive"),
+    ("--push-retry", "requests to registries are tried again without being asked"),
     ("--reproducible", "builds are, where SOURCE_DATE_EPOCH is given"),
+    ("--single-snapshot", "it is called --squash here"),
+    ("--snapshot-mode", "what a step changed is known without comparing files"),
+    ("--skip-tls-verify", "name registries without TLS in the configuration file"),
+    ("--verbosity", "RBUILD_LOG=debug shows what rbuild does"),
     ("--tar-path", "-o type=docker,dest=FILE writes an archive"),
 ];
 
