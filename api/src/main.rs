@@ -25,6 +25,7 @@ mod signals;
 mod story;
 mod systemd;
 mod telemetry;
+mod temporary;
 mod tls;
 mod upkeep;
 mod wire;

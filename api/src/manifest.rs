@@ -1,17 +1,23 @@
 //! What a context consists of, as a client tells it to a service before any content.
 //!
 //! ```text
-//! zstd of: "rbuild context 1\0"  entry ...
+//! list:   chunk ...
+//! chunk:  entry ...
 //!   entry: KIND SP MODE(octal) SP MTIME(seconds) SP SIZE SP DIGEST(hex, of files) NUL PATH NUL TARGET(of links) NUL
 //! ```
 //!
-//! Invariants of a manifest that was decoded: every path is relative, of names without `.` and `..`,
+//! Where a chunk ends is told by the path of its last entry alone, so that a file which changed
+//! changes one chunk, and one that came or went changes one or two; the service is sent those.
+//!
+//! Invariants of a list that was decoded: every path is relative, of names without `.` and `..`,
 //! there once, and comes after the directory that it lies in, which is one.
+
+mod chunks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -19,10 +25,7 @@ use std::time::SystemTime;
 
 use cache::{Digest, FileStat, HashingReader, StatCache};
 
-const MAGIC: &[u8] = b"rbuild context 1\0";
-
-/// Bytes of a manifest, unpacked.
-const UNPACKED_LIMIT: u64 = 512 << 20;
+pub(crate) use chunks::{ANNOUNCEMENT_LIMIT, Chunk, LIST_LIMIT, announce, announced, pack, unpack};
 
 /// Entries of one; as many as an archive may have.
 const ENTRY_LIMIT: usize = 4_000_000;
@@ -66,57 +69,74 @@ pub(crate) enum ManifestError {
     Entries,
 }
 
-/// Packs entries, parents before what is in them.
-pub(crate) fn encode(entries: &[Entry]) -> io::Result<Vec<u8>> {
-    let mut text = MAGIC.to_vec();
-    for entry in entries {
-        let (letter, size, digest, target) = match &entry.kind {
-            Kind::Dir => ('d', 0, String::new(), Path::new("")),
-            Kind::File { size, digest } => ('f', *size, digest.hex(), Path::new("")),
-            Kind::Link { target } => ('l', 0, String::new(), target.as_path()),
-            Kind::Fifo => ('p', 0, String::new(), Path::new("")),
-        };
-        let Entry { mode, mtime, .. } = entry;
-        text.extend(format!("{letter} {mode:o} {mtime} {size} {digest}\0").bytes());
-        text.extend(entry.path.as_os_str().as_bytes());
-        text.push(0);
-        text.extend(target.as_os_str().as_bytes());
-        text.push(0);
+impl ManifestError {
+    fn damaged(what: &str) -> Self {
+        Self::Format(what.to_owned())
     }
-    zstd::encode_all(text.as_slice(), 3)
 }
 
-/// Unpacks entries.
+/// Writes entries, parents before what is in them, in chunks.
+pub(crate) fn encode(entries: &[Entry]) -> Vec<Chunk> {
+    let (mut chunks, mut text) = (Vec::new(), Vec::new());
+    for entry in entries {
+        write(&mut text, entry);
+        if ends_chunk(&entry.path) {
+            chunks.push(Chunk::of(std::mem::take(&mut text)));
+        }
+    }
+    if !text.is_empty() {
+        chunks.push(Chunk::of(text));
+    }
+    chunks
+}
+
+/// Whether a chunk ends behind this path: one in 256 does.
+fn ends_chunk(path: &Path) -> bool {
+    Digest::of(path.as_os_str().as_bytes()).as_bytes()[0] == 0
+}
+
+fn write(text: &mut Vec<u8>, entry: &Entry) {
+    let (letter, size, digest, target) = match &entry.kind {
+        Kind::Dir => ('d', 0, String::new(), Path::new("")),
+        Kind::File { size, digest } => ('f', *size, digest.hex(), Path::new("")),
+        Kind::Link { target } => ('l', 0, String::new(), target.as_path()),
+        Kind::Fifo => ('p', 0, String::new(), Path::new("")),
+    };
+    let Entry { mode, mtime, .. } = entry;
+    text.extend(format!("{letter} {mode:o} {mtime} {size} {digest}\0").bytes());
+    text.extend(entry.path.as_os_str().as_bytes());
+    text.push(0);
+    text.extend(target.as_os_str().as_bytes());
+    text.push(0);
+}
+
+/// Reads the entries of all chunks.
 ///
 /// # Errors
 ///
 /// [`ManifestError`] for what does not keep the promises of this module.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
-    let damaged = |what: &str| ManifestError::Format(what.to_owned());
-    let mut text = Vec::new();
-    let unpack = zstd::Decoder::new(bytes)
-        .and_then(|reader| reader.take(UNPACKED_LIMIT + 1).read_to_end(&mut text));
-    unpack.map_err(|error| damaged(&error.to_string()))?;
-    if text.len() as u64 > UNPACKED_LIMIT {
-        return Err(ManifestError::Entries);
-    }
-    let body = text.strip_prefix(MAGIC).ok_or_else(|| damaged("it is of another form"))?;
-    let mut fields = body.split(|&byte| byte == 0);
+pub(crate) fn decode<'a>(
+    chunks: impl IntoIterator<Item = &'a Chunk>,
+) -> Result<Vec<Entry>, ManifestError> {
     let mut entries = Vec::new();
     let mut dirs: BTreeMap<PathBuf, bool> = [(PathBuf::new(), true)].into();
-    while let (Some(head), Some(path), Some(target)) = (fields.next(), fields.next(), fields.next())
-    {
-        let path = PathBuf::from(OsStr::from_bytes(path));
-        let target = OsStr::from_bytes(target);
-        let entry = entry(head, path, target).ok_or_else(|| damaged("an entry is damaged"))?;
-        let parent = entry.path.parent().map(|parent| dirs.get(parent).copied());
-        let is_new = dirs.insert(entry.path.clone(), entry.kind == Kind::Dir).is_none();
-        if !is_plain(&entry.path) || parent != Some(Some(true)) || !is_new {
-            return Err(ManifestError::Path(entry.path));
-        }
-        entries.push(entry);
-        if entries.len() > ENTRY_LIMIT {
-            return Err(ManifestError::Entries);
+    for chunk in chunks {
+        let mut fields = chunk.text().split(|&byte| byte == 0);
+        while let (Some(head), Some(path), Some(target)) =
+            (fields.next(), fields.next(), fields.next())
+        {
+            let path = PathBuf::from(OsStr::from_bytes(path));
+            let entry = entry(head, path, OsStr::from_bytes(target));
+            let entry = entry.ok_or_else(|| ManifestError::damaged("an entry is damaged"))?;
+            let parent = entry.path.parent().map(|parent| dirs.get(parent).copied());
+            let is_new = dirs.insert(entry.path.clone(), entry.kind == Kind::Dir).is_none();
+            if !is_plain(&entry.path) || parent != Some(Some(true)) || !is_new {
+                return Err(ManifestError::Path(entry.path));
+            }
+            entries.push(entry);
+            if entries.len() > ENTRY_LIMIT {
+                return Err(ManifestError::Entries);
+            }
         }
     }
     Ok(entries)
@@ -217,8 +237,8 @@ mod tests {
             link("l", "../../etc/passwd"),
             Entry { kind: Kind::Fifo, ..dir("p") },
         ];
-        assert_eq!(decode(&encode(&entries).unwrap()).unwrap(), entries);
-        assert_eq!(decode(&encode(&[]).unwrap()).unwrap(), []);
+        assert_eq!(decode(&encode(&entries)).unwrap(), entries);
+        assert_eq!(decode(&encode(&[])).unwrap(), []);
     }
 
     #[test]
@@ -239,29 +259,44 @@ mod tests {
             ("too long",       vec![file(&"x".repeat(256))]),
         ];
         for (name, entries) in cases {
-            let decoded = decode(&encode(&entries).unwrap());
+            let decoded = decode(&encode(&entries));
             assert!(matches!(decoded, Err(ManifestError::Path(_))), "{name}: {decoded:?}");
         }
     }
 
     #[test]
     fn damage_is_told() {
-        let packed = |text: &[u8]| zstd::encode_all(text, 1).unwrap();
-        let with = |entry: &[u8]| packed(&[MAGIC, entry].concat());
         #[rustfmt::skip]
-        let cases = [
-            ("nothing",     Vec::new()),
-            ("no zstd",     b"plain".to_vec()),
-            ("other form",  packed(b"rbuild context 2\0")),
-            ("no digest",   with(b"f 644 0 3 \0a\0\0")),
-            ("odd mode",    with(b"d 999 0 0 \0a\0\0")),
-            ("large mode",  with(b"d 100644 0 0 \0a\0\0")),
-            ("odd kind",    with(b"x 644 0 0 \0a\0\0")),
-            ("no target",   with(b"l 777 0 0 \0a\0\0")),
-            ("few words",   with(b"d 755\0a\0\0")),
+        let cases: [(&str, &[u8]); 6] = [
+            ("no digest",   b"f 644 0 3 \0a\0\0"),
+            ("odd mode",    b"d 999 0 0 \0a\0\0"),
+            ("large mode",  b"d 100644 0 0 \0a\0\0"),
+            ("odd kind",    b"x 644 0 0 \0a\0\0"),
+            ("no target",   b"l 777 0 0 \0a\0\0"),
+            ("few words",   b"d 755\0a\0\0"),
         ];
-        for (name, bytes) in cases {
-            assert!(matches!(decode(&bytes), Err(ManifestError::Format(_))), "{name}");
+        for (name, text) in cases {
+            let decoded = decode(&[Chunk::of(text.to_vec())]);
+            assert!(matches!(decoded, Err(ManifestError::Format(_))), "{name}");
         }
+    }
+
+    #[test]
+    fn a_change_stays_in_its_chunk() {
+        let entries: Vec<Entry> = (0..20_000).map(|at| file(&format!("f{at:05}"))).collect();
+        let before = encode(&entries);
+        assert!((40..160).contains(&before.len()), "{} chunks", before.len());
+        let new_ones = |entries: &[Entry]| {
+            encode(entries).iter().filter(|chunk| !before.contains(chunk)).count()
+        };
+        let mut edited = entries.clone();
+        edited[7000].mtime = 1;
+        assert_eq!(new_ones(&edited), 1);
+        let mut more = entries.clone();
+        more.insert(9000, file("f08999x"));
+        assert!((1..=2).contains(&new_ones(&more)));
+        let mut fewer = entries;
+        fewer.remove(11_000);
+        assert_eq!(new_ones(&fewer), 1);
     }
 }

@@ -41,8 +41,9 @@ mod tree;
 mod userns;
 mod verify;
 
+pub use build::is_directory_context;
 pub use builder::{Builder, Entered, OpenError, Pulled, PushOptions, Pushed};
-pub use cache_exchange::{CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError};
+pub use cache_exchange::{CacheFrom, CacheMode, CachePlace, CacheTo, ExchangeError, merge_layouts};
 pub use config::{
     BuilderConfig, CacheConfig, ClientCertificate, HistoryLimits, RegistryConfig, RegistryTls,
     processors,
@@ -73,7 +74,7 @@ pub use op::{
     CopyError, CopyInput, CopyStats, MakeDirError, PROXY_NAMES, SelectError, Selection, copy,
     make_dir, select, selection_digest,
 };
-pub use output::{OutputDest, OutputKind, OutputSpec};
+pub use output::{OutputDest, OutputKind, OutputSpec, unpack_tree};
 pub use progress::{
     EVENT_BUFFER, Event, Events, Failure, Finished, OutputBytes, OutputStream, PlannedStep,
     PushedImage, Saved, SourceDiagnostic, SourceText, StepOutcome, Transfer, TransferPhase,
@@ -81,6 +82,7 @@ pub use progress::{
 pub use registry::{
     CredentialError, DEFAULT_TRANSFERS, DocumentError, Keeper, ManifestName, Patience, Referrer,
     Registry, RegistryError, Repository, forget_credentials, keep_credentials, registry_host,
+    stored_credentials,
 };
 pub use request::{BuildRequest, ContextInput, Credentials, DockerfileInput, NamedTarget};
 pub use rootfs::{

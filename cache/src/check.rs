@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::{Digest, HashingWriter};
 use crate::document::{self, Kind, Loaded};
 use crate::error::{AtPath, Result};
@@ -20,7 +22,7 @@ use crate::snapshot::SnapshotId;
 use crate::store::Store;
 
 /// One damaged thing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Where it lies.
     pub path: PathBuf,
@@ -33,7 +35,7 @@ pub struct Fault {
 }
 
 /// What a check looked at and found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckReport {
     /// Blobs looked at.
     pub blobs: usize,

@@ -12,9 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use frontend::Platform;
 
 pub(crate) use image::{
-    ArchiveFormat, HistoryArgs, ImageCommand, ImageDiffArgs, ImagePruneArgs, ImageReferrersArgs,
-    ImageTreeArgs, ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, PullArgs, PushArgs,
-    RemoveArgs, SaveArgs, TagArgs,
+    HistoryArgs, ImageCommand, ImageDiffArgs, ImagePruneArgs, ImageReferrersArgs, ImageTreeArgs,
+    ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, PullArgs, PushArgs, RemoveArgs,
+    SaveArgs, TagArgs,
 };
 
 use super::cache::CacheArgs;

@@ -35,6 +35,10 @@ pub(super) async fn build(
     let request = request(&args, &settings, environment).await?;
     let engine = Engine::open(&settings).await?;
     if args.detach {
+        if outputs.iter().any(outputs::is_for_engine) {
+            return Err(Fault::user("--load cannot be used with --detach")
+                .with_help("it needs this machine until the build is over"));
+        }
         let Engine::Remote(client) = &engine else {
             return Err(Fault::user("--detach needs a service that goes on with the build")
                 .with_help("name it with --host"));
@@ -92,7 +96,7 @@ pub(super) async fn request(
     }
     let targets = Targets::of(args)?;
     let outputs = outputs::asked(args);
-    let outputs = outputs.into_iter().filter(|it| !is_remote && !outputs::is_for_engine(it));
+    let outputs = outputs.into_iter().filter(|it| !outputs::is_for_engine(it));
     // A service has certificates of its own; those of this machine's settings are for builds here.
     let ca_certs = if is_remote { Vec::new() } else { settings.ca_certs.clone() };
     let mut request = BuildRequest {
@@ -126,7 +130,7 @@ pub(super) async fn request(
         pull: args.pull,
         outputs: outputs.collect(),
         secrets: secrets::read(&args.secret, environment).await?,
-        ssh: agents(args, is_remote, environment)?,
+        ssh: agents(args, environment)?,
         allow: args.allow.iter().copied().collect(),
         ca_certs: certs::read(ca_certs).await?,
         credentials: BTreeMap::new(),
@@ -138,17 +142,13 @@ pub(super) async fn request(
 
 /// Finds the ssh agents. A context that is a repository by ssh is fetched with the user's own, as by
 /// docker, unless another is named.
-fn agents(
-    args: &BuildArgs,
-    is_remote: bool,
-    environment: &Environment,
-) -> Result<SshAgents, Fault> {
+fn agents(args: &BuildArgs, environment: &Environment) -> Result<SshAgents, Fault> {
     let mut agents = ssh::resolve(&args.ssh, environment)?;
     let context = args.context.to_string_lossy();
     let is_ssh = context.starts_with("ssh://")
         || (!context.contains("://")
             && frontend::parse_git_source(&context).is_ok_and(|git| git.is_some()));
-    if let Some(socket) = environment.path("SSH_AUTH_SOCK").filter(|_| is_ssh && !is_remote) {
+    if let Some(socket) = environment.path("SSH_AUTH_SOCK").filter(|_| is_ssh) {
         agents.entry("default".to_owned()).or_insert(socket);
     }
     Ok(agents)
@@ -174,9 +174,20 @@ pub(super) async fn arguments(
     Ok(all)
 }
 
+/// Returns the arguments of a build, [`EPOCH`] among them.
+pub(super) fn build_args(
+    given: &[(String, Option<String>)],
+    environment: &Environment,
+) -> BTreeMap<String, String> {
+    // As buildx does, so that every tool of one script goes by one time.
+    let epoch = environment.text(EPOCH).filter(|epoch| !epoch.is_empty());
+    let epoch = epoch.map(|epoch| (EPOCH.to_owned(), epoch.to_owned()));
+    epoch.into_iter().chain(given_args(given, environment)).collect()
+}
+
 /// An argument without a value takes this environment's; one that has none here is left out, so
 /// that the Dockerfile's default holds.
-pub(super) fn build_args(
+pub(super) fn given_args(
     given: &[(String, Option<String>)],
     environment: &Environment,
 ) -> BTreeMap<String, String> {
@@ -184,32 +195,14 @@ pub(super) fn build_args(
         let value = value.as_deref().or_else(|| environment.text(name))?;
         Some((name.clone(), value.to_owned()))
     };
-    // As buildx does, so that every tool of one script goes by one time.
-    let epoch = environment.text(EPOCH).filter(|epoch| !epoch.is_empty());
-    let epoch = epoch.map(|epoch| (EPOCH.to_owned(), epoch.to_owned()));
-    epoch.into_iter().chain(given.iter().filter_map(value)).collect()
+    given.iter().filter_map(value).collect()
 }
 
 fn refuse_with_host(args: &BuildArgs) -> Result<(), Fault> {
     let refused = [
-        ("--ca-cert", !args.ca_cert.is_empty(), "give it to `rbuild serve`"),
-        ("--jobs", args.jobs.is_some(), "give it to `rbuild serve`"),
-        ("--gc-...", args.gc.is_given(), "give it to `rbuild serve`"),
-        ("--ssh", !args.ssh.is_empty(), "the agent is on this machine"),
-        (
-            "--cache-... of type=local",
-            args.cache.has_local(),
-            "its directory is on this machine; use type=registry",
-        ),
-        ("--build-context", !args.build_context.is_empty(), "only the main context is sent"),
-        ("several --platform", args.platform.len() > 1, "a service builds for one"),
-        ("several --target", args.target.len() > 1, "a service builds one"),
-        ("--annotation", !args.annotation.is_empty(), "a service sets none"),
-        (
-            "this output",
-            !outputs::asked(args).iter().all(outputs::is_remote),
-            "a service pushes as it is, and writes type=docker,dest=FILE",
-        ),
+        ("--ca-cert", !args.ca_cert.is_empty(), "give it to `rbuild serve`, for all its builds"),
+        ("--jobs", args.jobs.is_some(), "give it to `rbuild serve`, whose processors they are"),
+        ("--gc-...", args.gc.is_given(), "give it to `rbuild serve`, whose store it is"),
     ];
     match refused.iter().find(|(_, is_given, _)| *is_given) {
         None => Ok(()),

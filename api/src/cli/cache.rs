@@ -29,10 +29,4 @@ impl CacheArgs {
         request.cache_to.clone_from(&self.to);
         request.cache_scopes.clone_from(&self.scopes);
     }
-
-    /// Whether a directory of the machine that builds is among them.
-    pub(crate) fn has_local(&self) -> bool {
-        let places = self.from.iter().map(|from| &from.place);
-        places.chain(self.to.iter().map(|to| &to.place)).any(builder::CachePlace::is_local)
-    }
 }

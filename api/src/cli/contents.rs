@@ -1,10 +1,10 @@
 //! `image tree`, `image diff`: what images hold, and what differs between two.
 
-use builder::{Builder, Events, FileChange, ImageContents, ImageDiff, PathChange, ValueChange};
+use builder::{Events, FileChange, ImageContents, ImageDiff, PathChange, ValueChange};
 
 use super::args::{ImageDiffArgs, ImageTreeArgs, ListFormat};
-use super::{open_local, print, transfer};
-use crate::config::Settings;
+use super::engine::Engine;
+use super::{print, transfer};
 use crate::fault::Fault;
 use crate::format::{ellipsis, printable, size};
 
@@ -14,10 +14,14 @@ const STEP_WIDTH: usize = 60;
 const SHOWN: usize = 10;
 
 /// `rbuild image tree`.
-pub(super) async fn tree(args: ImageTreeArgs, settings: Settings) -> Result<(), Fault> {
-    let builder: Builder = open_local(settings, "image tree").await?;
-    let work = async |events: &Events| builder.contents(&args.name, events).await;
-    let contents = transfer::with_progress(true, work).await?;
+pub(super) async fn tree(args: ImageTreeArgs, engine: &Engine) -> Result<(), Fault> {
+    let contents = match engine {
+        Engine::Remote(client) => client.contents(&args.name).await?,
+        Engine::Local(builder) => {
+            let work = async |events: &Events| builder.contents(&args.name, events).await;
+            transfer::with_progress(true, work).await?
+        }
+    };
     if args.format == ListFormat::Json {
         return print(&(json(&contents) + "\n"));
     }
@@ -25,10 +29,15 @@ pub(super) async fn tree(args: ImageTreeArgs, settings: Settings) -> Result<(), 
 }
 
 /// `rbuild image diff`: exits as it does whether or not the two differ.
-pub(super) async fn diff(args: ImageDiffArgs, settings: Settings) -> Result<(), Fault> {
-    let builder: Builder = open_local(settings, "image diff").await?;
-    let work = async |events: &Events| builder.diff(&args.before, &args.after, events).await;
-    let found = transfer::with_progress(true, work).await?;
+pub(super) async fn diff(args: ImageDiffArgs, engine: &Engine) -> Result<(), Fault> {
+    let found = match engine {
+        Engine::Remote(client) => client.diff(&args.before, &args.after).await?,
+        Engine::Local(builder) => {
+            let work =
+                async |events: &Events| builder.diff(&args.before, &args.after, events).await;
+            transfer::with_progress(true, work).await?
+        }
+    };
     if args.format == ListFormat::Json {
         return print(&(json(&found) + "\n"));
     }

@@ -1,6 +1,6 @@
 //! `--load`: an image straight into a running docker engine, which is sent what it lacks.
 
-use builder::{Builder, Events};
+use builder::{ArchiveKind, Builder, Events};
 
 use crate::client::{Client, ClientAccess};
 use crate::config::Environment;
@@ -19,10 +19,8 @@ pub(super) async fn load(
     names: &[String],
     environment: &Environment,
 ) -> Result<String, Fault> {
-    let host = environment.text("DOCKER_HOST").filter(|host| !host.is_empty()).unwrap_or(SOCKET);
-    let engine = engine(host, environment).await?;
-    let place = format!("docker at {host}");
-    if engine.inspect(id, None).await.is_ok() {
+    let (engine, place, has_it) = find(id, environment).await?;
+    if has_it {
         for name in names {
             engine.tag(id, name).await?;
         }
@@ -39,6 +37,46 @@ pub(super) async fn load(
         sent => sent?,
     }
     Ok(place)
+}
+
+/// As [`load`], of an image of a service, where it is called `tags`: it comes through this machine,
+/// and is kept nowhere here.
+pub(super) async fn pass_on(
+    service: &Client,
+    (id, tags): (&str, &[String]),
+    names: &[String],
+    environment: &Environment,
+) -> Result<String, Fault> {
+    let (engine, place, has_it) = find(id, environment).await?;
+    if !has_it {
+        let (writer, end, chunks) = pipe::writer();
+        // An engine of containerd's has IDs of its own: what has its names already needs none.
+        let asked = if names == tags && !tags.is_empty() { tags } else { &[id.to_owned()] };
+        let save = async {
+            let saved = service.save(asked, (ArchiveKind::Docker, None), Box::new(writer)).await;
+            if let Err(fault) = &saved {
+                end.fail(std::io::Error::other(fault.to_string())).await;
+            }
+            saved
+        };
+        let (saved, loaded) = tokio::join!(save, engine.load_chunks(chunks, |_| {}));
+        // An engine that refuses what it is given breaks the other end off, too.
+        loaded.and(saved)?;
+    }
+    if has_it || names != tags {
+        for name in names {
+            engine.tag(id, name).await?;
+        }
+    }
+    Ok(if has_it { format!("{place} (it had the image)") } else { place })
+}
+
+/// Opens the engine, and tells what to call it and whether it has the image.
+async fn find(id: &str, environment: &Environment) -> Result<(Client, String, bool), Fault> {
+    let host = environment.text("DOCKER_HOST").filter(|host| !host.is_empty()).unwrap_or(SOCKET);
+    let engine = engine(host, environment).await?;
+    let has_it = engine.inspect(id, None).await.is_ok();
+    Ok((engine, format!("docker at {host}"), has_it))
 }
 
 /// Sends an archive without the layers of `stacks`.

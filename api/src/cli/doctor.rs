@@ -30,8 +30,9 @@ pub(super) async fn doctor(
     mapping: Mapping,
 ) -> Result<ExitCode, Fault> {
     if let Some(address) = &settings.host {
-        let what = format!("`rbuild doctor` looks at this machine, not at {address}");
-        return Err(Fault::user(what).with_help("leave out --host and RBUILD_HOST"));
+        let what = format!("`rbuild doctor` looks at this machine, not at that of {address}");
+        let help = "run it on the machine of the service, or here without --host and RBUILD_HOST";
+        return Err(Fault::user(what).with_help(help));
     }
     let root = settings.builder.root;
     let findings = blocking::run(move || builder::doctor(&root, mapping.as_ref())).await;

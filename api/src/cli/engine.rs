@@ -42,7 +42,10 @@ impl Engine {
     pub(super) async fn open(settings: &Settings) -> Result<Self, Fault> {
         if let Some(address) = &settings.host {
             let client = Client::open(address, &settings.client).await?;
-            return Ok(Self::Remote(client.remembering(settings.builder.root.clone())));
+            let client = client
+                .remembering(settings.builder.root.clone())
+                .with_credentials(settings.builder.registries.auth_file.clone());
+            return Ok(Self::Remote(client));
         }
         let config = settings.builder.clone();
         Ok(Self::Local(blocking::run(move || Builder::open(config)).await?))

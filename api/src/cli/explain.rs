@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{Cli, Command};
 use super::build;
 use super::engine::Engine;
-use super::{open_local, print};
+use super::{Why, open_local, print};
 use crate::config::{Environment, Settings};
 use crate::fault::Fault;
 use crate::format::{ago, millis, now, printable};
@@ -185,7 +185,15 @@ async fn preview(
     let network = build_args.network.unwrap_or(settings.network);
     let settings = Settings { network, ..settings };
     let request = build::request(&build_args, &settings, environment).await?;
-    let builder = open_local(settings, "explain --dry-run").await?;
+    let builder = open_local(
+        settings,
+        "explain --dry-run",
+        Why {
+            reason: "what would be found is looked up in the store of this machine",
+            instead: "build there and ask `rbuild --host URL explain`, or look here",
+        },
+    )
+    .await?;
     let (events, mut seen) = Events::channel();
     let cancel = CancellationToken::new();
     let told = async {

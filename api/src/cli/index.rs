@@ -1,10 +1,11 @@
 //! `rbuild index`: several platforms' images under one name.
 
-use builder::{Annotations, blocking};
+use builder::{Annotations, Builder, blocking};
 use clap::{Args, Subcommand};
 
-use super::{open_local, print};
-use crate::config::Settings;
+use super::engine::Engine;
+use super::print;
+use crate::client::Client;
 use crate::fault::Fault;
 
 /// What can be done about indexes. `push`, `save` and `tag` take an index like an image.
@@ -49,9 +50,31 @@ pub(crate) struct InspectArgs {
 }
 
 /// `rbuild index`.
-pub(super) async fn index(command: IndexCommand, settings: Settings) -> Result<(), Fault> {
-    let builder = open_local(settings, "index").await?;
-    blocking::run(move || match command {
+pub(super) async fn index(command: IndexCommand, engine: Engine) -> Result<(), Fault> {
+    match engine {
+        Engine::Remote(client) => remote(command, &client).await,
+        Engine::Local(builder) => blocking::run(move || local(command, &builder)).await,
+    }
+}
+
+async fn remote(command: IndexCommand, client: &Client) -> Result<(), Fault> {
+    match command {
+        IndexCommand::Create(CreateArgs { name, sources, annotation }) => {
+            let annotations = annotations(&annotation)?;
+            print(&(client.create_index(&name, &sources, &annotations).await? + "\n"))
+        }
+        IndexCommand::Annotate(AnnotateArgs { name, annotation }) => {
+            let annotations = annotations(&annotation)?;
+            print(&(client.annotate_index(&name, &annotations).await? + "\n"))
+        }
+        IndexCommand::Inspect(InspectArgs { name }) => {
+            print(&format!("{:#}\n", client.index_document(&name).await?))
+        }
+    }
+}
+
+fn local(command: IndexCommand, builder: &Builder) -> Result<(), Fault> {
+    match command {
         IndexCommand::Create(CreateArgs { name, sources, annotation }) => {
             let annotations = annotations(&annotation)?;
             print(&(builder.create_index(&name, &sources, &annotations)? + "\n"))
@@ -66,8 +89,7 @@ pub(super) async fn index(command: IndexCommand, settings: Settings) -> Result<(
                 .map_err(|error| Fault::of(builder::ErrorKind::Host, &error))?;
             print(&format!("{value:#}\n"))
         }
-    })
-    .await
+    }
 }
 
 /// Reads annotations; those without a level are the index's. An image's own manifest is what it is.

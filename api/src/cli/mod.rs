@@ -194,12 +194,14 @@ async fn execute(
         Command::Load(args) => transfer::load(args, &Engine::open(&settings).await?).await,
         Command::Import(args) => transfer::import(args, &Engine::open(&settings).await?).await,
         Command::Image { command } => match command {
-            ImageCommand::Tree(args) => contents::tree(args, settings).await,
-            ImageCommand::Diff(args) => contents::diff(args, settings).await,
-            ImageCommand::Referrers(args) => referrers::referrers(args, settings).await,
+            ImageCommand::Tree(args) => contents::tree(args, &Engine::open(&settings).await?).await,
+            ImageCommand::Diff(args) => contents::diff(args, &Engine::open(&settings).await?).await,
+            ImageCommand::Referrers(args) => {
+                referrers::referrers(args, &Engine::open(&settings).await?).await
+            }
             ImageCommand::Prune(args) => image::prune(args, &Engine::open(&settings).await?).await,
         },
-        Command::Index { command } => index::index(command, settings).await,
+        Command::Index { command } => index::index(command, Engine::open(&settings).await?).await,
         Command::Login(args) => login::login(args, settings).await,
         Command::Logout(args) => login::logout(args, settings).await,
         Command::Du(args) => store::usage(&args, &settings).await,
@@ -224,6 +226,12 @@ async fn execute(
     .map(|()| ExitCode::SUCCESS)
 }
 
+/// Why a command cannot be done by a service, and what can be done in its place.
+struct Why {
+    reason: &'static str,
+    instead: &'static str,
+}
+
 async fn version(settings: &Settings) -> Result<(), Fault> {
     let mut text = format!("rbuild {}\n", env!("CARGO_PKG_VERSION"));
     if let Some(address) = &settings.host {
@@ -237,11 +245,14 @@ async fn version(settings: &Settings) -> Result<(), Fault> {
     print(&text)
 }
 
-/// Opens the builder of this process, for commands that cannot be done elsewhere.
-async fn open_local(settings: Settings, command: &str) -> Result<Builder, Fault> {
+/// Opens the builder of this process, for commands that cannot be done elsewhere: `why` not, and
+/// what to do in their place.
+async fn open_local(settings: Settings, command: &str, why: Why) -> Result<Builder, Fault> {
     if let Some(address) = settings.host {
+        let Why { reason, instead } = why;
         let what = format!("`rbuild {command}` works on this machine only, not at {address}");
-        return Err(Fault::user(what).with_help("leave out --host and RBUILD_HOST"));
+        let fault = Fault::user(format!("{what}: {reason}"));
+        return Err(fault.with_help(format!("{instead}, without --host and RBUILD_HOST")));
     }
     Ok(builder::blocking::run(move || Builder::open(settings.builder)).await?)
 }

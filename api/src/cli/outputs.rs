@@ -6,8 +6,8 @@ use std::path::Path;
 use builder::{Annotations, Finished, NamedTarget, OutputDest, OutputKind, OutputSpec};
 
 use super::args::BuildArgs;
+use super::docker;
 use super::engine::Engine;
-use super::{docker, transfer};
 use crate::config::Environment;
 use crate::fault::Fault;
 use crate::progress::Mode;
@@ -94,57 +94,27 @@ pub(super) fn check(outputs: &[OutputSpec], mode: Mode) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether a service can write this.
-pub(super) fn is_remote(output: &OutputSpec) -> bool {
-    let is_plain = output.names.is_empty()
-        && output.form == OutputSpec::new(output.kind, OutputDest::Own).form;
-    match output.kind {
-        OutputKind::Docker => is_plain && !is_for_engine(output),
-        OutputKind::Image => is_plain && !output.by_digest && output.store && !output.unpack,
-        _ => false,
-    }
-}
-
-/// Does what the builder did not: brings the result from a service, or into a docker engine.
+/// Does what the builder did not: brings the result into a docker engine.
 pub(super) async fn finish(
     engine: &Engine,
     outputs: &[OutputSpec],
     finished: &Finished,
     environment: &Environment,
 ) -> Result<(), Fault> {
-    let names = match finished.tags.as_slice() {
-        [] => vec![finished.image_id.clone()],
-        tags => tags.to_vec(),
-    };
-    match engine {
-        Engine::Local(builder) => {
-            for output in outputs.iter().filter(|output| is_for_engine(output)) {
-                let own: Vec<String> = output
-                    .names
-                    .iter()
-                    .cloned()
-                    .map(|it| it.with_default_tag().familiar())
-                    .collect();
-                let tags = if own.is_empty() { &finished.tags } else { &own };
-                let done = docker::load(builder, &finished.image_id, tags, environment).await?;
-                super::note(&format!("Loaded into {done}\n"));
+    for output in outputs.iter().filter(|output| is_for_engine(output)) {
+        let own: Vec<String> =
+            output.names.iter().cloned().map(|it| it.with_default_tag().familiar()).collect();
+        let tags = if own.is_empty() { &finished.tags } else { &own };
+        let done = match engine {
+            Engine::Local(builder) => {
+                docker::load(builder, &finished.image_id, tags, environment).await?
             }
-        }
-        Engine::Remote(client) => {
-            for output in outputs {
-                if output.kind == OutputKind::Image && output.push {
-                    for name in &finished.tags {
-                        client.push(name, None, |line| super::note(&format!("{line}\n"))).await?;
-                    }
-                } else if output.kind == OutputKind::Docker {
-                    let dest = match &output.dest {
-                        OutputDest::Path(path) => Some(path.as_path()),
-                        OutputDest::Own | OutputDest::Stdout => None,
-                    };
-                    transfer::save_remote(client, &names, None, dest).await?;
-                }
+            Engine::Remote(client) => {
+                let image = (finished.image_id.as_str(), finished.tags.as_slice());
+                docker::pass_on(client, image, tags, environment).await?
             }
-        }
+        };
+        super::note(&format!("Loaded into {done}\n"));
     }
     Ok(())
 }

@@ -5,16 +5,20 @@ use std::collections::BTreeMap;
 use builder::Referrer;
 
 use super::args::{ImageReferrersArgs, ListFormat};
-use super::{open_local, print};
-use crate::config::Settings;
+use super::engine::Engine;
+use super::print;
 use crate::fault::Fault;
 use crate::format::{printable, size, table};
 
 /// `rbuild image referrers`.
-pub(super) async fn referrers(args: ImageReferrersArgs, settings: Settings) -> Result<(), Fault> {
-    let builder = open_local(settings, "image referrers").await?;
+pub(super) async fn referrers(args: ImageReferrersArgs, engine: &Engine) -> Result<(), Fault> {
     let artifact_type = args.artifact_type.as_deref();
-    let found = builder.referrers(&args.name, artifact_type, &BTreeMap::new()).await?;
+    let found = match engine {
+        Engine::Remote(client) => client.referrers(&args.name, artifact_type).await?,
+        Engine::Local(builder) => {
+            builder.referrers(&args.name, artifact_type, &BTreeMap::new()).await?
+        }
+    };
     if args.format == ListFormat::Json {
         let text = serde_json::to_string_pretty(&found).expect("texts and numbers are JSON");
         return print(&(text + "\n"));

@@ -9,7 +9,7 @@ use rustix::termios::isatty;
 use tokio_util::sync::CancellationToken;
 
 use super::args::RunArgs;
-use super::{certs, open_local};
+use super::{Why, certs, open_local};
 use crate::config::{Environment, Settings};
 use crate::fault::{Fault, exit_code};
 use crate::progress::{self, Mode};
@@ -58,7 +58,15 @@ pub(super) async fn run(
         no_new_privs: args.security.no_new_privs(),
         ca_certs: certs::read(settings.ca_certs.clone()).await?,
     };
-    let builder = open_local(settings, "run").await?;
+    let builder = open_local(
+        settings,
+        "run",
+        Why {
+            reason: "the command gets this terminal, these ports and these directories",
+            instead: "bring the image here (`rbuild --host URL save NAME | rbuild load`) and run it",
+        },
+    )
+    .await?;
     let cancel = CancellationToken::new();
     let (_watch, passed) =
         signals::pass_on(&cancel, grace).map_err(|error| Fault::of(ErrorKind::Host, &error))?;

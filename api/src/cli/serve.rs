@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::args::ServeArgs;
-use super::{certs, open_local};
+use super::{Why, certs, open_local};
 use crate::address::Address;
 use crate::config::{Environment, Settings, server_limits};
 use crate::fault::Fault;
@@ -35,7 +35,12 @@ pub(super) async fn serve(
         network: settings.network.into(),
     };
     let (root, limits) = (settings.builder.root.clone(), settings.server);
-    let builder = open_local(settings, "serve").await?;
+    let builder = open_local(
+        settings,
+        "serve",
+        Why { reason: "a service is of the machine that it runs on", instead: "start it" },
+    )
+    .await?;
     let Guard { access, tls, is_guarded } = guard(&args, environment).await?;
     let (certificate, tls) = tls.map(watch::channel).unzip();
     let listener = listen(&args, environment, Port { tls, is_guarded }).await?;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Engine;
 use super::secrets::{self, SecretArg};
 use super::ssh::{self, SshArg};
-use super::{build, open_local};
+use super::{Why, build, open_local};
 use crate::config::{Environment, Settings};
 use crate::fault::{Fault, exit_code};
 use crate::progress::{self, Mode};
@@ -62,7 +62,7 @@ pub(super) async fn shell(
     settings: Settings,
     environment: &Environment,
 ) -> Result<ExitCode, Fault> {
-    let proxies = build::build_args(&args.build_arg, environment);
+    let proxies = build::given_args(&args.build_arg, environment);
     if let Some(name) = proxies.keys().find(|name| !PROXY_NAMES.contains(&name.as_str())) {
         return Err(Fault::user(format!(
             "--build-arg {name} cannot be given to a step that was run"
@@ -77,7 +77,15 @@ pub(super) async fn shell(
     let has_terminal = isatty(rustix::stdio::stdin()) && isatty(rustix::stdio::stdout());
     let secrets = secrets::read(&args.secret, environment).await?;
     let ssh = ssh::resolve(&args.ssh, environment)?;
-    let builder = open_local(settings, "shell").await?;
+    let builder = open_local(
+        settings,
+        "shell",
+        Why {
+            reason: "the step is entered where its files are",
+            instead: "run it on the machine of the service",
+        },
+    )
+    .await?;
     let prefix = if args.id == "last" { String::new() } else { args.id };
     let record = Engine::Local(builder.clone()).build(&prefix).await?;
     let request = ShellRequest {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::{CheckArgs, ListFormat, PruneArgs, UsageArgs};
 use super::engine::Engine;
-use super::{open_local, print};
+use super::print;
 use crate::config::Settings;
 use crate::fault::{Fault, exit_code};
 use crate::format::{ago, ellipsis, now, printable, size, table};
@@ -128,10 +128,14 @@ fn prune_options(args: &PruneArgs) -> Result<PruneOptions, Fault> {
 
 /// `rbuild store check`.
 pub(super) async fn check(args: CheckArgs, settings: Settings) -> Result<ExitCode, Fault> {
-    let builder = open_local(settings, "store check").await?;
     let repair = args.repair;
-    let report =
-        blocking::run(move || builder.check(repair).map_err(|error| store_fault(&error))).await?;
+    let report = match Engine::open(&settings).await? {
+        Engine::Remote(client) => client.check_store(repair).await?,
+        Engine::Local(builder) => {
+            let checked = blocking::run(move || builder.check(repair)).await;
+            checked.map_err(|error| store_fault(&error))?
+        }
+    };
     let faults = report.faults;
     let lines = faults.iter().map(|fault| {
         let mut line = format!("{}: {}", fault.path.display(), fault.problem);

@@ -1,20 +1,21 @@
 //! `pull`, `push`, `save`, `load`, `import`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use builder::{Events, ImageError, ImageForm, ImportOptions, PushOptions};
+use builder::{ArchiveKind, Events, ImageError, ImageForm, ImportOptions, PushOptions};
 use frontend::{Platform, Reference};
 
-use super::args::{ArchiveFormat, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
+use super::args::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs};
 use super::engine::Engine;
 use super::print;
 use crate::client::Client;
 use crate::fault::Fault;
 use crate::format::{now, printable};
 use crate::progress::{self, Mode};
+use crate::temporary::Temporary;
 
 /// `rbuild pull`.
 pub(super) async fn pull(args: PullArgs, engine: &Engine) -> Result<(), Fault> {
@@ -42,14 +43,23 @@ pub(super) async fn push(args: PushArgs, engine: &Engine) -> Result<(), Fault> {
     let show = shower(args.quiet);
     match engine {
         Engine::Remote(_) if args.destination.is_some() => {
-            let fault = Fault::user("DESTINATION cannot be used with --host");
+            let fault = Fault::user(
+                "DESTINATION cannot be used with --host: a service pushes an image by its own names",
+            );
             Err(fault.with_help("give the image that name first, with `rbuild tag`"))
         }
         Engine::Remote(_) if args.compression.is_some() => {
-            let fault = Fault::user("--compression cannot be used with --host");
+            let fault = Fault::user(
+                "--compression cannot be used with --host: a service pushes an image as it keeps it",
+            );
             Err(fault.with_help("say it when you build: -o type=registry,compression=zstd"))
         }
-        Engine::Remote(client) => client.push(&args.name, args.platform.as_ref(), show).await,
+        Engine::Remote(client) => {
+            match client.push(&args.name, args.platform.as_ref(), show).await? {
+                Some(digest) => print(&format!("{digest}\n")),
+                None => Ok(()),
+            }
+        }
         Engine::Local(builder) => {
             let none = BTreeMap::new();
             let options = push_options(&args)?;
@@ -83,11 +93,9 @@ pub(super) async fn save(args: SaveArgs, engine: &Engine) -> Result<(), Fault> {
         return Err(fault.with_help("name a file with -o"));
     }
     match engine {
-        Engine::Remote(_) if args.format != ArchiveFormat::Docker => {
-            Err(Fault::user("--format oci cannot be used with --host"))
-        }
         Engine::Remote(client) => {
-            save_remote(client, &args.names, args.platform.as_ref(), dest.as_deref()).await
+            let archive = (args.format.into(), args.platform.as_ref());
+            save_remote(client, &args.names, archive, dest.as_deref()).await
         }
         Engine::Local(builder) => {
             let (kind, platform) = (args.format.into(), args.platform.as_ref());
@@ -102,19 +110,19 @@ pub(super) async fn save(args: SaveArgs, engine: &Engine) -> Result<(), Fault> {
     }
 }
 
-/// Fetches an archive for `docker load` from a service, to `dest` or standard output. A file
-/// appears whole or not at all.
-pub(super) async fn save_remote(
+/// Fetches an archive from a service, to `dest` or standard output. A file appears whole or not at
+/// all.
+async fn save_remote(
     client: &Client,
     names: &[String],
-    platform: Option<&Platform>,
+    archive: (ArchiveKind, Option<&Platform>),
     dest: Option<&Path>,
 ) -> Result<(), Fault> {
     let Some(dest) = dest else {
-        return client.save(names, platform, Box::new(io::stdout())).await;
+        return client.save(names, archive, Box::new(io::stdout())).await;
     };
     let (file, temporary) = Temporary::beside(dest)?;
-    client.save(names, platform, Box::new(file)).await?;
+    client.save(names, archive, Box::new(file)).await?;
     temporary.rename()
 }
 
@@ -205,33 +213,5 @@ fn shower(quiet: bool) -> impl Fn(&str) {
             // Nobody may be listening.
             drop(writeln!(io::stderr(), "{}", line.trim_end()));
         }
-    }
-}
-
-/// A file that is not there yet; dropped before [`Temporary::rename`], it never will be.
-struct Temporary {
-    path: PathBuf,
-    dest: PathBuf,
-}
-
-impl Temporary {
-    fn beside(dest: &Path) -> Result<(File, Self), Fault> {
-        let mut name = dest.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let path = dest.with_file_name(name);
-        let file = File::options().write(true).create_new(true).open(&path);
-        let file = file.map_err(|error| Fault::file("write", dest, &error))?;
-        Ok((file, Self { path, dest: dest.to_owned() }))
-    }
-
-    fn rename(self) -> Result<(), Fault> {
-        fs::rename(&self.path, &self.dest).map_err(|error| Fault::file("write", &self.dest, &error))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Gone already after the renaming.
-        drop(fs::remove_file(&self.path));
     }
 }

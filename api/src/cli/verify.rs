@@ -11,7 +11,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::args::BuildArgs;
-use super::{build, print};
+use super::{Why, build, print};
 use crate::config::{Environment, Settings};
 use crate::fault::{EXIT_CODES, Fault, exit_code};
 use crate::format::printable;
@@ -43,14 +43,14 @@ pub(super) async fn verify(
     environment: &Environment,
 ) -> Result<ExitCode, Fault> {
     let mut args = args.build;
-    refuse(&args, &settings)?;
+    refuse(&args)?;
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let mode = if mode == Mode::Quiet { None } else { Some(mode) };
     let tags = std::mem::take(&mut args.tag);
-    let builder = super::open_local(settings.clone(), "verify").await?;
+    let builder = super::open_local(settings.clone(), "verify", WHY).await?;
     let mut slow = settings.clone();
     slow.builder.parallel_steps = NonZeroUsize::MIN;
-    let again = super::open_local(slow.clone(), "verify").await?;
+    let again = super::open_local(slow.clone(), "verify", WHY).await?;
     args.no_cache = true;
     let mut results = Vec::new();
     for (builder, settings) in [(&builder, &settings), (&again, &slow)] {
@@ -94,14 +94,18 @@ async fn build_once(
     }))
 }
 
+const WHY: Why = Why {
+    reason: "two builds of one machine are compared",
+    instead: "run it on the machine of the service, or here",
+};
+
 /// What a comparison cannot use.
-fn refuse(args: &BuildArgs, settings: &Settings) -> Result<(), Fault> {
+fn refuse(args: &BuildArgs) -> Result<(), Fault> {
     let refused = [
         ("--output", !args.output.is_empty()),
         ("--push", args.push),
         ("--load", args.load),
         ("several --target", args.target.len() > 1),
-        ("--host", settings.host.is_some()),
         ("a context on standard input", args.context.as_os_str() == "-"),
     ];
     match refused.iter().find(|(_, is_given)| *is_given) {

@@ -6,23 +6,35 @@ use std::path::Path;
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderName, Method};
 use builder::{
-    BuildRequest, ContextInput, DockerfileInput, ErrorKind, Event, Events, Failure, Finished,
-    Secrets, blocking,
+    BuildRequest, CachePlace, ContextInput, DockerfileInput, ErrorKind, Event, Events, Failure,
+    Finished, OutputDest, Secrets, blocking,
 };
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::agent::Lent;
 use super::context::{self, RemoteContext};
+use super::fetched::Fetched;
 use super::mirror::Sent;
 use super::{Client, Payload};
 use crate::config::NetworkMode;
 use crate::fault::Fault;
-use crate::server::BuildQuery;
+use crate::server::{BuildQuery, NativeQuery};
 use crate::telemetry::TRACE_PARENT;
 use crate::{pipe, sent_secrets};
 
 /// How a build ended, as far as its events tell.
 pub(crate) type Ended = Result<Finished, Box<Failure>>;
+
+/// A build whose main context is still to be sent.
+struct Prepared {
+    query: NativeQuery,
+    context: RemoteContext,
+    /// What the service writes for this machine.
+    results: Vec<Fetched>,
+    /// Agents that the service may reach while this is held.
+    lent: Lent,
+}
 
 impl Client {
     /// Builds `request` at the service; `network` is what the user chose, if anything. Its events
@@ -38,22 +50,24 @@ impl Client {
         events: Events,
         cancel: &CancellationToken,
     ) -> Result<Ended, Fault> {
-        let headers = self.request_headers(&request)?;
-        let (path, opened) = prepare(request, network).await?;
         let work = async {
-            match self.send_changes(opened).await? {
+            let headers = self.request_headers(&request).await?;
+            let prepared = self.prepare(request, network, &events).await?;
+            let Prepared { mut query, context, results, lent: _lent } = prepared;
+            match self.send_changes(context, &events).await? {
                 Sent::Kept(id) => {
-                    let path = format!("{path}&context={id}");
-                    self.follow_build(&path, Payload::Nothing, headers, events).await
+                    query.context = Some(id);
+                    let follow = Follow { path: path(&query), headers, results, events };
+                    self.follow_build(follow, Payload::Nothing).await
                 }
-                Sent::Whole(opened) => {
-                    let follow = |tar| self.follow_build(&path, tar, headers, events);
-                    self.exchange(opened, follow).await
+                Sent::Whole(context) => {
+                    let follow = Follow { path: path(&query), headers, results, events };
+                    self.exchange(context, |tar| self.follow_build(follow, tar)).await
                 }
             }
         };
         cancel
-            .run_until_cancelled(work)
+            .run_until_cancelled(Box::pin(work))
             .await
             .unwrap_or_else(|| Err(Fault::new(ErrorKind::Cancelled, "the build was cancelled")))
     }
@@ -62,7 +76,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`Client::build`], as far as it comes.
+    /// As [`Client::build`], as far as it comes; and what needs this machine to the build's end.
     pub(crate) async fn start_build(
         &self,
         request: BuildRequest,
@@ -73,30 +87,95 @@ impl Client {
         struct Started {
             id: String,
         }
-        let headers = self.request_headers(&request)?;
-        let (path, opened) = prepare(request, network).await?;
-        let start = async |path: &str, payload| {
-            let sent = self.send_with(Method::POST, path, payload, &headers).await?;
-            sent.document::<Started>().await
-        };
+        refuse_detached(&request)?;
+        let (events, seen) = Events::channel();
+        drop(seen);
         let work = async {
-            match self.send_changes(opened).await? {
-                Sent::Kept(id) => start(&format!("{path}&context={id}"), Payload::Nothing).await,
-                Sent::Whole(opened) => self.exchange(opened, |tar| start(&path, tar)).await,
+            let headers = self.request_headers(&request).await?;
+            let Prepared { mut query, context, .. } =
+                self.prepare(request, network, &events).await?;
+            let start = async |query: &NativeQuery, payload| {
+                let sent = self.send_with(Method::POST, &path(query), payload, &headers).await?;
+                sent.document::<Started>().await
+            };
+            match self.send_changes(context, &events).await? {
+                Sent::Kept(id) => {
+                    query.context = Some(id);
+                    start(&query, Payload::Nothing).await
+                }
+                Sent::Whole(context) => self.exchange(context, |tar| start(&query, tar)).await,
             }
         };
         let started = cancel
-            .run_until_cancelled(work)
+            .run_until_cancelled(Box::pin(work))
             .await
             .unwrap_or_else(|| Err(Fault::new(ErrorKind::Cancelled, "the build was cancelled")))?;
         Ok(crate::format::printable(&started.id))
     }
 
-    /// Returns what goes beside the request: secrets, and the span that it is part of.
-    fn request_headers(&self, request: &BuildRequest) -> Result<Vec<(HeaderName, String)>, Fault> {
+    /// Sends what goes beside the main context, reads that one's directory, and says what the
+    /// service is asked for.
+    async fn prepare(
+        &self,
+        request: BuildRequest,
+        network: Option<NetworkMode>,
+        events: &Events,
+    ) -> Result<Prepared, Fault> {
+        let mut query = NativeQuery {
+            build: BuildQuery {
+                tags: request.tags,
+                build_args: request.build_args.into_iter().map(|(k, v)| (k, Some(v))).collect(),
+                labels: request.labels,
+                target: request.target,
+                network,
+                extra_hosts: request.extra_hosts,
+                dns: request.dns,
+                limits: request.limits,
+                no_new_privs: request.no_new_privs,
+                squash: request.squash,
+                no_cache: request.no_cache,
+                no_cache_filter: request.no_cache_filter,
+                cache_ttl: request.cache_ttl,
+                cache_scopes: request.cache_scopes,
+                pull: request.pull,
+                allow: request.allow,
+                ..BuildQuery::default()
+            },
+            platforms: request.platforms,
+            more_targets: request.more_targets,
+            annotations: request.annotations,
+            ..NativeQuery::default()
+        };
+        let (input, dockerfile) = (request.context, request.dockerfile);
+        if let ContextInput::Url(url) = &input {
+            query.build.remote = Some(url.clone());
+            refuse_with_url(&dockerfile, request.ignore_file.as_deref())?;
+        }
+        let ignore_file = request.ignore_file;
+        let context =
+            blocking::run(move || RemoteContext::open(input, dockerfile, ignore_file.as_deref()))
+                .await?;
+        query.build.dockerfile = context.dockerfile().map(str::to_owned);
+        let results = Fetched::of(&request.outputs, &request.cache_to);
+        query.outputs = request.outputs;
+        query.build.cache_to = request.cache_to;
+        query.contexts = self.send_named(request.named_contexts, events).await?;
+        query.build.cache_from = self.send_caches(request.cache_from, events).await?;
+        let (agents, lent) = self.lend(&request.ssh).await?;
+        query.agents = agents;
+        Ok(Prepared { query, context, results, lent })
+    }
+
+    /// Returns what goes beside the request: secrets, credentials, and the span that it is part of.
+    async fn request_headers(
+        &self,
+        request: &BuildRequest,
+    ) -> Result<Vec<(HeaderName, String)>, Fault> {
         let parent = request.trace_parent.as_ref();
         let parent = parent.map(|it| (HeaderName::from_static(TRACE_PARENT), it.to_string()));
-        Ok(self.secret_header(&request.secrets)?.into_iter().chain(parent).collect())
+        let secrets = self.secret_header(&request.secrets)?;
+        let credentials = self.registry_config().await;
+        Ok([parent, secrets, credentials].into_iter().flatten().collect())
     }
 
     /// Returns what takes secrets to the service, where the way there is private.
@@ -141,19 +220,20 @@ impl Client {
         fault.map_or(ended, Err)
     }
 
-    async fn follow_build(
-        &self,
-        path: &str,
-        payload: Payload,
-        mut headers: Vec<(HeaderName, String)>,
-        events: Events,
-    ) -> Result<Ended, Fault> {
+    async fn follow_build(&self, follow: Follow, payload: Payload) -> Result<Ended, Fault> {
+        let Follow { path, mut headers, results, events } = follow;
         headers.push((ACCEPT, "application/x-ndjson".to_owned()));
-        let mut answer = self.send_with(Method::POST, path, payload, &headers).await?;
+        let mut answer = self.send_with(Method::POST, &path, payload, &headers).await?;
         let mut rest = Vec::new();
         while let Some(event) = answer.line::<Event>(&mut rest).await? {
             let event = seen_from_afar(event);
             let ended = end_of(&event);
+            if let Some(Ok(_)) = &ended {
+                // Only with its results is it finished.
+                self.fetch_results(answer.build(), results, &events).await?;
+                events.send(event).await;
+                return Ok(ended.expect("it was just looked at"));
+            }
             events.send(event).await;
             if let Some(ended) = ended {
                 return Ok(ended);
@@ -163,46 +243,16 @@ impl Client {
     }
 }
 
-/// Reads the context's directory, and says what the service is asked for: path and query.
-async fn prepare(
-    request: BuildRequest,
-    network: Option<NetworkMode>,
-) -> Result<(String, RemoteContext), Fault> {
-    refuse_unsupported(&request)?;
-    let mut query = BuildQuery {
-        tags: request.tags,
-        build_args: request.build_args.into_iter().map(|(k, v)| (k, Some(v))).collect(),
-        labels: request.labels,
-        target: request.target,
-        platform: request.platforms.into_iter().next(),
-        network,
-        extra_hosts: request.extra_hosts,
-        dns: request.dns,
-        limits: request.limits,
-        no_new_privs: request.no_new_privs,
-        squash: request.squash,
-        no_cache: request.no_cache,
-        no_cache_filter: request.no_cache_filter,
-        cache_ttl: request.cache_ttl,
-        cache_from: request.cache_from,
-        cache_to: request.cache_to,
-        cache_scopes: request.cache_scopes,
-        pull: request.pull,
-        allow: request.allow,
-        ..BuildQuery::default()
-    };
-    let (input, dockerfile) = (request.context, request.dockerfile);
-    if let ContextInput::Url(url) = &input {
-        query.remote = Some(url.clone());
-        refuse_with_url(&dockerfile, request.ignore_file.as_deref())?;
-    }
-    let ignore_file = request.ignore_file;
-    let opened =
-        blocking::run(move || RemoteContext::open(input, dockerfile, ignore_file.as_deref()))
-            .await?;
-    query.dockerfile = opened.dockerfile().map(str::to_owned);
-    let path = format!("/v1/builds?{}", query.encode());
-    Ok((path, opened))
+/// A request for a build, and what becomes of its answer.
+struct Follow {
+    path: String,
+    headers: Vec<(HeaderName, String)>,
+    results: Vec<Fetched>,
+    events: Events,
+}
+
+fn path(query: &NativeQuery) -> String {
+    format!("/v1/builds?{}", query.encode())
 }
 
 /// Takes away what helps at the service alone.
@@ -234,10 +284,17 @@ fn refuse_with_url(dockerfile: &DockerfileInput, ignore_file: Option<&Path>) -> 
     Err(Fault::user(what).with_help("the service fetches the context, and reads both from it"))
 }
 
-/// Refuses what cannot be asked of a service.
-fn refuse_unsupported(request: &BuildRequest) -> Result<(), Fault> {
-    if request.named_contexts.is_empty() {
-        return Ok(());
+/// Refuses what needs this machine until the build is over.
+fn refuse_detached(request: &BuildRequest) -> Result<(), Fault> {
+    let is_here = |place: &CachePlace| place.is_local();
+    let refused = [
+        ("--ssh", !request.ssh.is_empty()),
+        ("--output", request.outputs.iter().any(|output| output.dest != OutputDest::Own)),
+        ("--cache-to of type=local", request.cache_to.iter().any(|to| is_here(&to.place))),
+    ];
+    match refused.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Fault::user(format!("{option} cannot be used with --detach"))
+            .with_help("it needs this machine until the build is over")),
     }
-    Err(Fault::user("--build-context cannot be used with --host: only the main context is sent"))
 }

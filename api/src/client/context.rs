@@ -67,10 +67,7 @@ impl RemoteContext {
     ) -> Result<Self, Fault> {
         let root = match &input {
             ContextInput::Directory(root) => {
-                if !fs::metadata(root).map_err(|error| Fault::file("read", root, &error))?.is_dir()
-                {
-                    return Err(Fault::user(format!("`{}` is not a directory", root.display())));
-                }
+                check_directory(root)?;
                 Some(root.clone())
             }
             // A tar goes as it is; what has a URL is fetched by the service.
@@ -93,6 +90,31 @@ impl RemoteContext {
             context.add_dockerfile(text, ignore_text);
         }
         Ok(context)
+    }
+
+    /// Reads what must be known of a named context, which has ignore rules and no Dockerfile.
+    pub(super) fn named(root: &Path) -> Result<Self, Fault> {
+        let mut context = Self::plain(root.to_owned())?;
+        for name in ignore_file::NAMES {
+            let path = root.join(name);
+            let Some(bytes) = read_file(&path)? else { continue };
+            context.set_rules(&path, &bytes)?;
+            context.kept.push(name.into());
+            break;
+        }
+        Ok(context)
+    }
+
+    /// A directory of which everything is sent.
+    pub(super) fn plain(root: PathBuf) -> Result<Self, Fault> {
+        check_directory(&root)?;
+        Ok(Self {
+            input: ContextInput::Directory(root),
+            rules: None,
+            dockerfile: None,
+            kept: Vec::new(),
+            added: BTreeMap::new(),
+        })
     }
 
     /// Returns the text of a Dockerfile that is not in the context, and the path of the Dockerfile,
@@ -208,6 +230,14 @@ impl RemoteContext {
     fn leads_to_kept(&self, dir: &Path) -> bool {
         self.kept.iter().any(|kept| kept.starts_with(dir))
     }
+}
+
+fn check_directory(root: &Path) -> Result<(), Fault> {
+    let metadata = fs::metadata(root).map_err(|error| Fault::file("read", root, &error))?;
+    if metadata.is_dir() {
+        return Ok(());
+    }
+    Err(Fault::user(format!("`{}` is not a directory", root.display())))
 }
 
 /// Returns the bytes of a small regular file that must be there.

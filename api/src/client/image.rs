@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 
-use axum::http::Method;
-use builder::{ErrorKind, ImportOptions, blocking};
+use axum::http::{HeaderName, Method};
+use builder::{ArchiveKind, ErrorKind, ImportOptions, blocking};
 use bytes::Bytes;
 use frontend::{Platform, Reference};
 use http_body_util::BodyExt as _;
@@ -34,6 +34,8 @@ struct StatusLine {
     error: Option<String>,
     /// Present on the repeated reports of bytes moved.
     progress: Option<String>,
+    /// What a push ended with.
+    aux: Option<Value>,
 }
 
 impl Client {
@@ -103,38 +105,47 @@ impl Client {
             ("tag", Some(tag.unwrap_or("latest"))),
             ("platform", platform.as_deref()),
         ]);
-        self.follow(&format!("/images/create?{query}"), Payload::Nothing, show).await
+        let auth = self.registry_auth(name).await;
+        self.follow(&format!("/images/create?{query}"), Payload::Nothing, auth, show)
+            .await
+            .map(drop)
     }
 
-    /// Has the service push an image; `show` gets a line for what happens.
+    /// Has the service push an image; `show` gets a line for what happens. Returns the digest.
     pub(crate) async fn push(
         &self,
         name: &str,
         platform: Option<&Platform>,
         show: impl FnMut(&str),
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<String>, Fault> {
         let (repository, tag) = split_tag(name);
         let platform = platform.map(in_json);
         let parameters =
             [("tag", Some(tag.unwrap_or("latest"))), ("platform", platform.as_deref())];
         let query = query(&parameters);
         let path = format!("/images/{}/push?{query}", in_path(repository));
-        self.follow(&path, Payload::Nothing, show).await
+        let auth = self.registry_auth(name).await;
+        self.follow(&path, Payload::Nothing, auth, show).await
     }
 
-    /// Writes images as one archive for `docker load` to `out`.
+    /// Writes images as one archive to `out`.
     pub(crate) async fn save(
         &self,
         names: &[String],
-        platform: Option<&Platform>,
+        (kind, platform): (ArchiveKind, Option<&Platform>),
         mut out: Box<dyn Write + Send>,
     ) -> Result<(), Fault> {
+        let format = match kind {
+            ArchiveKind::Docker => None,
+            ArchiveKind::Oci => Some("oci"),
+        };
         let platform = platform.map(in_json);
         let names = names.iter().map(|name| ("names", Some(name.as_str())));
-        let parameters: Vec<_> = names.chain([("platform", platform.as_deref())]).collect();
-        let path = format!("/images/get?{}", query(&parameters));
+        let more = [("format", format), ("platform", platform.as_deref())];
+        let pairs: Vec<_> = names.chain(more).collect();
+        let path = format!("/images/get?{}", query(&pairs));
         let answer = self.send(Method::GET, &path, Payload::Nothing).await?;
-        let Answer { body, connection } = answer;
+        let Answer { body, connection, .. } = answer;
         let (mut reader, feed) = pipe::reader(body.into_data_stream(), ARCHIVE_LIMIT);
         let copy = blocking::run(move || io::copy(&mut reader, &mut out).and_then(|_| out.flush()));
         let (copied, ()) = tokio::join!(copy, feed);
@@ -191,9 +202,9 @@ impl Client {
                 end.fail(error).await;
             }
         };
-        let follow = self.follow(path, Payload::Tar(chunks), show);
+        let follow = self.follow(path, Payload::Tar(chunks), None, show);
         let ((), followed) = tokio::join!(send, follow);
-        followed
+        followed.map(drop)
     }
 
     /// Hands an archive to the service as it is made; `show` gets a line for each image.
@@ -202,7 +213,7 @@ impl Client {
         chunks: mpsc::Receiver<io::Result<Bytes>>,
         show: impl FnMut(&str),
     ) -> Result<(), Fault> {
-        self.follow("/images/load?quiet=1", Payload::Tar(chunks), show).await
+        self.follow("/images/load?quiet=1", Payload::Tar(chunks), None, show).await.map(drop)
     }
 
     /// Returns what `GET /version` answers.
@@ -214,14 +225,18 @@ impl Client {
         &self,
         path: &str,
         payload: Payload,
+        auth: Option<(HeaderName, String)>,
         mut show: impl FnMut(&str),
-    ) -> Result<(), Fault> {
-        let mut answer = self.send(Method::POST, path, payload).await?;
+    ) -> Result<Option<String>, Fault> {
+        let mut digest = None;
+        let mut answer = self.send_with(Method::POST, path, payload, auth.as_slice()).await?;
         let mut rest = Vec::new();
         while let Some(line) = answer.line::<StatusLine>(&mut rest).await? {
             if let Some(error) = line.error {
                 return Err(Fault::new(ErrorKind::Remote, printable(&error)));
             }
+            let told = line.aux.as_ref().and_then(|aux| aux["Digest"].as_str());
+            digest = told.map(printable).or(digest);
             let text = line.stream.or(line.status).unwrap_or_default();
             match line.id {
                 _ if line.progress.is_some() || text.is_empty() => {}
@@ -229,7 +244,7 @@ impl Client {
                 None => show(&printable(&text)),
             }
         }
-        Ok(())
+        Ok(digest)
     }
 }
 

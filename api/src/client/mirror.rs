@@ -9,18 +9,22 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 
 use axum::http::Method;
-use builder::{ContextInput, ErrorKind, blocking};
+use builder::{ContextInput, ErrorKind, Event, Events, Transfer, TransferPhase, blocking};
 use cache::{Digest, StatCache, Store};
 use serde::Deserialize;
 
 use super::context::{self, ContextError, RemoteContext};
 use super::{Client, Payload};
 use crate::fault::Fault;
-use crate::manifest::{self, Entry, Kind};
+use crate::manifest::{self, Chunk, Entry, Kind};
 use crate::pipe;
 
-/// Bytes of a context that is not worth the questions.
+/// Bytes of an archive that is not worth the questions, and those that each file adds to its own.
 const SMALL: u64 = 256 << 10;
+const HEADER_BYTES: u64 = 768;
+
+/// Bytes between two reports of how much was sent.
+const REPORT_BYTES: u64 = 1 << 20;
 
 /// Where the content of an entry is.
 #[derive(Debug)]
@@ -37,6 +41,36 @@ struct Listing {
     sources: Vec<Source>,
     /// Of the directory itself, in seconds since 1970.
     mtime: i64,
+    /// Whether an archive serves it better: it is small, or has files of several names.
+    is_better_whole: bool,
+}
+
+/// Tells how much of a context was sent.
+struct Progress {
+    transfer: Transfer,
+    told: u64,
+    events: Events,
+}
+
+impl Progress {
+    fn new(shown: &str, listing: &Listing, missing: &[usize], events: Events) -> Self {
+        let total = missing.iter().map(|&at| listing.size(at)).sum();
+        let (id, phase) = (shown.to_owned(), TransferPhase::Loading);
+        Self { transfer: Transfer { id, phase, current: 0, total: Some(total) }, told: 0, events }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.transfer.current += bytes;
+        if self.transfer.current - self.told >= REPORT_BYTES {
+            self.told = self.transfer.current;
+            self.events.send_blocking(Event::Transfer(self.transfer.clone()));
+        }
+    }
+
+    fn end(self) {
+        let done = Transfer { phase: TransferPhase::Done, ..self.transfer };
+        self.events.send_blocking(Event::Transfer(done));
+    }
 }
 
 /// How a context goes to the service.
@@ -54,20 +88,20 @@ impl Client {
     /// # Errors
     ///
     /// What this machine cannot read, and a lost connection.
-    pub(super) async fn send_changes(&self, context: RemoteContext) -> Result<Sent, Fault> {
+    pub(super) async fn send_changes(
+        &self,
+        context: RemoteContext,
+        events: &Events,
+    ) -> Result<Sent, Fault> {
         let ContextInput::Directory(root) = &context.input else {
             return Ok(Sent::Whole(context));
         };
-        let (root, store) = (root.clone(), self.store.clone());
-        let name = name(&root);
-        let (context, listing) = blocking::run(move || {
-            let listing = list(&context, &root, store.as_deref());
-            (context, listing)
-        })
-        .await;
-        let listing = listing.map_err(|error| Fault::of(ErrorKind::User, &error))?;
-        let Some(listing) = listing else { return Ok(Sent::Whole(context)) };
-        match self.offer(&name, listing).await {
+        let name = name(root);
+        let (context, listing) = self.list(context).await?;
+        if listing.is_better_whole {
+            return Ok(Sent::Whole(context));
+        }
+        match self.offer(&name, listing, "context", events).await {
             Ok(id) => Ok(Sent::Kept(id)),
             // One that knows nothing of this takes the whole, or says once more why not.
             Err(fault) if matches!(fault.kind, ErrorKind::User | ErrorKind::Host) => {
@@ -78,28 +112,89 @@ impl Client {
         }
     }
 
-    async fn offer(&self, name: &str, listing: Listing) -> Result<String, Fault> {
+    /// Sends what the service lacks of a directory beside the context; returns the id that the
+    /// service gives it. `shown` is what people call it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::send_changes`]; and a service that keeps none.
+    pub(super) async fn send_directory(
+        &self,
+        context: RemoteContext,
+        shown: &str,
+        events: &Events,
+    ) -> Result<String, Fault> {
+        let ContextInput::Directory(root) = &context.input else {
+            return Err(Fault::new(ErrorKind::Bug, "only directories are sent beside the context"));
+        };
+        // Apart from what the same directory is as the context: other rules make another list.
+        let name = format!("{} ({shown})", name(root));
+        let (_, listing) = self.list(context).await?;
+        self.offer(&name, listing, shown, events).await
+    }
+
+    async fn list(&self, context: RemoteContext) -> Result<(RemoteContext, Listing), Fault> {
+        let store = self.store.clone();
+        let (context, listing) = blocking::run(move || {
+            let listing = list(&context, store.as_deref());
+            (context, listing)
+        })
+        .await;
+        Ok((context, listing.map_err(|error| Fault::of(ErrorKind::User, &error))?))
+    }
+
+    async fn offer(
+        &self,
+        name: &str,
+        listing: Listing,
+        shown: &str,
+        events: &Events,
+    ) -> Result<String, Fault> {
         #[derive(Deserialize)]
         struct Announced {
             id: String,
+            /// Chunks of the list; while there are any, nothing is said of files.
+            lacking: Vec<usize>,
             missing: Vec<usize>,
         }
-        let fault = |error: io::Error| Fault::of(ErrorKind::Host, &error);
-        let packed = manifest::encode(&listing.entries).map_err(fault)?;
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("name", name)
             .append_pair("mtime", &listing.mtime.to_string())
             .finish();
         let path = format!("/v1/contexts?{query}");
-        let answer = self.send(Method::POST, &path, Payload::Bytes(packed.into())).await?;
-        let Announced { id, missing } = answer.document().await?;
+        let chunks = manifest::encode(&listing.entries);
+        let announcement = Payload::Bytes(manifest::announce(&chunks).into());
+        let answer = self.send(Method::POST, &path, announcement).await?;
+        let Announced { id, lacking, mut missing } = answer.document().await?;
         if !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Fault::new(ErrorKind::Remote, "the service gave the context an odd id"));
         }
+        if !lacking.is_empty() {
+            missing = self.send_list(&id, &chunks, &lacking).await?;
+        }
         if !missing.is_empty() {
-            self.send_content(&id, listing, missing).await?;
+            let progress = Progress::new(shown, &listing, &missing, events.clone());
+            self.send_content(&id, listing, missing, progress).await?;
         }
         Ok(id)
+    }
+
+    /// Sends parts of the list; returns the places of the files that are missing.
+    async fn send_list(
+        &self,
+        id: &str,
+        chunks: &[Chunk],
+        lacking: &[usize],
+    ) -> Result<Vec<usize>, Fault> {
+        #[derive(Deserialize)]
+        struct Listed {
+            missing: Vec<usize>,
+        }
+        let packed = manifest::pack(lacking.iter().filter_map(|&at| chunks.get(at)));
+        let packed = packed.map_err(|error| Fault::of(ErrorKind::Host, &error))?;
+        let path = format!("/v1/contexts/{id}/list");
+        let answer = self.send(Method::PUT, &path, Payload::Bytes(packed.into())).await?;
+        Ok(answer.document::<Listed>().await?.missing)
     }
 
     async fn send_content(
@@ -107,13 +202,16 @@ impl Client {
         id: &str,
         listing: Listing,
         missing: Vec<usize>,
+        mut progress: Progress,
     ) -> Result<(), Fault> {
         let (mut writer, end, chunks) = pipe::writer();
         let send = async move {
             let written = blocking::run(move || {
                 for at in missing {
                     write_content(&listing, at, &mut writer)?;
+                    progress.add(listing.size(at));
                 }
+                progress.end();
                 writer.flush().map_err(ContextError::Send)
             });
             match written.await {
@@ -167,42 +265,40 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
-/// Lists a context with the digests of its files; `None` for one that is better sent whole. `store`
-/// remembers digests. Blocking.
-fn list(
-    context: &RemoteContext,
-    root: &Path,
-    store: Option<&Path>,
-) -> Result<Option<Listing>, ContextError> {
+/// Lists a directory with the digests of its files. `store` remembers digests. Blocking.
+fn list(context: &RemoteContext, store: Option<&Path>) -> Result<Listing, ContextError> {
+    let ContextInput::Directory(root) = &context.input else {
+        let source = io::Error::other("it is no directory");
+        return Err(ContextError::Read { path: "-".into(), source });
+    };
     let store = store.and_then(|root| Store::open(root).ok());
     let remembered = remembered_as(root);
     let mut known = store.as_ref().map(|store| store.stat_cache(&remembered)).unwrap_or_default();
     let read = |source| ContextError::Read { path: root.to_owned(), source };
     let mtime = fs::metadata(root).map_err(read)?.mtime().max(0);
-    let mut listing = Listing { entries: Vec::new(), sources: Vec::new(), mtime };
+    let (entries, sources) = (Vec::new(), Vec::new());
+    let mut listing = Listing { entries, sources, mtime, is_better_whole: false };
     let (mut bytes, mut linked, mut has_links) = (0, BTreeSet::new(), false);
     context::each_file(context, root, |path, full, metadata| {
         // A file that is there twice stays one only in an archive.
         has_links |= metadata.is_file()
             && metadata.nlink() > 1
             && !linked.insert((metadata.dev(), metadata.ino()));
-        bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        bytes += HEADER_BYTES + if metadata.is_file() { metadata.len() } else { 0 };
         listing.add(path, full, metadata, &mut known)
     })?;
     if let Some(store) = &store {
         // Losing it costs time.
         drop(store.save_stat_cache(&remembered, &known));
     }
-    if has_links || bytes <= SMALL {
-        return Ok(None);
-    }
+    listing.is_better_whole = has_links || bytes <= SMALL;
     for (name, bytes) in context.added() {
         let kind = Kind::File { size: bytes.len() as u64, digest: Digest::of(bytes) };
         listing.entries.retain(|entry| entry.path != Path::new(name));
         listing.entries.push(Entry { path: name.into(), mode: 0o644, mtime: 0, kind });
         listing.sources.push(Source::Bytes(bytes.clone()));
     }
-    Ok(Some(listing))
+    Ok(listing)
 }
 
 /// What a directory's digests are remembered under: apart from those of builds here, which know
@@ -214,6 +310,14 @@ fn remembered_as(root: &Path) -> PathBuf {
 }
 
 impl Listing {
+    /// Bytes of the file at this place.
+    fn size(&self, at: usize) -> u64 {
+        match self.entries.get(at) {
+            Some(Entry { kind: Kind::File { size, .. }, .. }) => *size,
+            _ => 0,
+        }
+    }
+
     fn add(
         &mut self,
         path: &Path,

@@ -1,10 +1,15 @@
 //! The client of a service: the same commands, done elsewhere.
 
 mod access;
+mod agent;
+mod beside;
 mod build;
 mod builds;
+mod contents;
 mod context;
+mod credentials;
 mod engine;
+mod fetched;
 mod image;
 mod mirror;
 
@@ -13,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{self, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use builder::{ErrorKind, blocking};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -55,6 +60,8 @@ pub(crate) struct Client {
     tls: Option<Arc<ClientConfig>>,
     /// The store of this machine, which remembers the digests of files.
     store: Option<PathBuf>,
+    /// Docker's `config.json` of this machine, whose credentials the service may use.
+    auth_file: Option<PathBuf>,
 }
 
 /// What is sent with a request.
@@ -69,6 +76,7 @@ enum Payload {
 /// An answer whose body is still coming. Dropping it drops the connection.
 #[derive(Debug)]
 struct Answer {
+    headers: HeaderMap,
     body: Incoming,
     connection: Connection,
 }
@@ -106,7 +114,13 @@ impl Client {
                 Some(Arc::new(config.await?))
             }
         };
-        Ok(Self { address: address.clone(), authorization: header.transpose()?, tls, store: None })
+        let (address, authorization) = (address.clone(), header.transpose()?);
+        Ok(Self { address, authorization, tls, store: None, auth_file: None })
+    }
+
+    /// Lets the service use the credentials in `file`, where nobody else can read them on their way.
+    pub(crate) fn with_credentials(self, file: Option<PathBuf>) -> Self {
+        Self { auth_file: file, ..self }
     }
 
     /// Has the store at `root` remember the digests of files that were sent.
@@ -135,15 +149,7 @@ impl Client {
                 tracing::debug!(%error, "connection ended early");
             }
         }));
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, self.host_header())
-            .header(header::USER_AGENT, concat!("rbuild/", env!("CARGO_PKG_VERSION")));
-        let request = match &self.authorization {
-            Some(value) => request.header(header::AUTHORIZATION, value),
-            None => request,
-        };
+        let request = self.request(method, path);
         let add = |request: http::request::Builder, (name, value): &(HeaderName, String)| {
             request.header(name, value)
         };
@@ -164,9 +170,22 @@ impl Client {
         let response = sender.send_request(request).await.map_err(|error| self.lost(&error))?;
         let (head, body) = response.into_parts();
         if head.status.is_success() {
-            return Ok(Answer { body, connection });
+            return Ok(Answer { headers: head.headers, body, connection });
         }
         Err(refusal(head.status, body).await)
+    }
+
+    /// Begins a request, with what all of them have.
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.host_header())
+            .header(header::USER_AGENT, concat!("rbuild/", env!("CARGO_PKG_VERSION")));
+        match &self.authorization {
+            Some(value) => request.header(header::AUTHORIZATION, value),
+            None => request,
+        }
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, Fault> {
@@ -220,6 +239,13 @@ impl Client {
 }
 
 impl Answer {
+    /// Returns the id of the build that was begun, as far as it is one.
+    fn build(&self) -> String {
+        let place = self.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let id = place.and_then(|place| place.rsplit('/').next()).unwrap_or_default();
+        id.chars().filter(char::is_ascii_alphanumeric).collect()
+    }
+
     /// Reads the whole body and parses it.
     async fn document<T: DeserializeOwned>(self) -> Result<T, Fault> {
         let body = Limited::new(self.body, DOCUMENT_LIMIT).collect().await;

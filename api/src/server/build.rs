@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::response::{IntoResponse as _, Response};
-use builder::{BuildRequest, ContextInput, Entered, Event, Events, TraceParent};
+use builder::{BuildRequest, ContextInput, Entered, Event, Events, TraceParent, blocking};
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
@@ -18,7 +18,8 @@ use super::access::Scope;
 use super::classic::Classic;
 use super::error::ApiError;
 use super::events::EngineEvent;
-use super::mirror::Mirror;
+use super::given::Given;
+use super::native::NativeQuery;
 use super::query::BuildQuery;
 use super::queue::Turn;
 use super::{Call, RunningBuild, Service, auth, guard, native};
@@ -71,9 +72,16 @@ impl Drop for NamedBuild {
 /// Answers in the form of Docker's classic builder. What fails before there is anything to show
 /// (a bad Dockerfile, an unknown base) is answered by a status.
 pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiError> {
-    let (query, request) = request(call, false, BuildQuery::consent_by_asking)?;
-    let quiet = query.quiet;
-    let mut running = start(call, body, None, query.build_id, request).await?;
+    let mut query = BuildQuery::parse(&call.query)?;
+    query.consent_by_asking();
+    judge(call, &query, false)?;
+    if !query.cache_to.is_empty() {
+        // Results leave this machine, as images do by a push.
+        call.service.access().judge(&call.headers, Scope::Push)?;
+    }
+    let (quiet, name) = (query.quiet, query.build_id.clone());
+    let request = prepare(call, query)?;
+    let mut running = start(call, body, Given::default(), name, request).await?;
     let mut classic = Classic::new(running.number, quiet);
     let mut first = String::new();
     // A quiet build has nothing to show before its end; a silent connection would be cut by some.
@@ -113,14 +121,25 @@ pub(super) async fn native(call: &Call, body: Body) -> Result<Response, ApiError
     } else {
         (call.clone(), body)
     };
-    let mirror = match call.parameter("context") {
-        Some(id) => Some(call.service.0.contexts.take(id, &call.client)?),
-        None => None,
-    };
-    let mut call = call;
-    call.query.retain(|(name, _)| name != "context");
-    let (query, request) = request(&call, mirror.is_some(), |_| {})?;
-    let running = start(&call, body, mirror, query.build_id, request).await?;
+    let query = NativeQuery::parse(&call.query)?;
+    judge(&call, &query.build, query.context.is_some())?;
+    if query.pushes() {
+        call.service.access().judge(&call.headers, Scope::Push)?;
+    }
+    let name = query.build.build_id.clone();
+    let prepared = prepare(&call, query.build.clone())?;
+    let taking = call.clone();
+    let (given, query) = blocking::run(move || {
+        let given = Given::take(&taking, &query)?;
+        Ok::<_, ApiError>((given, query))
+    })
+    .await?;
+    let prepared: Prepared = Box::new(|context| {
+        let mut request = prepared(context);
+        query.complete(&mut request);
+        request
+    });
+    let running = start(&call, body, given, name, prepared).await?;
     let location = [(LOCATION, format!("/v1/builds/{}", running.id))];
     if call.accepts(EVENT_LINES) {
         let lines = stream::unfold(running, |mut running| async move {
@@ -161,18 +180,13 @@ fn answer(
 /// A request whose context is still to come.
 type Prepared = Box<dyn FnOnce(ContextInput) -> BuildRequest + Send>;
 
-/// Judges everything but the body.
-fn request(
-    call: &Call,
-    is_kept: bool,
-    complete: impl FnOnce(&mut BuildQuery),
-) -> Result<(BuildQuery, Prepared), ApiError> {
-    let mut query = BuildQuery::parse(&call.query)?;
-    // A context that is fetched needs no body, and no body needs no type.
-    if is_kept && query.remote.is_some() {
+/// Judges whether the body can be what the query says; `is_sent` is a context that came before.
+fn judge(call: &Call, query: &BuildQuery, is_sent: bool) -> Result<(), ApiError> {
+    if is_sent && query.remote.is_some() {
         return Err(ApiError::parameter("remote", "there is a context already"));
     }
-    let is_named = query.remote.is_some() || is_kept;
+    // A context that is fetched needs no body, and no body needs no type.
+    let is_named = query.remote.is_some() || is_sent;
     if native::is_json(&call.headers) {
         if !is_named {
             let reason = "options as JSON need a `remote` or a `context`";
@@ -181,11 +195,11 @@ fn request(
     } else if !is_named || call.headers.contains_key(CONTENT_TYPE) {
         guard::check_tar(&call.headers)?;
     }
-    if !query.cache_to.is_empty() {
-        // Results leave this machine, as images do by a push.
-        call.service.access().judge(&call.headers, Scope::Push)?;
-    }
-    complete(&mut query);
+    Ok(())
+}
+
+/// Takes from the head what a build needs beside its query.
+fn prepare(call: &Call, query: BuildQuery) -> Result<Prepared, ApiError> {
     let credentials = auth::for_build(&call.headers)?;
     let defaults = call.service.0.defaults.clone();
     let secrets = match call.headers.get(sent_secrets::HEADER) {
@@ -195,13 +209,11 @@ fn request(
     };
     let parent = call.headers.get(TRACE_PARENT).and_then(|value| value.to_str().ok());
     let trace_parent = parent.and_then(TraceParent::parse);
-    let prepared = query.clone();
-    let complete = move |context| BuildRequest {
+    Ok(Box::new(move |context| BuildRequest {
         secrets,
         trace_parent,
-        ..prepared.into_request(context, credentials, &defaults)
-    };
-    Ok((query, Box::new(complete)))
+        ..query.into_request(context, credentials, &defaults)
+    }))
 }
 
 /// Starts the build, or lets it wait for its turn; its task lives on until everything is cleaned up,
@@ -209,17 +221,18 @@ fn request(
 async fn start(
     call: &Call,
     body: Body,
-    mirror: Option<Mirror>,
+    given: Given,
     name: Option<String>,
     prepared: Prepared,
 ) -> Result<Running, ApiError> {
     let service = &call.service;
     let mut turn = service.0.queue.enter(&call.client)?;
     let (reader, feed) = pipe::upload(body.into_data_stream(), service.limits().upload);
-    let request = prepared(match &mirror {
-        Some(mirror) => ContextInput::Directory(mirror.dir()),
+    let mut request = prepared(match given.main() {
+        Some(dir) => ContextInput::Directory(dir),
         None => ContextInput::Tar(Box::new(reader)),
     });
+    given.complete(&mut request);
     let (events, receiver) = Events::channel();
     let cancel = service.0.stop.child_token();
     let cancel_on_drop = CancellationToken::clone(&cancel).drop_guard();
@@ -227,8 +240,15 @@ async fn start(
     let entered = service.builder().enter(&request).await?;
     let id = entered.id().to_owned();
     let known = KnownBuild::enter(service, &entered, &turn, &cancel);
+    let is_fetched = match given.delivery() {
+        Some(delivery) => {
+            service.0.deliveries.offer(&id, &call.client, delivery);
+            true
+        }
+        None => false,
+    };
     let (has_arrived, arrived) = oneshot::channel();
-    let of_task = service.clone();
+    let (of_task, of_build) = (service.clone(), id.clone());
     service.spawn(async move {
         let _known = (known, named);
         let metrics = of_task.clone();
@@ -236,13 +256,16 @@ async fn start(
             while let Some(place) = turn.next_place().await {
                 events.send(Event::Queued { place }).await;
             }
-            (turn, mirror, metrics.0.metrics.build_started())
+            (turn, given, metrics.0.metrics.build_started())
         };
         let build = async {
             // How it ended is in the events; Docker's own tell the names alone.
             let builder = of_task.builder();
             let ended = builder.build_entered(entered, request, events, cancel, wait).await;
             of_task.0.metrics.build_ended(&ended);
+            if is_fetched {
+                native::withdraw(&of_task, of_build, ended.is_ok());
+            }
             if let Ok(finished) = ended {
                 for tag in &finished.tags {
                     let event = EngineEvent::image("tag", finished.image_id.as_str(), tag);

@@ -293,7 +293,8 @@ pub(crate) async fn serve(listener: Listener, service: Service, shutdown: Cancel
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(HEAD_LIMIT)
-                .serve_connection(TokioIo::new(stream), answers);
+                .serve_connection(TokioIo::new(stream), answers)
+                .with_upgrades();
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cache-mounts/ID/SLOT/   taken alone by one build at a time; gc knows it as a cache mount
+//!   list                  its list of files, as `crate::manifest` packs chunks
 //!   files/                the context as it was sent last
 //!   new                   a file that is arriving
 //! ```
@@ -64,7 +65,8 @@ impl MirrorError {
     }
 }
 
-trait OnDisk<T> {
+pub(super) trait OnDisk<T> {
+    /// Names the file that could not be had.
     fn at(self, path: &Path) -> Result<T, MirrorError>;
 }
 
@@ -86,15 +88,13 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    /// Takes the mirror of the context `name`, and makes it what `entries` say as far as its content
-    /// is here. Blocking.
+    /// Makes the mirror in `mount` what `entries` say as far as its content is here. Blocking.
     pub(super) fn open(
         store: &Store,
-        name: &str,
+        mount: CacheMount,
         entries: Vec<Entry>,
         mtime: i64,
     ) -> Result<Self, MirrorError> {
-        let mount = store.sent_context(name)?.ok_or(MirrorError::Busy)?;
         let mut mirror = Self { mount, entries, missing: Vec::new(), mtime };
         let root = mirror.dir();
         if !root.is_dir() {

@@ -5,17 +5,20 @@
 
 mod absent;
 mod access;
+mod agents;
 mod auth;
 mod build;
 mod classic;
 mod error;
 mod events;
 mod filters;
+mod given;
 mod guard;
 mod image;
 mod import;
 mod leftover;
 mod listen;
+mod listing;
 mod login;
 mod metrics;
 mod mirror;
@@ -40,21 +43,26 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, EXPECT};
 use axum::response::{IntoResponse as _, Response};
 use builder::Builder;
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use access::Access;
+pub(crate) use agents::PROTOCOL as AGENT_PROTOCOL;
 pub(crate) use error::{ApiError, kind_of};
 pub(crate) use guard::Exposure;
 pub(crate) use image::list_images;
 pub(crate) use listen::{Listener, Port, serve};
+pub(crate) use native::{NativeQuery, SENT, SENT_LAYOUT};
 pub(crate) use prune::prune_images;
 pub(crate) use query::{BuildDefaults, BuildQuery, parse_extra_host, parse_word};
 pub(crate) use settings::{ServerLimits, ServerTable};
 
+use agents::Agents;
 use events::EventLog;
 use metrics::Metrics;
+use native::Native;
 use query::Pairs;
 use queue::Queue;
 use route::{Route, Version};
@@ -80,6 +88,8 @@ struct Shared {
     running: Mutex<HashMap<String, RunningBuild>>,
     readers: Arc<Semaphore>,
     contexts: native::Contexts,
+    agents: Agents,
+    deliveries: native::Deliveries,
     /// Builds under way that their clients gave a name, to be cancelled by it.
     named_builds: Mutex<HashMap<String, CancellationToken>>,
     events: EventLog,
@@ -127,6 +137,8 @@ impl Service {
             running: Mutex::default(),
             readers: Arc::new(Semaphore::new(READERS)),
             contexts: native::Contexts::default(),
+            agents: Agents::default(),
+            deliveries: native::Deliveries::default(),
             named_builds: Mutex::default(),
             events: EventLog::new(),
             metrics: Metrics::new(),
@@ -273,7 +285,7 @@ async fn dispatch(State(service): State<Service>, request: Request) -> Response 
 }
 
 async fn answer(service: Service, request: Request) -> Result<Response, ApiError> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     guard::check(&head.headers, service.0.exposure)?;
     let (version, route) = Route::parse(&head.method, head.uri.path())?;
     let peer = head.extensions.get::<Peer>();
@@ -285,6 +297,7 @@ async fn answer(service: Service, request: Request) -> Result<Response, ApiError
         }
         tracing::debug!(client, method = %head.method, path = head.uri.path(), "request");
     }
+    let upgrade = head.extensions.remove::<OnUpgrade>();
     let query = query::pairs(head.uri.query());
     let call = Call { service, version, query, headers: head.headers, client };
     match route {
@@ -296,6 +309,7 @@ async fn answer(service: Service, request: Request) -> Result<Response, ApiError
         Route::Info => system::info(&call).await,
         Route::DiskUsage => system::disk_usage(&call).await,
         Route::Build => build::classic(&call, body).await,
+        Route::Native(Native::LinkAgent(id)) => agents::link(&call, &id, upgrade),
         Route::Native(native) => native::answer(&call, native, body).await,
         Route::Images => image::list(&call).await,
         Route::Image(name) => image::inspect(&call, name).await,

@@ -88,6 +88,18 @@ impl BuildQuery {
     /// [`ApiError::Parameter`] for values that cannot be used and names that nobody knows,
     /// [`ApiError::Unsupported`] for what Docker has and this service has not.
     pub(crate) fn parse(pairs: &[(String, String)]) -> Result<Self, ApiError> {
+        let query = Self::parse_any(pairs)?;
+        refuse_local("cachefrom", query.cache_from.iter().map(|from| &from.place))?;
+        refuse_local("cacheto", query.cache_to.iter().map(|to| &to.place))?;
+        Ok(query)
+    }
+
+    /// As [`BuildQuery::parse`], with caches that are directories, whatever their names mean.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn parse_any(pairs: &[(String, String)]) -> Result<Self, ApiError> {
         let mut query = Self::default();
         for (name, value) in pairs {
             query.set(name, value)?;
@@ -123,14 +135,8 @@ impl BuildQuery {
                 self.no_cache_filter.extend(value.split(',').filter_map(non_empty));
             }
             "cachettl" => self.cache_ttl = seconds(name, value)?,
-            "cachefrom" => {
-                self.cache_from = list(name, value, CacheFrom::parse)?;
-                refuse_local(name, self.cache_from.iter().map(|from| &from.place))?;
-            }
-            "cacheto" => {
-                self.cache_to = list(name, value, CacheTo::parse)?;
-                refuse_local(name, self.cache_to.iter().map(|to| &to.place))?;
-            }
+            "cachefrom" => self.cache_from = list(name, value, CacheFrom::parse)?,
+            "cacheto" => self.cache_to = list(name, value, CacheTo::parse)?,
             "cachescope" => self.cache_scopes = list(name, value, |it| Ok(it.to_owned()))?,
             "pull" => self.pull = boolean(value),
             "q" => self.quiet = boolean(value),
@@ -324,7 +330,7 @@ fn refuse_local<'a>(
     mut places: impl Iterator<Item = &'a CachePlace>,
 ) -> Result<(), ApiError> {
     if places.any(CachePlace::is_local) {
-        let reason = "a service keeps no cache in a directory: use type=registry".to_owned();
+        let reason = "a service keeps no cache in a directory: use type=registry";
         return Err(ApiError::parameter(name, reason));
     }
     Ok(())

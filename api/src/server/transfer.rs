@@ -138,9 +138,9 @@ async fn tagged(call: &Call, repository: &str) -> Result<Vec<String>, ApiError> 
     Ok(names)
 }
 
-/// `GET /images/get?names=` and `GET /images/{name}/get`.
+/// `GET /images/get?names=` and `GET /images/{name}/get`; `format=oci` is ours.
 pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, ApiError> {
-    call.expect_only(&["names", "platform"])?;
+    call.expect_only(&["names", "platform", "format"])?;
     let mut names: Vec<String> = name.into_iter().collect();
     if names.is_empty() {
         let given = call.query.iter().filter(|(name, _)| name == "names");
@@ -151,6 +151,11 @@ pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, 
         return Err(ApiError::parameter("names", "it is missing"));
     }
     let platform = wanted_platforms(call, "platform")?.into_iter().next();
+    let kind = match call.parameter("format") {
+        None | Some("docker") => ArchiveKind::Docker,
+        Some("oci") => ArchiveKind::Oci,
+        Some(_) => return Err(ApiError::parameter("format", "it is neither docker nor oci")),
+    };
     let builder = call.service.builder().clone();
     let (known, wanted) = (names.clone(), platform.clone());
     let look = builder.clone();
@@ -170,7 +175,7 @@ pub(super) async fn save(call: &Call, name: Option<String>) -> Result<Response, 
     call.service.spawn(async move {
         let (events, seen) = Events::channel();
         drop(seen);
-        let (kind, platform) = (ArchiveKind::Docker, platform.as_ref());
+        let platform = platform.as_ref();
         let saved = builder.save(&names, kind, platform, Box::new(writer), &events).await;
         if let Err(error) = saved {
             return end.fail(error).await;

@@ -18,7 +18,7 @@ fn serve_tcp() -> (Server, u16) {
 }
 
 /// A service on a unix socket in `dir`, and its URL.
-fn serve_unix(dir: &Path) -> (Server, String) {
+pub(crate) fn serve_unix(dir: &Path) -> (Server, String) {
     let socket = dir.join("rbuild.sock");
     let url = format!("unix://{}", socket.display());
     let mut serve = rbuild(bases(), &["serve", "--listen", &url]);

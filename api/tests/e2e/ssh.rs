@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::served::serve_unix;
 use crate::support::{Server, bases, command, context, rbuild, run};
 
 /// Puts a program and its libraries into `dir`.
@@ -40,8 +41,28 @@ fn a_step_uses_the_agents_keys_and_cannot_change_them() {
     run(command("ssh-add", &["-q"]).arg(&key).env("SSH_AUTH_SOCK", &socket)).ok();
 
     let other = format!("other={}", socket.display());
-    let mut build = rbuild(bases(), &["--no-cache", "--ssh", "default", "--ssh", &other]);
+    let arguments = ["--no-cache", "--ssh", "default", "--ssh", &other];
+    let mut build = rbuild(bases(), &arguments);
     run(build.arg(dir.path()).env("SSH_AUTH_SOCK", &socket)).ok();
+
+    // The same by a service, which sees no more of the agent than what its client lets through.
+    let (_service, url) = serve_unix(outside.path());
+    let far = |more: &[&str]| {
+        let mut build = rbuild(bases(), &[&["--host", &url], &arguments[..], more].concat());
+        run(build.arg(dir.path()).env("SSH_AUTH_SOCK", &socket))
+    };
+    far(&[]).ok();
+    far(&["--detach"]).fails_with(1).says("--ssh cannot be used with --detach");
+    // An agent that ends is missed by its step, not by the service.
+    let gone = outside.path().join("gone");
+    drop(std::os::unix::net::UnixListener::bind(&gone).unwrap());
+    let gone = format!("default={}", gone.display());
+    let mut build = rbuild(bases(), &["--host", &url, "--no-cache", "--ssh", &gone]);
+    run(build.args(["--ssh", &other]).arg(dir.path()))
+        .fails_with(1)
+        .says("did not answer the service");
+    far(&[]).ok();
+
     // The keys are still there.
     run(command("ssh-add", &["-l"]).env("SSH_AUTH_SOCK", &socket)).ok().says("ED25519");
 }

@@ -40,7 +40,7 @@ fn exit_codes_and_messages_tell_who_must_act() {
         (&["inspect", "nothing:here"],                1, "nothing:here"),
         (&["run", "--network", "no"],                 2, "possible values: default, none, host"),
         (&["--host", "unix:///nowhere.sock", "images"], 3, "is `rbuild serve` running there?"),
-        (&["--host", "unix:///nowhere.sock", "store", "check"], 1, "works on this machine only"),
+        (&["--host", "unix:///nowhere.sock", "verify", "."], 1, "works on this machine only"),
         (&["serve", "--listen", "tcp://0.0.0.0:0"],   1, "who reaches this port may build"),
     ];
     for (args, code, want) in cases {

@@ -8,6 +8,7 @@ mod contexts;
 mod debug;
 mod dockerfile;
 mod fmt;
+mod from_afar;
 mod git;
 mod http;
 mod native;

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::keys::unix_now;
 pub(crate) use error::BuildError;
 pub(crate) use failure::failure_of;
+pub use plan::is_directory_context;
 
 use self::execute::{Execution, Shared};
 use self::plan::Plan;

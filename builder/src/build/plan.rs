@@ -265,3 +265,11 @@ impl Named {
         }
     }
 }
+
+/// Whether the value of a `--build-context` is a directory of this machine, and nothing else.
+#[must_use]
+pub fn is_directory_context(value: &str) -> bool {
+    matches!(parse_remote(value), Ok(None))
+        && !value.contains("://")
+        && !value.starts_with("target:")
+}

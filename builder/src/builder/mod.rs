@@ -220,8 +220,8 @@ impl Builder {
         let spooled = Events::spooled(Arc::clone(&spool));
         let build = async {
             // Who is cancelled has waited long enough: the build then ends before it begins.
-            let _turn = cancel.run_until_cancelled(turn(spooled.clone())).await;
-            let result = Box::pin(self.build_spooled(request, spooled, &cancel, log)).await;
+            let turn = cancel.run_until_cancelled(turn(spooled.clone())).await;
+            let result = Box::pin(self.build_spooled(request, spooled, &cancel, log, turn)).await;
             blocking::run(move || drop(end)).await;
             result
         };
@@ -270,12 +270,15 @@ impl Builder {
         events: Events,
         cancel: &CancellationToken,
         log: Option<StepLog>,
+        turn: impl Sized,
     ) -> Result<Finished, Box<Failure>> {
         let mut source = None;
         let result = match self.leased() {
             Ok(inner) => build::build(&inner, request, &events, cancel, &mut source, log).await,
             Err(error) => Err(BuildError::store(error)),
         };
+        // Whoever hears that it is over may build anew with what this one had.
+        drop(turn);
         match result {
             Ok(finished) => {
                 events.send(Event::Finished(finished.clone())).await;

@@ -18,6 +18,7 @@ mod error;
 mod export;
 mod import;
 pub(crate) mod inline;
+mod layout;
 mod local;
 mod registry;
 mod sign;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use frontend::Platform;
 
 pub use error::ExchangeError;
+pub use layout::merge_layouts;
 pub use spec::{CacheFrom, CacheMode, CachePlace, CacheTo};
 
 pub(crate) use entry::{ByContent, Entry};

@@ -31,6 +31,15 @@ impl AnnotationLevel {
         })
     }
 
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::ManifestDescriptor => "manifest-descriptor",
+            Self::Index => "index",
+            Self::IndexDescriptor => "index-descriptor",
+        }
+    }
+
     const fn is_of_index(self) -> bool {
         matches!(self, Self::Index | Self::IndexDescriptor)
     }
@@ -43,6 +52,14 @@ struct Annotation {
     platform: Option<Platform>,
     key: String,
     value: String,
+}
+
+impl Annotation {
+    /// `LEVEL[PLATFORM]`.
+    fn place(&self) -> String {
+        let platform = self.platform.as_ref().map(|platform| format!("[{platform}]"));
+        self.level.name().to_owned() + &platform.unwrap_or_default()
+    }
 }
 
 /// All annotations asked for; of two of one key at one place the later holds.
@@ -90,6 +107,16 @@ impl Annotations {
         let (level, platform) = place?;
         self.add(level, platform, key, value)?;
         Ok(true)
+    }
+
+    /// Returns each in the form that [`Annotations::add_flag`] takes.
+    pub fn flags(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|it| format!("{}:{}={}", it.place(), it.key, it.value))
+    }
+
+    /// Returns each in the form that [`Annotations::add_attribute`] takes: name and value.
+    pub fn attributes(&self) -> impl Iterator<Item = (String, &str)> {
+        self.0.iter().map(|it| (format!("annotation-{}.{}", it.place(), it.key), it.value.as_str()))
     }
 
     /// Adds all of `more`.
@@ -221,6 +248,21 @@ mod tests {
             assert_eq!(annotations.add_attribute(name, "v"), Ok(want.is_some()), "{name}");
             assert_eq!(shown(&annotations).first().map(String::as_str), want, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_told_is_understood() {
+        let mut annotations = Annotations::default();
+        for text in ["a:b=c=d", "index:x=", "manifest-descriptor[linux/arm/v7]:k.l=v"] {
+            annotations.add_flag(text).unwrap();
+        }
+        let (mut by_flag, mut by_name) = (Annotations::default(), Annotations::default());
+        annotations.flags().for_each(|text| by_flag.add_flag(&text).unwrap());
+        annotations
+            .attributes()
+            .for_each(|(name, value)| assert_eq!(by_name.add_attribute(&name, value), Ok(true)));
+        assert_eq!(by_flag, annotations);
+        assert_eq!(by_name, annotations);
     }
 
     #[test]

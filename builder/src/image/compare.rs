@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::contents::{PathChange, Reading, Seen};
@@ -10,7 +10,7 @@ use crate::layer::TarKind;
 use crate::source::ResolvedImage;
 
 /// One of two images.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compared {
     /// As asked for.
     pub name: String,
@@ -23,7 +23,7 @@ pub struct Compared {
 }
 
 /// A value that one image has and the other has not, or has otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValueChange {
     /// `Env PATH`, `deb openssl`.
     pub what: String,
@@ -34,7 +34,7 @@ pub struct ValueChange {
 }
 
 /// A file that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileChange {
     /// Without a leading slash.
     pub path: String,
@@ -47,7 +47,7 @@ pub struct FileChange {
 }
 
 /// What differs between two images.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDiff {
     /// The first image.
     pub before: Compared,

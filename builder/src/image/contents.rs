@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use cache::{Digest, HashingWriter, Store};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::names::ImageError;
 use super::packages::{Packages, is_listing};
@@ -22,7 +22,7 @@ const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 
 /// What one layer does to one path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathChange {
     /// It was not there.
@@ -34,7 +34,7 @@ pub enum PathChange {
 }
 
 /// One path that a layer holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerFile {
     /// In the image, without a leading slash.
     pub path: String,
@@ -45,7 +45,7 @@ pub struct LayerFile {
 }
 
 /// One layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerContents {
     /// `sha256:<hex>` of its tar.
     pub diff_id: String,
@@ -58,7 +58,7 @@ pub struct LayerContents {
 }
 
 /// Content that is in the image and that nobody sees.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wasted {
     /// The path.
     pub path: String,
@@ -69,7 +69,7 @@ pub struct Wasted {
 }
 
 /// What an image's layers hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageContents {
     /// Base first.
     pub layers: Vec<LayerContents>,

@@ -1,6 +1,7 @@
 //! What a build writes beside the store: images at registries, archives and trees.
 
 mod intact;
+mod received;
 mod spec;
 
 use std::io;
@@ -16,6 +17,7 @@ use crate::progress::{Events, PushedImage};
 use crate::rootfs::{export_dir, export_tar};
 use crate::source::{ResolvedImage, SourceError, Sources, Target};
 
+pub use received::unpack_tree;
 pub use spec::{OutputDest, OutputKind, OutputSpec};
 
 /// The result of one target.
@@ -111,9 +113,10 @@ async fn write_all(
                 tree(sources, &products[0].target, output, events).await?
             }
         };
-        let place = match &output.dest {
-            OutputDest::Path(path) => path.display().to_string(),
-            OutputDest::Stdout | OutputDest::Own => "standard output".to_owned(),
+        let place = match (&output.shown, &output.dest) {
+            (Some(shown), _) => shown.clone(),
+            (None, OutputDest::Path(path)) => path.display().to_string(),
+            (None, OutputDest::Stdout | OutputDest::Own) => "standard output".to_owned(),
         };
         written.outputs.push(format!("{what} {place}"));
     }

@@ -1,5 +1,6 @@
 //! `-o`: what is written where, in the words of BuildKit's exporters.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use frontend::Reference;
@@ -15,6 +16,8 @@ pub struct OutputSpec {
     pub kind: OutputKind,
     /// Where to.
     pub dest: OutputDest,
+    /// What that is called where it goes on from there; `None` is by its path.
+    pub shown: Option<String>,
     /// Names for the image in place of the build's own.
     pub names: Vec<Reference>,
     /// The form that the image gets.
@@ -74,6 +77,7 @@ impl OutputSpec {
         Self {
             kind,
             dest,
+            shown: None,
             names: Vec::new(),
             form: ImageForm::default(),
             push: false,
@@ -251,9 +255,72 @@ impl OutputSpec {
         }
     }
 
+    /// Returns what is set, by name, in the order of the documentation.
+    fn fields(&self) -> Vec<String> {
+        let mut fields = vec![format!("type={}", self.kind.name())];
+        match &self.dest {
+            OutputDest::Own => {}
+            OutputDest::Stdout => fields.push("dest=-".to_owned()),
+            OutputDest::Path(path) => fields.push(format!("dest={}", path.display())),
+        }
+        if !self.names.is_empty() {
+            let names: Vec<_> = self.names.iter().map(Reference::familiar).collect();
+            fields.push(format!("name={}", names.join(",")));
+        }
+        let default = Self::new(self.kind, OutputDest::Own);
+        for (name, value, default) in [
+            ("push", self.push, default.push),
+            ("push-by-digest", self.by_digest, default.by_digest),
+            ("store", self.store, default.store),
+            ("unpack", self.unpack, default.unpack),
+            ("force-compression", self.form.force, default.form.force),
+        ] {
+            if value != default {
+                fields.push(format!("{name}={value}"));
+            }
+        }
+        let split = self.platform_split;
+        fields.extend(split.map(|is_split| format!("platform-split={is_split}")));
+        fields.extend(self.form.compression.map(|it| format!("compression={it}")));
+        fields.extend(self.form.level.map(|level| format!("compression-level={level}")));
+        let types = self.form.types.map(|types| types == MediaTypes::Oci);
+        fields.extend(types.map(|is_oci| format!("oci-mediatypes={is_oci}")));
+        let annotations = self.form.annotations.attributes();
+        fields.extend(annotations.map(|(name, value)| format!("{name}={value}")));
+        fields
+    }
+
     fn is_plain_for_docker(&self) -> bool {
         matches!(self.form.compression, None | Some(Compression::Uncompressed))
             && self.form.annotations.is_empty()
+    }
+}
+
+impl fmt::Display for OutputSpec {
+    /// Writes what [`OutputSpec::parse`] reads back as this.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, field) in self.fields().into_iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            if field.contains([',', '"']) {
+                write!(f, "{comma}\"{}\"", field.replace('"', "\"\""))?;
+            } else {
+                write!(f, "{comma}{field}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OutputKind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Oci => "oci",
+            Self::Docker => "docker",
+            Self::Local => "local",
+            Self::Tar => "tar",
+            Self::CacheOnly => "cacheonly",
+        }
     }
 }
 
@@ -315,6 +382,26 @@ mod tests {
         assert_eq!(parse("out").dest, OutputDest::Path("out".into()));
         assert_eq!(parse("-").kind, OutputKind::Tar);
         assert_eq!(parse("type=cacheonly").kind, OutputKind::CacheOnly);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for text in [
+            "type=registry,name=reg.io:5000/a,compression=zstd,compression-level=9,oci-mediatypes=true",
+            "type=image,\"name=a:1,b/c\",push=true,force-compression=true,store=false,unpack=true",
+            "type=image,name=a,push-by-digest=true,\"annotation.k=v, \"\"w\"\"\",annotation-index.a:b=c=d",
+            "type=image,annotation-manifest-descriptor[linux/arm/v7].x.y=z,oci-mediatypes=false",
+            "type=oci,\"dest=a,b.tar\"",
+            "type=docker,dest=-",
+            "type=docker",
+            "type=local,dest=out/dir,platform-split=false",
+            "out",
+            "-",
+            "type=cacheonly",
+        ] {
+            let spec = OutputSpec::parse(text).unwrap();
+            assert_eq!(OutputSpec::parse(&spec.to_string()).unwrap(), spec, "{text}: {spec}");
+        }
     }
 
     #[test]

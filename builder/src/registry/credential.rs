@@ -153,6 +153,36 @@ impl CredentialSource {
     }
 }
 
+/// Returns the credentials that Docker's `config.json` at `file` and its helpers have: for `host`, or
+/// for all registries that the file names. What cannot be had is told beside.
+pub async fn stored_credentials(
+    file: &Path,
+    host: Option<&str>,
+) -> (BTreeMap<String, Credentials>, Vec<CredentialError>) {
+    let (mut found, mut faults) = (BTreeMap::new(), Vec::new());
+    let hosts = if let Some(host) = host {
+        vec![host.to_owned()]
+    } else {
+        let path = file.to_owned();
+        match blocking::run(move || read_config(&path)).await {
+            Ok(config) => {
+                let keys = config.auths.keys().chain(config.cred_helpers.keys());
+                keys.map(|key| normalised(key)).collect()
+            }
+            Err(error) => return (found, vec![error]),
+        }
+    };
+    let source = CredentialSource::new(BTreeMap::new(), Some(file.to_owned()));
+    for host in hosts {
+        match source.find(&host).await {
+            Ok(Some(credentials)) => drop(found.insert(host, credentials)),
+            Ok(None) => {}
+            Err(error) => faults.push(error),
+        }
+    }
+    (found, faults)
+}
+
 impl AuthEntry {
     fn into_credentials(
         self,
@@ -321,6 +351,23 @@ mod tests {
         for (name, host, want) in cases {
             assert!(source.find(host).await.unwrap() == want, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn all_that_are_stored_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.json");
+        let text = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "aHViOnB3"},
+            "a.example": {"auth": "dTpwOnE="}, "odd.example": {"auth": "%"}, "none.example": {}}}"#;
+        std::fs::write(&file, text).unwrap();
+        let (found, faults) = stored_credentials(&file, None).await;
+        let want = [("a.example", pair("u", "p:q")), ("docker.io", pair("hub", "pw"))];
+        assert!(found == want.map(|(host, pair)| (host.to_owned(), pair)).into());
+        assert_eq!(faults.len(), 1);
+        let (found, faults) = stored_credentials(&file, Some("docker.io")).await;
+        assert!(found.len() == 1 && faults.is_empty());
+        let (found, faults) = stored_credentials(&directory.path().join("none"), None).await;
+        assert!(found.is_empty() && faults.is_empty());
     }
 
     #[tokio::test]

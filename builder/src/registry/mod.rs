@@ -29,7 +29,7 @@ use std::sync::Arc;
 use endpoint::Endpoint;
 use exchange::Session;
 
-pub use credential::CredentialError;
+pub use credential::{CredentialError, stored_credentials};
 pub use document::DocumentError;
 pub use error::RegistryError;
 pub use keep::{Keeper, forget_credentials, keep_credentials};

@@ -7,7 +7,7 @@ use cache::{Descriptor, Digest};
 use oci_spec::image::ImageIndex;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use reqwest::{Method, Response, StatusCode, Url};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Registry;
@@ -25,7 +25,7 @@ const MAX_PAGES: usize = 200;
 const OCI_SUBJECT: &str = "oci-subject";
 
 /// A manifest that has an image as its subject.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Referrer {
     /// Kind of the manifest.
@@ -35,10 +35,10 @@ pub struct Referrer {
     /// Size of the manifest in bytes.
     pub size: u64,
     /// What it is: `application/vnd.dev.cosign.artifact.sig.v1+json`, say.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// What its maker says of it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 

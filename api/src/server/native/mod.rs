@@ -1,9 +1,12 @@
 //! rbuild's own API, beside Docker's: `openapi.json` is its reference, and tests hold the two
 //! together.
 
+mod asked;
 mod builds;
 mod contexts;
+mod delivery;
 mod events;
+mod images;
 mod log;
 mod options;
 mod store;
@@ -16,7 +19,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::access::Scope;
 use super::error::ApiError;
-use super::{Call, build};
+use super::{Call, agents, build};
 
 /// What is asked for. The texts are ids of builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +36,26 @@ pub(crate) enum Native {
     Store,
     Prune,
     AnnounceContext,
+    SendList(String),
     SendContext(String),
+    FetchOutput(String),
+    RemoveOutput(String),
+    AnnounceAgent,
+    LinkAgent(String),
+    CheckStore,
+    ImageTree,
+    ImageDiff,
+    Referrers,
+    Index,
+    CreateIndex,
+    AnnotateIndex,
 }
 
 /// A method, a path, and what they ask for. `{id}` stands for one part of a path.
 type Row = (Method, &'static str, fn(String) -> Native);
 
 #[rustfmt::skip]
-const ROUTES: [Row; 13] = [
+const ROUTES: [Row; 25] = [
     (Method::GET,    "/v1/openapi.json",       |_| Native::OpenApi),
     (Method::POST,   "/v1/builds",             |_| Native::StartBuild),
     (Method::GET,    "/v1/builds",             |_| Native::Builds),
@@ -54,6 +69,18 @@ const ROUTES: [Row; 13] = [
     (Method::POST,   "/v1/store/prune",        |_| Native::Prune),
     (Method::POST,   "/v1/contexts",           |_| Native::AnnounceContext),
     (Method::PUT,    "/v1/contexts/{id}",      Native::SendContext),
+    (Method::PUT,    "/v1/contexts/{id}/list", Native::SendList),
+    (Method::GET,    "/v1/builds/{id}/output", Native::FetchOutput),
+    (Method::DELETE, "/v1/builds/{id}/output", Native::RemoveOutput),
+    (Method::POST,   "/v1/agents",             |_| Native::AnnounceAgent),
+    (Method::POST,   "/v1/agents/{id}",        Native::LinkAgent),
+    (Method::POST,   "/v1/store/check",        |_| Native::CheckStore),
+    (Method::GET,    "/v1/images/tree",        |_| Native::ImageTree),
+    (Method::GET,    "/v1/images/diff",        |_| Native::ImageDiff),
+    (Method::GET,    "/v1/images/referrers",   |_| Native::Referrers),
+    (Method::GET,    "/v1/indexes",            |_| Native::Index),
+    (Method::POST,   "/v1/indexes",            |_| Native::CreateIndex),
+    (Method::POST,   "/v1/indexes/annotate",   |_| Native::AnnotateIndex),
 ];
 
 impl Native {
@@ -84,12 +111,23 @@ impl Native {
             | Self::Events(_)
             | Self::Log(_)
             | Self::Graph(_)
+            | Self::ImageTree
+            | Self::ImageDiff
+            | Self::Referrers
+            | Self::Index
             | Self::Store => Scope::Read,
             Self::StartBuild
             | Self::CancelBuild(_)
             | Self::AnnounceContext
-            | Self::SendContext(_) => Scope::Build,
-            Self::ForgetBuild(_) | Self::Prune => Scope::Admin,
+            | Self::SendList(_)
+            | Self::SendContext(_)
+            | Self::FetchOutput(_)
+            | Self::RemoveOutput(_)
+            | Self::AnnounceAgent
+            | Self::LinkAgent(_)
+            | Self::CreateIndex
+            | Self::AnnotateIndex => Scope::Build,
+            Self::ForgetBuild(_) | Self::Prune | Self::CheckStore => Scope::Admin,
         }
     }
 }
@@ -126,12 +164,27 @@ pub(super) async fn answer(call: &Call, native: Native, body: Body) -> Result<Re
         Native::Log(id) => log::stream(call, &id).await,
         Native::Store => store::usage(call).await,
         Native::Prune => store::prune(call, body).await,
+        Native::CheckStore => store::check(call).await,
+        Native::ImageTree => images::tree(call).await,
+        Native::ImageDiff => images::diff(call).await,
+        Native::Referrers => images::referrers(call).await,
+        Native::Index => images::index(call).await,
+        Native::CreateIndex => images::create_index(call).await,
+        Native::AnnotateIndex => images::annotate_index(call).await,
         Native::AnnounceContext => contexts::announce(call, body).await,
+        Native::SendList(id) => contexts::receive_list(call, &id, body).await,
         Native::SendContext(id) => contexts::receive(call, &id, body).await,
+        Native::FetchOutput(id) => delivery::fetch(call, &id).await,
+        Native::RemoveOutput(id) => delivery::remove(call, &id),
+        Native::AnnounceAgent => agents::announce(call).await,
+        // The connection itself is needed, which a call does not hold.
+        Native::LinkAgent(id) => agents::link(call, &id, None),
     }
 }
 
+pub(crate) use asked::{NativeQuery, SENT, SENT_LAYOUT};
 pub(super) use contexts::Contexts;
+pub(super) use delivery::{Deliveries, Delivery, withdraw};
 pub(super) use options::{is_json, read as read_options};
 
 #[cfg(test)]
@@ -141,7 +194,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::server::BuildQuery;
 
     #[test]
     fn paths_are_routed() {
@@ -181,11 +233,7 @@ mod tests {
         assert_eq!(told, routes.collect());
         for parameter in document["paths"]["/v1/builds"]["post"]["parameters"].as_array().unwrap() {
             let name = parameter["name"].as_str().unwrap();
-            // A context that is kept is taken before the rest is read.
-            if name == "context" {
-                continue;
-            }
-            let parsed = BuildQuery::parse(&[(name.to_owned(), String::new())]);
+            let parsed = NativeQuery::parse(&[(name.to_owned(), String::new())]);
             assert!(parsed.is_ok(), "{name}: {parsed:?}");
         }
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));

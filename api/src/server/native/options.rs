@@ -52,8 +52,18 @@ const NUMBERS: [&str; 9] = [
 const FLAGS: [&str; 6] = ["squash", "nocache", "pull", "q", "all", "dry_run"];
 
 /// Parameters that may be there several times, and those whose texts are JSON in Docker's API too.
-const LISTS: [&str; 6] = ["t", "extrahosts", "dns", "dnssearch", "dnsoption", "allow"];
-const DOCUMENTS: [&str; 5] = ["buildargs", "labels", "ulimits", "cachefrom", "cacheto"];
+const LISTS: [&str; 8] =
+    ["t", "extrahosts", "dns", "dnssearch", "dnsoption", "allow", "annotation", "output"];
+const DOCUMENTS: [&str; 8] = [
+    "buildargs",
+    "labels",
+    "ulimits",
+    "cachefrom",
+    "cacheto",
+    "moretargets",
+    "buildcontexts",
+    "ssh",
+];
 
 /// Makes parameters of a member; `null` is none.
 fn pairs(name: &str, value: Value) -> Result<Pairs, ApiError> {

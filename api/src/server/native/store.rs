@@ -53,6 +53,15 @@ pub(super) async fn prune(call: &Call, body: Body) -> Result<Response, ApiError>
     Ok(Json(pruned).into_response())
 }
 
+/// `POST /v1/store/check?repair=`: reads the whole store and tells what is damaged.
+pub(super) async fn check(call: &Call) -> Result<Response, ApiError> {
+    call.expect_only(&["repair"])?;
+    let repair = call.flag("repair", false)?;
+    let builder = call.service.builder().clone();
+    let report = blocking::run(move || builder.check(repair)).await?;
+    Ok(Json(report).into_response())
+}
+
 fn kind(text: &str) -> Result<ItemKind, ApiError> {
     let kind = serde_json::from_value(text.into());
     let refuse = |reason: &str| ApiError::parameter("kind", format!("`{text}` {reason}"));
