@@ -41,7 +41,7 @@ ENTRYPOINT ["node", "server.js"]
 CMD ["--port", "3000"]
 "#;
 
-/// What a hostile file repeats: its name, the unit, and what stands before.
+/// What a hostile file repeats: its name, the unit (`@` is its number), and what stands before.
 const SHAPES: &[(&str, &str, &str)] = &[
     ("FROM", "FROM scratch\n", ""),
     ("named stages", "FROM scratch AS b\n", ""),
@@ -96,6 +96,17 @@ const SHAPES: &[(&str, &str, &str)] = &[
     ("directives", "# escape=`\n", ""),
     ("blank lines", "\n", "FROM scratch\n"),
     ("letters", "a", "FROM scratch\nRUN "),
+    ("many ENV and RUN", "ENV A@=b\nRUN a\n", "FROM scratch\n"),
+    ("many ARG and RUN", "ARG A@=b\nRUN a\n", "FROM scratch\n"),
+    ("many global ARG", "ARG A@=b\n", ""),
+    ("many LABEL", "LABEL l@=b\n", "FROM scratch\n"),
+    ("many VOLUME", "VOLUME /v@\n", "FROM scratch\n"),
+    ("many EXPOSE", "EXPOSE @\n", "FROM scratch\n"),
+    ("many WORKDIR", "WORKDIR /d@\nRUN a\n", "FROM scratch\n"),
+    ("many unset variables", "USER $v@\n", "FROM scratch\n"),
+    ("many stages that copy", "FROM scratch AS s@\nCOPY --from=a x y\n", "FROM scratch AS a\n"),
+    ("a stage of many", "FROM scratch AS s@\nCOPY x y\n", "FROM scratch AS a\n"),
+    ("many stages on one", "FROM a AS s@\nRUN x\n", "FROM scratch AS a\nENV B=c\n"),
 ];
 
 /// Returns the best of some runs, as time on the processor: what else runs hardly matters then.
@@ -117,9 +128,26 @@ fn on_processor() -> Duration {
     Duration::from_nanos(first.expect("a number"))
 }
 
-/// Repeats `unit` up to the greatest size.
+/// Repeats `unit` up to the greatest size; what stands on one line is continued before it is too
+/// long.
 fn repeated(before: &str, unit: &str) -> String {
-    before.to_owned() + &unit.repeat((LARGEST - before.len()) / unit.len())
+    let count = (LARGEST - before.len()) / unit.len();
+    if unit.contains('@') {
+        let mut text = before.to_owned();
+        for number in 1.. {
+            let next = unit.replace('@', &number.to_string());
+            if text.len() + next.len() > LARGEST {
+                break;
+            }
+            text.push_str(&next);
+        }
+        return text;
+    }
+    if unit.contains('\n') {
+        return before.to_owned() + &unit.repeat(count);
+    }
+    let line = unit.repeat((1 << 15) / unit.len()) + "\\\n";
+    before.to_owned() + &line.repeat((LARGEST - before.len()) / line.len())
 }
 
 /// Lowers what has no error; no shape has another base than `scratch`.

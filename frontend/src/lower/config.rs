@@ -16,15 +16,15 @@ impl Lowering<'_, '_> {
         &mut self,
         stage: &mut StageResult,
         statement: &Statement,
-        path: &Word,
+        word: &Word,
     ) -> Result<Option<VertexId>, Fault> {
-        let text = self.expand(stage, statement, path)?;
+        let text = self.expand(stage, statement, word)?;
         if !std::mem::replace(&mut stage.has_workdir, true) && !text.starts_with('/') {
             let message = format!(
                 "Relative workdir \"{text}\" can have unexpected results if the base image changes"
             );
             let rule = check::WORKDIR_RELATIVE_PATH;
-            if let Some(warning) = self.checks.warn(&statement.comments, rule, path.span, message) {
+            if let Some(warning) = self.checks.warn(&statement.comments, rule, word.span, message) {
                 warning.help = Some("begin with an absolute path".to_owned());
             }
         }
@@ -35,8 +35,10 @@ impl Lowering<'_, '_> {
             text if text.starts_with('/') => text.to_owned(),
             text => clean(&format!("{current}/{text}")),
         };
-        stage.config.config.working_dir = Some(dir.clone());
         let path = clean(&dir);
+        // Relative paths in a row make ever longer ones; the graph keeps each.
+        self.charge(4 * path.len(), word.span)?;
+        stage.config.config.working_dir = Some(dir.clone());
         let vertex = (path != "/").then(|| {
             let owner = stage.config.config.user.clone().unwrap_or_default();
             let op = Op::MakeDir(MakeDirOp { path, owner });

@@ -16,6 +16,9 @@ const NOT_IN_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_S
 /// ARGs").
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
+/// Bytes that a variable takes beside its name and value.
+const ENTRY: usize = 64;
+
 /// Environment and arguments of a stage at one point.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scope {
@@ -40,10 +43,12 @@ impl Scope {
 
     /// Sets a variable; one that is set already keeps its place.
     pub(super) fn set_env(&mut self, name: &str, value: String) {
-        self.bytes += name.len() + value.len() + 2;
         if let Some(&place) = self.places.get(name) {
-            self.env[place].1 = value;
+            self.bytes += value.len();
+            let before = std::mem::replace(&mut self.env[place].1, value);
+            self.bytes -= before.len();
         } else {
+            self.bytes += ENTRY + name.len() + value.len();
             self.places.insert(name.to_owned(), self.env.len());
             self.env.push((name.to_owned(), value));
         }
@@ -51,10 +56,13 @@ impl Scope {
 
     /// Declares an argument; without a value it keeps the one that it has from the stage below.
     pub(super) fn set_arg(&mut self, name: &str, value: Option<String>) {
-        self.bytes += name.len() + value.as_ref().map_or(0, String::len) + 2;
+        self.bytes += value.as_ref().map_or(0, String::len);
         if let Some(known) = self.args.get_mut(name) {
-            *known = value.or_else(|| known.take());
+            if let Some(before) = value.and_then(|value| known.replace(value)) {
+                self.bytes -= before.len();
+            }
         } else {
+            self.bytes += ENTRY + name.len();
             self.args.insert(name.to_owned(), value);
             self.declared.push(name.to_owned());
         }
@@ -80,7 +88,7 @@ impl Scope {
         self.args.get(name)?.as_deref()
     }
 
-    /// An upper bound of the bytes that [`Self::run_env`] makes.
+    /// Roughly the bytes that [`Self::run_env`] makes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
