@@ -117,7 +117,12 @@ impl Merged {
             if below.as_ref() == Some(state) {
                 return Ok(false);
             }
-            self.clear_below(path, state);
+            // Something is known of what lies below only where there is or was a directory.
+            if known.as_ref().is_some_and(State::is_dir)
+                || ground.as_ref().is_some_and(State::is_dir)
+            {
+                self.clear_below(path, state);
+            }
             self.settle(path, state.clone(), ground.as_ref());
             return Ok(true);
         }
@@ -251,9 +256,11 @@ impl GroundView {
                 || path == open
                 || (path.starts_with(open) && path.get(open.len()) == Some(&b'/'))
         };
-        // What was open may be hidden by now.
-        let stays = |open: &[u8]| is_above(open) && !is_hidden(changed, open);
-        let keep = self.open.iter().take_while(|(open, _)| stays(open)).count();
+        // What was open may be hidden by now. What the ground never had cannot be.
+        let stays = |(open, dir): &&(Vec<u8>, Option<MergedDir>)| {
+            is_above(open) && (open.is_empty() || dir.is_none() || !is_hidden(changed, open))
+        };
+        let keep = self.open.iter().take_while(stays).count();
         self.open.truncate(keep);
         if self.open.is_empty() {
             self.open.push((Vec::new(), Some(self.root.top().clone())));
