@@ -32,6 +32,7 @@ mod run_image;
 mod sandbox;
 mod secret;
 mod shell;
+mod side_by_side;
 mod solver;
 mod source;
 mod spool;

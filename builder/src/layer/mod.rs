@@ -12,7 +12,9 @@ mod estargz;
 mod gzip;
 mod header;
 mod read;
+mod small_files;
 mod sparse;
+mod tar_writer;
 mod unpack;
 mod write;
 
@@ -23,8 +25,9 @@ pub use entry::{TarEntry, TarKind};
 pub use estargz::{Estargz, write_estargz};
 pub use gzip::{GzipWriter, gzip_level_writer, gzip_writer};
 pub use read::{TarError, TarReader};
+pub use tar_writer::TarWriter;
 pub use unpack::UnpackError;
-pub use write::{TarWriter, WriteError, diff_id, write_layer};
+pub use write::{WriteError, diff_id, write_layer};
 
 pub(crate) use estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
 pub(crate) use unpack::{Devices, Owners, Policy, Whiteouts, begins_archive, unpack};

@@ -6,21 +6,19 @@
 //! empty, since only the image's own passwd could tell them.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cache::{DiffId, Digest, HashingWriter};
 use rustix::fs::FileType;
 
-use super::entry::{TarEntry, TarKind};
-use super::header::{BLOCK, lossy, pad, write_header};
+use super::entry::TarEntry;
 use super::read::TarError;
+use super::small_files::{SmallFile, read_ahead};
+use super::tar_writer::TarWriter;
 use super::{LayerStats, OPAQUE_MARKER, WHITEOUT};
 use crate::rootfs::{Dir, InodeId, Kind, Metadata, Time, display_path, fd_xattrs, is_marked, join};
-
-/// Gathers headers and small files, so that hashing and writing see large pieces.
-const BUFFER: usize = 1 << 20;
+use crate::side_by_side::Ahead;
 
 /// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
 const MAX_DEPTH: usize = 2048;
@@ -165,21 +163,28 @@ impl<W: Write> LayerWriter<'_, W> {
         }
         let mut names = dir.entries().map_err(failed)?;
         names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (name, file_type) in names {
-            let path = join(path, &name);
-            if file_type == FileType::RegularFile {
-                self.file(dir, &name, path)?;
+        let mut small = Ahead::nothing();
+        for (at, (name, file_type)) in names.iter().enumerate() {
+            let path = join(path, name);
+            if *file_type == FileType::RegularFile {
+                if small.is_over(at) {
+                    small = read_ahead(dir, &names[at..], at, self.tell.is_some());
+                }
+                match small.take(at) {
+                    Some(file) => self.small_file(path, file)?,
+                    None => self.file(dir, name, path)?,
+                }
                 continue;
             }
             let failed = |source| WriteError::Read { path: display_path(&path), source };
-            let metadata = dir.layer_metadata_of(&name).map_err(failed)?;
+            let metadata = dir.layer_metadata_of(name).map_err(failed)?;
             let metadata = metadata.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
             let metadata = self.clamped(metadata);
-            if file_type == FileType::Directory || metadata.is_dir() {
-                let below = dir.open_dir(&name).map_err(failed)?;
+            if *file_type == FileType::Directory || metadata.is_dir() {
+                let below = dir.open_dir(name).map_err(failed)?;
                 self.dir(&below, &path, &metadata, depth)?;
             } else {
-                self.leaf(dir, &name, path, &metadata)?;
+                self.leaf(dir, name, path, &metadata)?;
             }
         }
         Ok(())
@@ -273,6 +278,17 @@ impl<W: Write> LayerWriter<'_, W> {
         Ok(())
     }
 
+    /// Writes a regular file that was read already.
+    fn small_file(&mut self, path: Vec<u8>, file: SmallFile) -> Result<(), WriteError> {
+        reserved(&path)?;
+        let metadata = self.clamped(file.metadata);
+        let entry = TarEntry::of(path, &metadata, Vec::new(), file.xattrs);
+        let Some(entry) = entry else { return Ok(()) };
+        self.tar.small_file(&entry, &file.content)?;
+        self.tell(Told::Entry(&entry, file.digest));
+        Ok(())
+    }
+
     /// Writes a further name of an object written before; false when this is its first one.
     fn is_linked(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool, WriteError> {
         if metadata.links < 2 {
@@ -294,134 +310,4 @@ fn reserved(path: &[u8]) -> Result<(), WriteError> {
         return Err(WriteError::Reserved { path: display_path(path) });
     }
     Ok(())
-}
-
-/// Writes entries of a tar archive. The caller gives their order.
-#[derive(Debug)]
-pub struct TarWriter<W: Write> {
-    out: W,
-    buffer: Vec<u8>,
-    stats: LayerStats,
-}
-
-impl<W: Write> TarWriter<W> {
-    /// Begins an archive.
-    pub fn new(out: W) -> Self {
-        Self { out, buffer: Vec::with_capacity(BUFFER), stats: LayerStats::default() }
-    }
-
-    /// Writes an entry without content.
-    ///
-    /// # Errors
-    ///
-    /// [`TarError::Xattr`] and [`TarError::Io`].
-    pub fn entry(&mut self, entry: &TarEntry) -> Result<(), TarError> {
-        self.stats.entries += 1;
-        if self.buffer.len() > BUFFER - 16 * BLOCK {
-            self.flush()?;
-        }
-        write_header(entry, &mut self.buffer)
-    }
-
-    /// Writes a regular file: `entry.size` bytes of `file`.
-    ///
-    /// # Errors
-    ///
-    /// [`TarError::Changed`] when the file has fewer, beside those of [`Self::entry`].
-    pub fn file(&mut self, entry: &TarEntry, file: &File) -> Result<(), TarError> {
-        self.file_seen(entry, file, |_| ())
-    }
-
-    /// As [`Self::file`]; shows the content to `see`, piece by piece.
-    fn file_seen(
-        &mut self,
-        entry: &TarEntry,
-        mut file: &File,
-        mut see: impl FnMut(&[u8]),
-    ) -> Result<(), TarError> {
-        self.entry(entry)?;
-        let changed = || TarError::Changed { path: lossy(&entry.path) };
-        let mut left = entry.size;
-        while left > 0 {
-            if self.buffer.len() + BLOCK > BUFFER {
-                self.flush()?;
-            }
-            let start = self.buffer.len();
-            let room = (BUFFER - start).min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.buffer.resize(start + room, 0);
-            let read = file.read(&mut self.buffer[start..]);
-            self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
-            match read {
-                Ok(0) => return Err(changed()),
-                Ok(read) => {
-                    see(&self.buffer[start..start + read]);
-                    left -= read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        pad(&mut self.buffer, entry.size);
-        self.stats.bytes += entry.size;
-        Ok(())
-    }
-
-    /// Writes `path` as another name of `target`, an entry before it.
-    ///
-    /// # Errors
-    ///
-    /// [`TarError::Io`].
-    pub fn hard_link(
-        &mut self,
-        path: &[u8],
-        target: &[u8],
-        metadata: &Metadata,
-    ) -> Result<(), TarError> {
-        self.entry(&TarEntry {
-            path: path.to_vec(),
-            kind: TarKind::HardLink,
-            mode: metadata.mode,
-            uid: metadata.uid,
-            gid: metadata.gid,
-            size: 0,
-            mtime: metadata.mtime,
-            link: target.to_vec(),
-            device: (0, 0),
-            xattrs: Vec::new(),
-        })
-    }
-
-    /// Writes the empty file that records a deletion; its attributes mean nothing.
-    fn whiteout(&mut self, path: Vec<u8>) -> Result<(), TarError> {
-        self.entry(&TarEntry {
-            path,
-            kind: TarKind::File,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            mtime: Time::default(),
-            link: Vec::new(),
-            device: (0, 0),
-            xattrs: Vec::new(),
-        })
-    }
-
-    fn flush(&mut self) -> Result<(), TarError> {
-        self.out.write_all(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    /// Writes the end marker and returns the output, flushed, with what went through.
-    ///
-    /// # Errors
-    ///
-    /// [`TarError::Io`].
-    pub fn finish(mut self) -> Result<(W, LayerStats), TarError> {
-        self.buffer.resize(self.buffer.len() + 2 * BLOCK, 0);
-        self.flush()?;
-        self.out.flush()?;
-        Ok((self.out, self.stats))
-    }
 }

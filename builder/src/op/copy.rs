@@ -7,6 +7,8 @@
 //! - A file replaces a file or a link; a directory and anything else never replace each other.
 //! - Modes, times, links, hard links of one source and portable attributes are kept.
 
+mod files;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use frontend::{CopyOp, Unpack};
 
+use self::files::Gathered;
 use super::chmod::{Chmod, ChmodError};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
 use super::unpack::{is_archive, unpack_archive};
@@ -21,8 +24,8 @@ use crate::ErrorKind;
 use crate::layer::{UnpackError, WHITEOUT};
 use crate::rootfs::{
     Attributes, Follow, InodeId, Kind, LayeredRoot, OpenDir, RootError, Upper, UpperError,
-    UserError, Xattrs, components, copy_content, display_path, fd_metadata, fd_xattrs, join,
-    resolve_owner, split_last,
+    UserError, Xattrs, components, display_path, fd_metadata, fd_xattrs, join, resolve_owner,
+    split_last,
 };
 
 /// Why a COPY or ADD failed.
@@ -119,6 +122,18 @@ pub fn copy(
     root: &LayeredRoot,
     upper: &Path,
 ) -> Result<CopyStats, CopyError> {
+    copy_telling(op, selection, inputs, root, upper, &mut |_| ())
+}
+
+/// As [`copy`], and tells now and then what was written so far.
+pub(super) fn copy_telling(
+    op: &CopyOp,
+    selection: &Selection,
+    inputs: &[CopyInput<'_>],
+    root: &LayeredRoot,
+    upper: &Path,
+    told: &mut Told<'_>,
+) -> Result<CopyStats, CopyError> {
     let owner = op.owner.as_deref().map(|owner| resolve_owner(root, owner)).transpose()?;
     let mut copy = Copy {
         op,
@@ -127,6 +142,7 @@ pub fn copy(
         is_one: selection.items.len() == 1,
         upper: Upper::open(upper, root)?,
         stats: CopyStats::default(),
+        told,
     };
     for item in &selection.items {
         match item {
@@ -139,8 +155,12 @@ pub fn copy(
     }
     copy.upper.finish()?;
     copy.stats.unmapped_owners += copy.upper.unmapped_owners();
+    (copy.told)(&copy.stats);
     Ok(copy.stats)
 }
+
+/// Hears what was written so far.
+pub(super) type Told<'a> = dyn FnMut(&CopyStats) + Send + Sync + 'a;
 
 struct Copy<'a> {
     op: &'a CopyOp,
@@ -151,11 +171,11 @@ struct Copy<'a> {
     is_one: bool,
     upper: Upper,
     stats: CopyStats,
+    told: &'a mut Told<'a>,
 }
 
 /// One source on its way.
 struct Source<'a> {
-    found: &'a Match,
     input: &'a CopyInput<'a>,
     /// Where the first name of each file with several names has gone.
     links: HashMap<(usize, InodeId), Vec<u8>>,
@@ -230,23 +250,25 @@ impl Copy<'_> {
 
     fn found(&mut self, found: &Match, input: &CopyInput<'_>) -> Result<(), CopyError> {
         let top = found.top();
-        let mut source = Source { found, input, links: HashMap::new() };
+        let mut source = Source { input, links: HashMap::new() };
         if !top.node.metadata.is_dir() {
             if self.op.unpack == Unpack::Archives && is_archive(input.root(), top)? {
                 return self.unpack(input, top);
             }
             let target = self.file_target(&found.name)?;
-            return self.leaf(&mut source, top, &target);
+            return self.leaf(&mut source, None, top, &target);
         }
         let destination = self.dir_target()?;
-        for entry in &source.found.entries[1..] {
+        let mut gathered = Gathered::default();
+        for entry in &found.entries[1..] {
             let target = join(&destination, entry.path());
             if entry.node.metadata.is_dir() {
-                self.dir(&source, entry, &target)?;
+                self.dir(input, entry, &target)?;
             } else {
-                self.leaf(&mut source, entry, &target)?;
+                self.leaf(&mut source, Some(&mut gathered), entry, &target)?;
             }
         }
+        self.write(&source, &mut gathered)?;
         let at = self.upper.dir(&destination, &Attributes::implied_dir())?;
         self.upper.set_dir_time(&at, top.node.metadata.mtime);
         Ok(())
@@ -262,11 +284,11 @@ impl Copy<'_> {
         }
     }
 
-    fn attributes(&self, source: &Source<'_>, entry: &Entry, xattrs: Xattrs) -> Attributes {
+    fn attributes(&self, input: &CopyInput<'_>, entry: &Entry, xattrs: Xattrs) -> Attributes {
         let metadata = &entry.node.metadata;
         let owner = match self.owner {
             Some(owner) => owner,
-            None if source.input.is_context() => (0, 0),
+            None if input.is_context() => (0, 0),
             None => (metadata.uid, metadata.gid),
         };
         Attributes {
@@ -277,13 +299,18 @@ impl Copy<'_> {
         }
     }
 
-    fn dir(&mut self, source: &Source<'_>, entry: &Entry, target: &[u8]) -> Result<(), CopyError> {
-        let (parent, name) = split_last(target);
-        let root = source.input.root();
+    fn dir(
+        &mut self,
+        input: &CopyInput<'_>,
+        entry: &Entry,
+        target: &[u8],
+    ) -> Result<(), CopyError> {
+        let (_, name) = split_last(target);
+        let root = input.root();
         let xattrs = root.dir_xattrs(&entry.source, &entry.node);
         let xattrs = xattrs.map_err(|error| RootError::io(&entry.source, error))?;
-        let attributes = self.attributes(source, entry, xattrs);
-        let at = self.upper.dir(parent, &Attributes::implied_dir())?;
+        let attributes = self.attributes(input, entry, xattrs);
+        let at = self.parent(target)?;
         self.stats.objects += 1;
         match at.lookup(name)? {
             None => {
@@ -304,10 +331,15 @@ impl Copy<'_> {
         Ok(())
     }
 
+    /// Opens the directory that `path` lies in.
+    fn parent(&mut self, path: &[u8]) -> Result<OpenDir, CopyError> {
+        Ok(self.upper.dir(split_last(path).0, &Attributes::implied_dir())?)
+    }
+
     /// Creates a file in the place of what may be there, in a directory that is there.
     fn create(&mut self, target: &[u8]) -> Result<File, CopyError> {
-        let (parent, name) = split_last(target);
-        let at = self.upper.dir(parent, &Attributes::implied_dir())?;
+        let (_, name) = split_last(target);
+        let at = self.parent(target)?;
         if at.is_new()
             && !name.is_empty()
             && let Some(file) = at.create_if_absent(name)?
@@ -318,8 +350,8 @@ impl Copy<'_> {
     }
 
     fn clear(&mut self, target: &[u8]) -> Result<OpenDir, CopyError> {
-        let (parent, name) = split_last(target);
-        let at = self.upper.dir(parent, &Attributes::implied_dir())?;
+        let (_, name) = split_last(target);
+        let at = self.parent(target)?;
         if name.is_empty() || at.lookup(name)?.is_some_and(|node| node.metadata.is_dir()) {
             return Err(CopyError::FileOverDirectory { path: display_path(target) });
         }
@@ -327,20 +359,24 @@ impl Copy<'_> {
         Ok(at)
     }
 
-    /// Copies what is no directory.
-    fn leaf(
+    /// Copies what is no directory; a file may wait among those that are gathered.
+    fn leaf<'a>(
         &mut self,
         source: &mut Source<'_>,
-        entry: &Entry,
+        gathered: Option<&mut Gathered<'a>>,
+        entry: &'a Entry,
         target: &[u8],
     ) -> Result<(), CopyError> {
         reserved(target)?;
         self.stats.objects += 1;
         let metadata = &entry.node.metadata;
         if metadata.kind == Kind::File {
+            if let Some(gathered) = gathered {
+                return self.gather(gathered, source, entry, target);
+            }
             return self.file(source, entry, target);
         }
-        let attributes = self.attributes(source, entry, Vec::new());
+        let attributes = self.attributes(source.input, entry, Vec::new());
         if metadata.kind == Kind::Socket {
             // No archive can hold a socket: an empty file takes its place, as in BuildKit.
             let file = self.create(target)?;
@@ -355,36 +391,6 @@ impl Copy<'_> {
             self.stats.skipped_devices += 1;
         }
         Ok(())
-    }
-
-    fn file(
-        &mut self,
-        source: &mut Source<'_>,
-        entry: &Entry,
-        target: &[u8],
-    ) -> Result<(), CopyError> {
-        let metadata = &entry.node.metadata;
-        if metadata.links > 1 {
-            let key = (entry.node.layer, metadata.inode);
-            if let Some(first) = source.links.get(&key) {
-                let at = self.clear(target)?;
-                let (first_dir, first_name) = split_last(first);
-                let from = self.upper.dir(first_dir, &Attributes::implied_dir())?;
-                return Ok(at.hard_link(split_last(target).1, &from, first_name)?);
-            }
-            source.links.insert(key, target.to_vec());
-        }
-        let (from, xattrs) = open_unchanged(source.input.root(), entry)?;
-        let attributes = self.attributes(source, entry, xattrs);
-        let to = self.create(target)?;
-        let copied = copy_content(&from, &to, metadata);
-        self.stats.bytes += copied.map_err(|source| UpperError::Io {
-            action: "write",
-            path: display_path(target),
-            source,
-        })?;
-        check_unchanged(&from, entry)?;
-        Ok(self.upper.describe_file(&to, target, &attributes)?)
     }
 
     /// Unpacks an archive into the destination, which is its root as it is for BuildKit.

@@ -7,9 +7,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::io::{self, BufWriter};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use cache::{Digest, FileList, FileMark, HashingReader, HashingWriter};
@@ -18,12 +17,10 @@ use super::copy::{check_unchanged, open_unchanged};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
 use crate::context::KnownFiles;
 use crate::rootfs::{InodeId, Kind, Metadata, RootError, Xattrs, display_path};
+use crate::side_by_side::try_each;
 
 /// Changes whenever the same selection would hash to something else.
 const DOMAIN: &str = "rbuild copy selection 2";
-
-/// Threads that hash files.
-const THREADS: usize = 2;
 
 /// Files beyond which it saves more, however small they are.
 const WORTH_A_THREAD_FILES: usize = 256;
@@ -57,7 +54,7 @@ pub(super) fn digest_selection(
     known: &[Known<'_>],
 ) -> Result<(Digest, FileDigests), SelectError> {
     let hashed = hash_files(selection, inputs, known)?;
-    let mut fields = Fields(HashingWriter::new(io::sink()));
+    let mut fields = Fields(BufWriter::new(HashingWriter::new(io::sink())));
     fields.add("domain", DOMAIN.as_bytes());
     let mut files = hashed.iter();
     for item in &selection.items {
@@ -73,7 +70,8 @@ pub(super) fn digest_selection(
             }
         }
     }
-    let (_, digest, _) = fields.0.finish();
+    let hashing = fields.0.into_inner().expect("a sink takes everything");
+    let (_, digest, _) = hashing.finish();
     Ok((digest, hashed.into_iter().map(|file| file.digest).collect()))
 }
 
@@ -101,7 +99,7 @@ pub(super) fn list_files(selection: &Selection, digests: &[Digest]) -> Option<Fi
 }
 
 /// Fields with name and length, so that none can be read as part of another.
-struct Fields(HashingWriter<io::Sink>);
+struct Fields(BufWriter<HashingWriter<io::Sink>>);
 
 impl Fields {
     fn add(&mut self, name: &str, value: &[u8]) {
@@ -233,40 +231,22 @@ impl Job<'_> {
     }
 }
 
-/// Hashes the files at `unknown` into their slots, by several threads where that pays. Of several
-/// failures the first in order is returned.
+/// Hashes the files at `unknown` into their slots, by several threads where that pays.
 fn hash_all(
     jobs: &[Job<'_>],
     unknown: &[usize],
     slots: &[OnceLock<Hashed>],
 ) -> Result<(), SelectError> {
-    let run = |at: usize| -> Result<(), SelectError> {
+    let run = |&at: &usize| -> Result<(), SelectError> {
         // Each index is claimed once, so the slot is empty.
         let _ = slots[at].set(jobs[at].run()?);
         Ok(())
     };
     let total: u64 = unknown.iter().map(|&at| jobs[at].entry.node.metadata.size).sum();
-    if (total < WORTH_A_THREAD && unknown.len() < WORTH_A_THREAD_FILES) || unknown.len() < 2 {
-        return unknown.iter().try_for_each(|&at| run(at));
+    if total < WORTH_A_THREAD && unknown.len() < WORTH_A_THREAD_FILES {
+        return unknown.iter().try_for_each(run);
     }
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<(usize, SelectError)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                while let Some(&at) = unknown.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let Err(error) = run(at) else { continue };
-                    next.store(unknown.len(), Ordering::Relaxed);
-                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    if failed.as_ref().is_none_or(|(first, _)| at < *first) {
-                        *failed = Some((at, error));
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failed.map_or(Ok(()), |(_, error)| Err(error))
+    try_each(unknown, run)
 }
 
 fn hash_file(input: &CopyInput<'_>, entry: &Entry) -> Result<Hashed, SelectError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cache::{ActiveSnapshot, DiffId, SnapshotId, Store, TempDir};
 use frontend::{CopyOp, CopySource, MakeDirOp, Unpack};
 
+use super::copy::copy_telling;
 use super::error::OpError;
 use super::select::Item;
 use super::{CopyInput, Selection, copy, make_dir, select};
@@ -17,7 +18,7 @@ use crate::layer::{self, ApplyError, LayerStats, Limits};
 use crate::rootfs::LayeredRoot;
 use crate::tree::{self, Changes};
 
-/// What takes long enough to reach the disk that it should begin while the layer is digested.
+/// What takes long enough to reach the disk that it should begin before more is written.
 const MUCH_OBJECTS: u64 = 2000;
 const MUCH_BYTES: u64 = 32 << 20;
 
@@ -84,10 +85,14 @@ pub(crate) fn copy_onto(
         .collect();
     let below = LayeredRoot::open(active.lowers())?;
     let selected = selected.map_or_else(|| select(op, &views), Ok)?;
-    let copied = copy(op, &selected, &views, &below, active.upper())?;
-    if copied.objects >= MUCH_OBJECTS || copied.bytes >= MUCH_BYTES {
-        store.sync_early();
-    }
+    let mut begun = 0;
+    copy_telling(op, &selected, &views, &below, active.upper(), &mut |written| {
+        let much = written.objects / MUCH_OBJECTS + written.bytes / MUCH_BYTES;
+        if much > begun {
+            begun = much;
+            store.sync_early();
+        }
+    })?;
     commit(active)
 }
 

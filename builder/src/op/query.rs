@@ -9,9 +9,16 @@ use crate::layer::WHITEOUT;
 use crate::rootfs::{
     DirEntry, Follow, Kind, MergedDir, Node, RootError, components, display_path, join, split_last,
 };
+use crate::side_by_side::Ahead;
 
 /// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
 const MAX_DEPTH: usize = 2048;
+
+/// Directories that are listed before their turn, side by side.
+const AHEAD: usize = 32;
+
+/// Directories below which another thread costs more than it saves.
+const WORTH_A_THREAD: usize = 16;
 
 /// Makes rules that leave out all but what `pattern` matches.
 pub(super) fn only(pattern: &str) -> Result<IgnoreRules, SelectError> {
@@ -165,7 +172,7 @@ impl Query<'_> {
         let dir = self.input.root().dir(path)?;
         let mut walk = Walk { query: self, pending: Vec::new(), entries: Vec::new() };
         if let Some(dir) = dir {
-            walk.content(&dir, b"", path, 0)?;
+            walk.content(&dir, &entries(&dir, path)?, b"", path, 0)?;
         }
         Ok(walk.entries)
     }
@@ -234,9 +241,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Walks the directory `dir`, in which `listed` was found.
     fn content(
         &mut self,
         dir: &MergedDir,
+        listed: &[DirEntry],
         path: &[u8],
         source: &[u8],
         depth: usize,
@@ -244,49 +253,93 @@ impl Walk<'_> {
         if depth > MAX_DEPTH {
             return Err(SelectError::TooDeep { path: display_path(source) });
         }
-        for DirEntry { name, node } in entries(dir, source)? {
-            let path = join(path, &name);
-            let source = join(source, &name);
-            let is_dir = node.metadata.is_dir();
-            let verdict = self.query.input.verdict(&source, is_dir);
-            // No layer can hold a socket: a stage has none, whatever its snapshot holds.
-            let is_socket = node.metadata.kind == Kind::Socket;
-            if verdict == Verdict::Prune || (is_socket && !self.query.input.is_context()) {
-                continue;
-            }
-            let include = self.query.include.as_ref();
-            let inside = include.is_none_or(|include| !include.is_excluded(&path, is_dir));
-            let is_excluded = self.query.excludes.is_excluded(&path, is_dir);
-            let is_selected = verdict == Verdict::Keep && inside && !is_excluded;
+        let dirs: Vec<&DirEntry> = listed.iter().filter(|it| it.node.metadata.is_dir()).collect();
+        let (mut turn, mut ahead) = (0..dirs.len(), Ahead::nothing());
+        for DirEntry { name, node } in listed {
+            let path = join(path, name);
+            let below = join(source, name);
+            let turn = if node.metadata.is_dir() { turn.next() } else { None };
             let pending = self.pending.len();
-            if is_selected {
-                let mut entry = self.query.entry(path.len(), &source, node)?;
-                if node.metadata.kind == Kind::Symlink {
-                    let link = dir.read_link(&name, &node);
-                    entry.link = link.map_err(|error| RootError::io(&source, error))?.into();
+            match self.query.choose(&path, &below, node) {
+                Choice::Leave => continue,
+                Choice::Take => {
+                    let mut entry = self.query.entry(path.len(), &below, *node)?;
+                    if node.metadata.kind == Kind::Symlink {
+                        let link = dir.read_link(name, node);
+                        entry.link = link.map_err(|error| RootError::io(&below, error))?.into();
+                    }
+                    self.entries.append(&mut self.pending);
+                    self.entries.push(entry);
                 }
-                self.entries.append(&mut self.pending);
-                self.entries.push(entry);
-            }
-            if !is_dir {
-                continue;
-            }
-            if !is_selected {
-                let hopeless = is_excluded && !self.query.excludes.may_descend(&path);
-                let may_match = include.is_none_or(|include| include.may_descend(&path));
-                if hopeless || !may_match {
-                    continue;
+                Choice::PassThrough => {
+                    let mut entry = self.query.entry(path.len(), &below, *node)?;
+                    entry.is_implied = true;
+                    self.pending.push(entry);
                 }
-                let mut entry = self.query.entry(path.len(), &source, node)?;
-                entry.is_implied = true;
-                self.pending.push(entry);
             }
-            if let Some(dir) = open_dir(dir, &name, &source)? {
-                self.content(&dir, &path, &source, depth + 1)?;
+            let Some(at) = turn else { continue };
+            if ahead.is_over(at) {
+                ahead = self.look_ahead(dir, (&dirs[at..], at), (&path, &below));
+            }
+            if let Some(dir) = open_dir(dir, name, &below)? {
+                let listed = ahead.take(at).map_or_else(|| entries(&dir, &below), Ok)?;
+                self.content(&dir, &listed, &path, &below, depth + 1)?;
             }
             self.pending.truncate(pending);
         }
         Ok(())
+    }
+
+    /// Lists the first of the directories `dirs`, which begin at `start`; the very first is at `path`
+    /// and `source`.
+    fn look_ahead(
+        &self,
+        dir: &MergedDir,
+        (dirs, start): (&[&DirEntry], usize),
+        (path, source): (&[u8], &[u8]),
+    ) -> Ahead<Vec<DirEntry>> {
+        let (above, source_above) = (split_last(path).0, split_last(source).0);
+        let dirs = &dirs[..dirs.len().min(AHEAD)];
+        Ahead::of(start, dirs, WORTH_A_THREAD, |DirEntry { name, node }| {
+            let (path, source) = (join(above, name), join(source_above, name));
+            match self.query.choose(&path, &source, node) {
+                Choice::Leave => None,
+                // What fails fails in its turn.
+                Choice::Take | Choice::PassThrough => dir.open_dir(name).ok()??.entries().ok(),
+            }
+        })
+    }
+}
+
+/// What becomes of something below a directory that is selected.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    /// It is not selected, nor is anything in it.
+    Leave,
+    Take,
+    /// A directory that is not selected itself; something in it may be.
+    PassThrough,
+}
+
+impl Query<'_> {
+    /// Decides about `node`, which is at `path` below the match and at `source` in the input.
+    fn choose(&self, path: &[u8], source: &[u8], node: &Node) -> Choice {
+        let is_dir = node.metadata.is_dir();
+        let verdict = self.input.verdict(source, is_dir);
+        // No layer can hold a socket: a stage has none, whatever its snapshot holds.
+        let is_socket = node.metadata.kind == Kind::Socket;
+        if verdict == Verdict::Prune || (is_socket && !self.input.is_context()) {
+            return Choice::Leave;
+        }
+        let include = self.include.as_ref();
+        let is_inside = include.is_none_or(|include| !include.is_excluded(path, is_dir));
+        let is_excluded = self.excludes.is_excluded(path, is_dir);
+        if verdict == Verdict::Keep && is_inside && !is_excluded {
+            return Choice::Take;
+        }
+        let is_hopeless = is_excluded && !self.excludes.may_descend(path);
+        let may_match = include.is_none_or(|include| include.may_descend(path));
+        if is_dir && !is_hopeless && may_match { Choice::PassThrough } else { Choice::Leave }
     }
 }
 

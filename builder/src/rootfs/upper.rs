@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
@@ -77,8 +78,7 @@ pub(super) fn failed<E: Into<io::Error>>(
     action: &'static str,
     path: &[u8],
 ) -> impl Fn(E) -> UpperError {
-    let path = display_path(path);
-    move |source| UpperError::Io { action, path: path.clone(), source: source.into() }
+    move |source| UpperError::Io { action, path: display_path(path), source: source.into() }
 }
 
 /// A snapshot being written.
@@ -93,7 +93,7 @@ pub(crate) struct Upper {
     /// Whether directories made after the lowers' example keep the lowers' time.
     keeps_lower_times: bool,
     /// Owners that this user namespace cannot express; root stands in for them.
-    unmapped_owners: u64,
+    unmapped_owners: AtomicU64,
 }
 
 impl Upper {
@@ -116,7 +116,7 @@ impl Upper {
             last: None,
             dir_times: Vec::new(),
             keeps_lower_times: false,
-            unmapped_owners: 0,
+            unmapped_owners: AtomicU64::new(0),
         }
     }
 
@@ -146,7 +146,7 @@ impl Upper {
 
     /// Returns how many owners could not be set since this user namespace has no id for them.
     pub(crate) fn unmapped_owners(&self) -> u64 {
-        self.unmapped_owners
+        self.unmapped_owners.load(Ordering::Relaxed)
     }
 
     /// Opens the directory at `path` (without symlinks) for writing; what is missing of it is made
@@ -317,7 +317,7 @@ impl Upper {
 
     /// Gives a file, once written, mode, owner, attributes and time.
     pub(crate) fn describe_file(
-        &mut self,
+        &self,
         file: &File,
         path: &[u8],
         attributes: &Attributes,
@@ -329,7 +329,7 @@ impl Upper {
 
     /// Owner first, since changing it drops set-uid bits and capabilities (chown(2)).
     fn describe(
-        &mut self,
+        &self,
         fd: &impl AsFd,
         path: &[u8],
         attributes: &Attributes,
@@ -353,10 +353,10 @@ impl Upper {
 
     /// An owner without an id in this user namespace (`EINVAL`) is counted, not fatal: with a
     /// single mapped id there would be no image at all otherwise.
-    fn owned(&mut self, changed: rustix::io::Result<()>, path: &[u8]) -> Result<(), UpperError> {
+    fn owned(&self, changed: rustix::io::Result<()>, path: &[u8]) -> Result<(), UpperError> {
         match changed {
             Err(Errno::INVAL) => {
-                self.unmapped_owners += 1;
+                self.unmapped_owners.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             other => other.map_err(failed("change the owner of", path)),
@@ -365,7 +365,7 @@ impl Upper {
 
     /// Creates the symlink `name`.
     pub(crate) fn symlink(
-        &mut self,
+        &self,
         at: &OpenDir,
         name: &[u8],
         target: &[u8],
@@ -378,7 +378,7 @@ impl Upper {
     /// Creates the device or FIFO `name`; returns false where the kernel does not allow this user
     /// namespace to make devices, as the other builders leave them out there too.
     pub(crate) fn special(
-        &mut self,
+        &self,
         at: &OpenDir,
         name: &[u8],
         kind: Kind,
@@ -405,7 +405,7 @@ impl Upper {
     }
 
     fn describe_special(
-        &mut self,
+        &self,
         at: &OpenDir,
         name: &[u8],
         attributes: &Attributes,

@@ -1,0 +1,116 @@
+//! Much small work done by a few threads at once.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use crate::config::processors;
+
+/// Threads beyond which a file system hardly gets faster at small files.
+const MOST: usize = 4;
+
+/// Runs `work` on each of `items` and waits for all. Where some fail no more are begun, and the
+/// failure of the first in order is returned. Blocking.
+pub(crate) fn try_each<T: Sync, E: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let threads = processors().get().min(MOST).min(items.len());
+    if threads < 2 {
+        return items.iter().try_for_each(work);
+    }
+    let next = AtomicUsize::new(0);
+    let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
+    let take_turns = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return };
+            let Err(error) = work(item) else { continue };
+            next.store(items.len(), Ordering::Relaxed);
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.as_ref().is_none_or(|(first, _)| at < *first) {
+                *failed = Some((at, error));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(take_turns);
+        }
+        take_turns();
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// What was found out of some items of a list before their turn came.
+#[derive(Debug)]
+pub(crate) struct Ahead<T> {
+    start: usize,
+    found: Vec<Option<T>>,
+}
+
+impl<T> Ahead<T> {
+    /// Knows of nothing.
+    pub(crate) const fn nothing() -> Self {
+        Self { start: 0, found: Vec::new() }
+    }
+
+    /// Whether `at` lies beyond those that were looked at.
+    pub(crate) fn is_over(&self, at: usize) -> bool {
+        at >= self.start + self.found.len()
+    }
+
+    /// Hands out what was found of the item at `at`; `None` leaves it to its turn.
+    pub(crate) fn take(&mut self, at: usize) -> Option<T> {
+        self.found.get_mut(at.checked_sub(self.start)?)?.take()
+    }
+}
+
+impl<T: Send + Sync> Ahead<T> {
+    /// Looks at `items`, the first of which is at `start` in the list. Below `worth` of them another
+    /// thread costs more than it saves: all are left to their turns. Blocking.
+    pub(crate) fn of<I: Sync>(
+        start: usize,
+        items: &[I],
+        worth: usize,
+        look: impl Fn(&I) -> Option<T> + Sync,
+    ) -> Self {
+        let mut found: Vec<OnceLock<T>> = Vec::new();
+        found.resize_with(items.len(), OnceLock::new);
+        if items.len() >= worth && processors().get() > 1 {
+            let pairs: Vec<(&I, &OnceLock<T>)> = items.iter().zip(&found).collect();
+            let done: Result<(), Infallible> = try_each(&pairs, |(item, found)| {
+                if let Some(value) = look(item) {
+                    let _ = found.set(value);
+                }
+                Ok(())
+            });
+            let Ok(()) = done;
+        }
+        Self { start, found: found.into_iter().map(OnceLock::into_inner).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_has_its_turn_and_the_first_failure_counts() {
+        let items: Vec<usize> = (0..1000).collect();
+        let seen = Mutex::new(vec![0; items.len()]);
+        let see = |at: usize| seen.lock().unwrap()[at] += 1;
+        try_each(&items, |&at| -> Result<(), ()> {
+            see(at);
+            Ok(())
+        })
+        .unwrap();
+        assert!(seen.lock().unwrap().iter().all(|times| *times == 1));
+        for first in [0, 1, 500, 999] {
+            let failed = try_each(&items, |&at| if at < first { Ok(()) } else { Err(at) });
+            assert_eq!(failed, Err(first));
+        }
+    }
+}
