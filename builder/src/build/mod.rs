@@ -181,7 +181,7 @@ async fn solve(
             execution.fetch_output(&records, prepared.squashes).await?;
             Ok(records)
         };
-        let records = attempt.await;
+        let (records, ()) = tokio::join!(attempt, execution.keep_notes());
         let lost = records.as_ref().err().and_then(|(_, error)| error.lost_layer());
         let begins_anew = lost.is_some_and(|diff_id| prepared.shared.imports.forget(diff_id));
         if !begins_anew || cancel.is_cancelled() {
@@ -278,7 +278,9 @@ pub(crate) async fn preview(
     // It only looks.
     let request = BuildRequest { cache_to: Vec::new(), ..request };
     let prepared = Box::pin(prepare(inner, &sources, request, events, cancel, source)).await?;
-    prepared.execution(inner, &sources, events).await?.report_hits().await;
+    let execution = prepared.execution(inner, &sources, events).await?;
+    execution.report_hits().await;
+    execution.keep_notes().await;
     Ok(())
 }
 

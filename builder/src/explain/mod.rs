@@ -132,12 +132,15 @@ pub(crate) struct Explainer {
     scope: Scope,
     earlier: OnceLock<Trail>,
     noted: Mutex<BTreeMap<VertexId, Noted>>,
+    /// The files behind content digests, until they are kept for the next build.
+    files: Mutex<Vec<(Digest, FileList)>>,
 }
 
 impl Explainer {
     pub(crate) fn new(store: &Store, graph: &Arc<BuildGraph>, scope: Scope) -> Self {
         let (store, graph) = (store.clone(), Arc::clone(graph));
-        Self { store, graph, scope, earlier: OnceLock::new(), noted: Mutex::default() }
+        let (earlier, noted, files) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Self { store, graph, scope, earlier, noted, files }
     }
 
     /// Notes one look-up and explains it. `files` lists what was selected from outside, `is_unused`
@@ -158,7 +161,7 @@ impl Explainer {
             (Op::Context(_) | Op::Git(_) | Op::Http(_) | Op::Scratch, _) => return,
             (Op::Image(_), _) => Noted::same(id, key, components, None),
             (_, Some(record)) => Noted::same(id, key, components, Some(hit(record))),
-            (_, None) => self.miss(id, key, components, files().as_ref(), is_unused),
+            (_, None) => self.miss(id, key, components, files(), is_unused),
         };
         self.noted().insert(id, noted);
     }
@@ -201,7 +204,7 @@ impl Explainer {
         id: VertexId,
         key: CacheKey,
         components: Vec<Component>,
-        files: Option<&FileList>,
+        files: Option<FileList>,
         is_unused: bool,
     ) -> Noted {
         for &input in &self.graph.vertices[id.0].inputs {
@@ -209,10 +212,11 @@ impl Explainer {
                 self.settle_image(input);
             }
         }
-        self.remember_files(&components, files);
         let earlier = self.earlier_step(id, &components);
         let mut changes = earlier.map_or_else(Vec::new, |it| changes(&it.components, &components));
-        let files = files.and_then(|files| self.file_changes(&changes, files));
+        let listed = files;
+        let files = listed.as_ref().and_then(|files| self.file_changes(&changes, files));
+        self.note_files(&components, listed);
         // The ignore file is a cause only where the files differ, else it is nobody's business.
         let is_content = changes.iter().any(|change| change.name == CONTENT);
         changes.retain(|change| change.name != IGNORE_FILE || is_content);
@@ -329,15 +333,22 @@ impl Explainer {
         }
     }
 
-    /// Keeps the names of the files behind a content digest.
-    fn remember_files(&self, components: &[Component], files: Option<&FileList>) {
+    fn note_files(&self, components: &[Component], files: Option<FileList>) {
         let digest = components.iter().find(|it| it.name == CONTENT);
         let digest = digest.and_then(|it| Digest::parse(&it.value).ok());
-        if let (Some(digest), Some(files)) = (digest, files)
-            && let Err(error) = self.store.trails().put_files(&digest, files)
-        {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "the next miss cannot name its files");
+        if let (Some(digest), Some(files)) = (digest, files) {
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).push((digest, files));
+        }
+    }
+
+    /// Keeps the names of the files behind content digests. Blocking.
+    pub(crate) fn save_files(&self) {
+        let files = std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        for (digest, files) in files {
+            if let Err(error) = self.store.trails().put_files(&digest, &files) {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the next miss cannot name its files");
+            }
         }
     }
 

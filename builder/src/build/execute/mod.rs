@@ -123,11 +123,7 @@ impl Execution {
                     images: &images,
                     imports: &imports,
                 };
-                let keyed = lookup.key_all(&forced, network, &explainer);
-                for known in files.values().filter_map(|files| files.known()) {
-                    known.save(&store);
-                }
-                keyed
+                lookup.key_all(&forced, network, &explainer)
             })
             .await?
         };
@@ -160,6 +156,19 @@ impl Execution {
             this.offer(id, &record);
         }
         Ok(this)
+    }
+
+    /// Keeps for later builds what was learnt of files. None of it is needed before.
+    pub(super) async fn keep_notes(&self) {
+        let (store, files) = (self.inner.store.clone(), self.files.clone());
+        let explainer = Arc::clone(self.steps.explainer());
+        blocking::run(move || {
+            for known in files.values().filter_map(|files| files.known()) {
+                known.save(&store);
+            }
+            explainer.save_files();
+        })
+        .await;
     }
 
     fn offer(&self, id: VertexId, record: &Record) {
