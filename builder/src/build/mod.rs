@@ -17,7 +17,7 @@ mod squash;
 mod steps;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ use crate::explain::{Explainer, Scope};
 use crate::export::Annotations;
 use crate::image::unpacked_size;
 use crate::op::{OpError, RunSettings};
-use crate::output::{OutputKind, OutputSpec};
+use crate::output::{OutputDest, OutputKind, OutputSpec};
 use crate::progress::{Event, Events, Finished, SourceDiagnostic, SourceText};
 use crate::request::BuildRequest;
 use crate::source::{SourceSecrets, Sources};
@@ -49,6 +49,8 @@ use crate::{blocking, history, output, secret, solver, userns};
 pub(crate) type SourceSlot = Option<SourceText>;
 
 /// Builds `request` and returns what came of it; its steps are noted in `log`.
+///
+/// A layer that an output finds damaged in the store is a miss that shows late: it is made again.
 pub(crate) async fn build(
     inner: &Arc<Inner>,
     request: BuildRequest,
@@ -60,15 +62,43 @@ pub(crate) async fn build(
     let since = Instant::now();
     let wanted = Wanted::of(&request)?;
     let sources = inner.sources_with(&request.credentials);
-    let kept_builds = inner.config.history.failed_steps;
-    let keeps_failed = log.is_some() && kept_builds > 0;
     let mut prepared = prepare(inner, &sources, request, events, cancel, source).await?;
-    prepared.keeps_failed = keeps_failed;
+    prepared.keeps_failed = log.is_some() && inner.config.history.failed_steps > 0;
     prepared.squashes = wanted.squash;
+    let mut mended = BTreeSet::new();
+    loop {
+        let made = make(inner, &sources, &prepared, &wanted, events, cancel, log.as_ref()).await;
+        let damaged = match &made {
+            Err(BuildError::Export(error)) => output::damaged_layer(error),
+            _ => None,
+        };
+        let damaged = damaged.filter(|_| wanted.can_be_repeated() && !cancel.is_cancelled());
+        // Once each: a layer that comes out damaged again is not mended by making it.
+        let Some(diff_id) = damaged.filter(|diff_id| mended.insert(*diff_id)) else {
+            let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+            return made.map(|made| Finished { millis, ..made });
+        };
+        let text = format!("layer {} is damaged in the store: it is made again", diff_id.0);
+        events.send(Event::Note { text }).await;
+    }
+}
+
+/// Makes what is missing, the images of it, and the outputs.
+async fn make(
+    inner: &Arc<Inner>,
+    sources: &Sources,
+    prepared: &Prepared,
+    wanted: &Wanted,
+    events: &Events,
+    cancel: &CancellationToken,
+    log: Option<&StepLog>,
+) -> Result<Finished, BuildError> {
+    let Prepared { plan, shared, .. } = prepared;
     let Solved { execution, records, cached } =
-        solve(inner, &sources, &prepared, events, cancel).await?;
+        solve(inner, sources, prepared, events, cancel).await?;
     let failed = records.as_ref().err().map(|(vertex, _)| *vertex);
     let (known, explainer) = (Arc::clone(&execution), Arc::clone(&prepared.explainer));
+    let (log, kept_builds) = (log.cloned(), inner.config.history.failed_steps);
     let build = blocking::run(move || {
         explainer.save();
         log.and_then(|log| history::note_steps(&log, &known.remember(failed), kept_builds))
@@ -81,11 +111,10 @@ pub(crate) async fn build(
             execution.step_error(vertex, error, build)
         }
     })?;
-    let Prepared { plan, shared, .. } = prepared;
     let entries = execution.entries(&records).await;
     let inline = |config: &mut ImageConfig| shared.exports.put_inline(config, &entries);
-    let products = store::images(inner, &plan, &records, &wanted, inline).await?;
-    let written = async { Ok(output::write(&sources, &products, &wanted.outputs, events).await?) };
+    let products = store::images(inner, plan, &records, wanted, inline).await?;
+    let written = async { Ok(output::write(sources, &products, &wanted.outputs, events).await?) };
     let exported = async { Ok(shared.exports.finish(&entries).await?) };
     let (written, ()) = tokio::try_join!(written, exported).map_err(|error: BuildError| error)?;
     let tags = products.iter().flat_map(|product| &product.names).map(Reference::familiar);
@@ -99,7 +128,7 @@ pub(crate) async fn build(
         tags: tags.collect(),
         outputs: written.outputs,
         pushed: written.pushed,
-        millis: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        millis: 0,
         cached,
         saved: execution.saved(),
         size,
@@ -149,6 +178,17 @@ impl Wanted {
             });
         }
         Ok(Self { names, outputs, annotations, platforms, squash })
+    }
+
+    /// Whether the outputs can be written once more: a stream has taken what it was given.
+    fn can_be_repeated(&self) -> bool {
+        let is_stream = |output: &OutputSpec| match output.kind {
+            OutputKind::Image | OutputKind::CacheOnly => false,
+            OutputKind::Local | OutputKind::Tar | OutputKind::Oci | OutputKind::Docker => {
+                !matches!(output.dest, OutputDest::Path(_))
+            }
+        };
+        !self.outputs.iter().any(is_stream)
     }
 }
 

@@ -35,15 +35,16 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Removes the snapshot that `error` says is damaged, so that the next build makes it anew.
+/// Removes the snapshot that `error` says is damaged, so that it is made anew when it is next
+/// needed.
 pub(super) fn forget_damaged(store: &Store, error: &ExportError) {
-    let Some(diff_id) = damaged(error) else { return };
+    let Some(diff_id) = damaged_layer(error) else { return };
     let removed = store.layers().get(&diff_id).and_then(|record| {
         let id = record.and_then(|record| record.snapshot);
         id.map_or(Ok(false), |id| store.snapshots().remove(&id))
     });
     match removed {
-        Ok(_) => tracing::warn!(%diff_id, "a damaged layer was removed: build again to make it"),
+        Ok(_) => tracing::warn!(%diff_id, "a damaged layer was removed"),
         Err(error) => {
             let error: &dyn Error = &error;
             tracing::warn!(error, %diff_id, "a damaged layer could not be removed");
@@ -51,8 +52,8 @@ pub(super) fn forget_damaged(store: &Store, error: &ExportError) {
     }
 }
 
-/// The layer whose files were changed.
-fn damaged(error: &ExportError) -> Option<DiffId> {
+/// Returns the layer whose files in the store were changed, if that is the fault.
+pub(crate) fn damaged_layer(error: &ExportError) -> Option<DiffId> {
     let of = |error: &SourceError| match error {
         SourceError::Damaged { expected, .. } => Some(*expected),
         _ => None,

@@ -17,6 +17,7 @@ use crate::progress::{Events, PushedImage};
 use crate::rootfs::{export_dir, export_tar};
 use crate::source::{ResolvedImage, SourceError, Sources, Target};
 
+pub(crate) use intact::damaged_layer;
 pub use received::unpack_tree;
 pub use spec::{OutputDest, OutputKind, OutputSpec};
 
@@ -72,7 +73,7 @@ pub(crate) fn check(
 }
 
 /// Writes `products` to every output. What is found to be damaged fails this and is removed, so
-/// that the next build makes it anew.
+/// that it is made anew ([`damaged_layer`] tells which layer).
 pub(crate) async fn write(
     sources: &Sources,
     products: &[Product],
