@@ -58,6 +58,9 @@ impl StepLog {
     /// Keeps what a step had left when it failed, a snapshot that nothing else names; of other
     /// builds that failed, all but the last ones let go of theirs, so that `count` keep one.
     ///
+    /// All that was written so far reaches the disk before the name, and the name before this
+    /// returns: somebody may look at it after a crash of the machine.
+    ///
     /// # Errors
     ///
     /// [`StoreError::Io`](crate::StoreError::Io).
@@ -66,7 +69,8 @@ impl StepLog {
         let (session, path) = (&handle.session, self.dir.join(FAILED));
         let bytes = snapshot_bytes(&handle.layout.snapshots().join(snapshot.as_str()));
         handle.budget().add(bytes.at("measure", &path)?);
-        document::replace(session, Kind::Failed, &path, snapshot, Durability::Later)?;
+        Snapshots::new(Arc::clone(handle)).sync()?;
+        document::replace(session, Kind::Failed, &path, snapshot, Durability::Now)?;
         let mut kept = Vec::new();
         for dir in self.builds.dirs()? {
             if dir.join(FAILED).exists() && (dir == self.dir || !is_running(&dir)?) {

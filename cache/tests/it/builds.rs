@@ -1,8 +1,10 @@
 //! Records of builds, read while they are written.
 
+use std::fs;
+
 use cache::{BuildHeader, EventLines};
 
-use super::fixture::{Done, Fixture};
+use super::fixture::{Done, Fixture, commit};
 
 fn text(lines: &EventLines) -> &str {
     std::str::from_utf8(&lines.bytes).expect("it was written as text")
@@ -46,5 +48,23 @@ fn a_record_that_is_forgotten_ends_its_readers() -> Done {
     let mut tail = builds.follow("0a1b2c3d", None)?.ok_or("it is there")?;
     assert!(builds.remove("0a1b2c3d")?);
     assert!(tail.read(100)?.is_over);
+    Ok(())
+}
+
+#[test]
+fn what_a_failed_step_left_outlives_a_crash_of_the_machine() -> Done {
+    let fixture = Fixture::new();
+    let builds = fixture.store.builds();
+    let log = builds.begin("0a1b2c3d", &BuildHeader::default())?;
+    let below = commit(&fixture.store, None, "below");
+    let left = commit(&fixture.store, Some(&below.id), "left");
+    log.steps().note(&["RUN false"])?;
+    log.steps().keep_failed(&left.id, 1)?;
+    // What a snapshot says that is not on the disk is the boot that it is believed in.
+    for snapshot in [&below, &left] {
+        let meta = fs::read_to_string(snapshot.fs.with_file_name("meta.json"))?;
+        assert!(meta.contains(r#""boot":null"#), "{meta}");
+    }
+    assert_eq!(builds.failed("0a1b2c3d")?, Some(left.id));
     Ok(())
 }
