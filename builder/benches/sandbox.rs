@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p builder --bench sandbox [-- ROUNDS]` as root runs everything; as another user,
 //! what that user can. Medians and minima of wall time in milliseconds: a machine that does other
-//! work shows in the medians first. Beside the runtimes stands what the same sandbox without a
-//! network takes of their time, as root.
+//! work shows in the medians first. Below each sandbox stands where its time went, beside the runtimes
+//! what the same sandbox without a network takes of theirs, as root.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may end where its set-up fails")]
@@ -19,6 +19,9 @@ use builder::{Control, HELPER_ARG, Network, OverlayDirs, Sandbox, SandboxSpec};
 
 /// Rounds of each kind.
 const ROUNDS: usize = 100;
+
+/// Parts that take less are told together.
+const SMALL: Duration = Duration::from_micros(40);
 
 /// The user that stands for "not root": it owns nothing and has no subordinate ids.
 const USER: u32 = 65_534;
@@ -41,7 +44,7 @@ fn all(rounds: usize) {
     let dir = tempfile::tempdir().unwrap();
     image(&dir.path().join("image"));
     let is_root = nix::unistd::geteuid().is_root();
-    println!("{rounds} rounds of `true`; milliseconds of wall time, median (minimum)");
+    println!("{rounds} rounds of `true`; milliseconds of wall time, median (minimum), and medians of the parts");
     let mut own = None;
     for network in ["none", "private"] {
         if is_root {
@@ -115,6 +118,7 @@ fn sandbox(network: &str, rounds: usize, dir: &str) {
     let image = PathBuf::from(std::env::var_os("IMAGE").unwrap());
     let sandbox = Sandbox::open().unwrap();
     let mut times = Vec::with_capacity(rounds);
+    let mut parts = Parts::default();
     let mut first = Duration::ZERO;
     for round in 0..=rounds {
         let layer = Path::new(dir).join(format!("{network}-{round}"));
@@ -125,12 +129,19 @@ fn sandbox(network: &str, rounds: usize, dir: &str) {
         spec.network = if network == "none" { Network::None } else { Network::Private };
         spec.scratch = Some(OverlayDirs { upper, work });
         let since = Instant::now();
-        let ended = sandbox.run(&spec, &mut |_, _| {}, &mut || Control::Continue);
+        let ran = sandbox.run_timed(&spec, &mut |_, _| {}, &mut || Control::Continue);
         let time = since.elapsed();
-        assert_eq!(ended.unwrap().code(), 0);
-        if round == 0 { first = time } else { times.push(time) }
+        let (ended, its_parts) = ran.unwrap();
+        assert_eq!(ended.code(), 0);
+        if round == 0 {
+            first = time;
+        } else {
+            times.push(time);
+            parts.add(its_parts);
+        }
     }
     println!("{}; the first took {}", summary(times), millis(first));
+    parts.print();
 }
 
 /// Runs `true` by an OCI runtime on an equal bundle, with namespaces of its own and no network.
@@ -174,6 +185,38 @@ fn oci(runtime: &str, rounds: usize, dir: &Path, own: Option<Times>) {
         format!("; rbuild takes {} ({}) of it", of(own_median, median), of(own_minimum, minimum))
     });
     println!("{runtime} run: {}{share}", summary(times));
+}
+
+/// Where the time of many rounds went.
+#[derive(Default)]
+struct Parts(Vec<(String, Vec<Duration>)>);
+
+impl Parts {
+    fn add(&mut self, round: Vec<(String, Duration)>) {
+        for (index, (name, time)) in round.into_iter().enumerate() {
+            match self.0.get_mut(index) {
+                Some((known, times)) if *known == name => times.push(time),
+                // A part that some rounds lack.
+                Some(_) => {}
+                None => self.0.push((name, vec![time])),
+            }
+        }
+    }
+
+    /// Prints what counts, and the rest as one.
+    fn print(self) {
+        let mut rest = Vec::new();
+        for (name, mut times) in self.0 {
+            times.sort_unstable();
+            let median = times[times.len() / 2];
+            if median < SMALL {
+                rest.push(median);
+            } else {
+                println!("    {:>6}  {name}", millis(median));
+            }
+        }
+        println!("    {:>6}  {} smaller parts", millis(rest.iter().sum()), rest.len());
+    }
 }
 
 fn summary(mut times: Vec<Duration>) -> String {

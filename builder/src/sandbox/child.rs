@@ -13,7 +13,8 @@ use super::error::Fault;
 use super::root::{Layers, Places};
 use super::source::Prepared;
 use super::spec::SandboxSpec;
-use super::wire;
+use super::timeline::Timeline;
+use super::wire::{self, Report};
 use super::{dev, etc, exec, identity, kernel_fs, namespace, root, terminal};
 
 /// One thing done on the way to the command.
@@ -71,6 +72,8 @@ pub(super) struct Child {
     pub hands_out_changes: bool,
     /// Leads to the builder.
     pub control: Option<OwnedFd>,
+    /// When the steps ended.
+    pub timeline: Timeline,
     pub layers: Option<Layers>,
     pub scratch: Option<OwnedFd>,
     pub prepared: Vec<Prepared>,
@@ -94,6 +97,7 @@ impl Child {
             notes,
             hands_out_changes: false,
             control: None,
+            timeline: Timeline::default(),
             layers: None,
             scratch: None,
             prepared: Vec::new(),
@@ -125,11 +129,16 @@ impl Child {
 
     /// Does all steps; the last one does not return. A failure is told over `control`.
     pub(super) fn run(mut self, control: impl AsFd) -> ExitCode {
-        for (step, run) in STEPS {
+        for (index, (step, run)) in STEPS.into_iter().enumerate() {
+            if index + 1 == STEPS.len() && self.timeline.is_wanted() {
+                // A benchmark that misses them says so.
+                let _ = wire::send(&control, &Report::Times(self.timeline.clone()), &[]);
+            }
             if let Err(fault) = run(&mut self) {
                 wire::send_failure(&control, step, fault);
                 break;
             }
+            self.timeline.mark(step);
         }
         ExitCode::FAILURE
     }

@@ -101,6 +101,8 @@ fn become_command(
         child.control = Some(control.try_clone()?);
         (child.resolver, child.gateway) = (launch.resolver, launch.gateway);
         child.hands_out_changes = launch.hands_out_changes;
+        child.timeline = launch.timeline;
+        child.timeline.mark("hand over");
         Ok(Some(child))
     };
     match receive() {
@@ -128,7 +130,12 @@ impl Running {
             Ok(wire::read_spec(&fds.spec)?)
         };
         let spec = pass_on().map_err(instructing)?;
+        let mut timeline = launch.timeline;
         let Some(report) = self.watch(control, &spec)? else { return Ok(ExitCode::FAILURE) };
+        if timeline.is_wanted() {
+            timeline.mark("command");
+            let _ = wire::send(control, &Report::Times(timeline), &[]);
+        }
         // If the builder is gone, so is the reader of this message.
         let _ = wire::send(control, &report, &[]);
         Ok(ExitCode::SUCCESS)

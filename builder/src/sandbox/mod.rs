@@ -35,6 +35,7 @@ mod stub;
 mod sys;
 mod target;
 mod terminal;
+mod timeline;
 mod view;
 mod wire;
 

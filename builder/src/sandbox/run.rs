@@ -19,6 +19,7 @@ use super::mount::clone_of;
 use super::network::{self, Networks};
 use super::pool::{Helper, Pool};
 use super::spec::{Network, SandboxSpec, StdioMode};
+use super::timeline::Timeline;
 use super::wire::{self, Launch, Order, Report};
 use crate::limits::StepUsage;
 use crate::progress::OutputStream;
@@ -191,7 +192,24 @@ impl Sandbox {
         output: &mut dyn FnMut(OutputStream, &[u8]),
         control: &mut dyn FnMut() -> Control,
     ) -> Result<Ended, SandboxError> {
-        self.run_keeping(spec, output, control, None)
+        self.run_keeping(spec, output, control, None, &mut Timeline::default())
+    }
+
+    /// As [`Sandbox::run`]; tells how long each part of it took, in order. For benchmarks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::run`].
+    pub fn run_timed(
+        &self,
+        spec: &SandboxSpec,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+        control: &mut dyn FnMut() -> Control,
+    ) -> Result<(Ended, Vec<(String, Duration)>), SandboxError> {
+        let mut timeline = Timeline::start();
+        let ended = self.run_keeping(spec, output, control, None, &mut timeline)?;
+        timeline.mark("clean-up");
+        Ok((ended, timeline.parts()))
     }
 
     /// As [`Sandbox::run`], on a directory in memory in the place of `spec.scratch`, which goes to
@@ -209,7 +227,8 @@ impl Sandbox {
         changes: &mut Option<OwnedFd>,
     ) -> Result<Ended, SandboxError> {
         let spec = SandboxSpec { scratch: None, ..spec.clone() };
-        self.run_keeping(&spec, output, control, Some(changes))
+        let untimed = &mut Timeline::default();
+        self.run_keeping(&spec, output, control, Some(changes), untimed)
     }
 
     fn run_keeping(
@@ -218,12 +237,15 @@ impl Sandbox {
         output: &mut dyn FnMut(OutputStream, &[u8]),
         control: &mut dyn FnMut() -> Control,
         changes: Option<&mut Option<OwnedFd>>,
+        timeline: &mut Timeline,
     ) -> Result<Ended, SandboxError> {
         let mut helper = self.helpers.take()?;
+        timeline.mark("helper");
         let cgroups = match &mut helper.cgroup {
             Some(cgroup) => cgroup.limit(&spec.limits)?,
             None => cgroup::refuse_limits(&spec.limits).map(|()| Vec::new())?,
         };
+        timeline.mark("limits");
         let network = match spec.network {
             Network::Private => Some(
                 self.networks
@@ -232,24 +254,30 @@ impl Sandbox {
             ),
             Network::None | Network::Host => None,
         };
+        timeline.mark("network");
         let launch = Launch {
             has_netns: network.is_some(),
             resolver: network.as_ref().and_then(|network| network.resolver),
             gateway: network::own_address(),
             hands_out_changes: changes.is_some(),
             cgroups,
+            timeline: timeline.fork(),
         };
         let netns = network.as_ref().map(|network| network.netns.as_fd());
         let mut step = RunningStep::start(helper, spec, &launch, netns)?;
         let followed = step.follow(output, control);
+        timeline.mark("report");
+        timeline.join(std::mem::take(&mut step.times));
         if let Some(changes) = changes {
             *changes = step.changes.take();
         }
         let mut ended = followed?;
         step.helper.end();
+        timeline.mark("end of the helper");
         if let Some(cgroup) = &step.helper.cgroup {
             cgroup.read_usage(&mut ended.usage);
         }
+        timeline.mark("usage");
         Ok(ended)
     }
 }
@@ -264,6 +292,8 @@ struct RunningStep {
     takes_input: bool,
     /// What it changes, where that is in memory.
     changes: Option<OwnedFd>,
+    /// What its processes noted.
+    times: Timeline,
     buffer: Box<[u8]>,
     /// When its time is over.
     deadline: Option<(Instant, Duration)>,
@@ -312,6 +342,7 @@ impl RunningStep {
             console,
             takes_input,
             changes: None,
+            times: Timeline::default(),
             buffer,
             deadline,
             is_late,
@@ -350,6 +381,7 @@ impl RunningStep {
                 match received.map_err(|errno| broken(errno.into()))? {
                     Some((Report::Terminal, fds)) => self.join_terminal(fds).map_err(broken)?,
                     Some((Report::Changes, fds)) => self.changes = fds.into_iter().next(),
+                    Some((Report::Times(times), _)) => self.times.join(times),
                     received => break received.map(|(report, _)| report),
                 }
             }
@@ -364,7 +396,7 @@ impl RunningStep {
                 Some((_, limit)) if self.is_late => SandboxError::TimedOut { limit },
                 _ => SandboxError::Cancelled,
             }),
-            None | Some(Report::Terminal | Report::Changes) => Err(SandboxError::Killed),
+            None | Some(Report::Terminal | Report::Changes | Report::Times(_)) => Err(SandboxError::Killed),
             Some(Report::Failed { step, fault }) => Err(SandboxError::reported(step, fault)),
             Some(Report::Ended { exit, usage }) => Ok(Ended { exit, usage }),
         }

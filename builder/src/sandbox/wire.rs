@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 use super::error::Fault;
 use super::run::Exit;
 use super::spec::SandboxSpec;
+use super::timeline::Timeline;
 use crate::limits::StepUsage;
 
 /// Largest message; specs travel in a memfd because they may be larger.
@@ -65,6 +66,8 @@ pub(super) struct Launch {
     pub hands_out_changes: bool,
     /// Directories of the cgroups that are needed beside those of [`Prepare`].
     pub cgroups: Vec<PathBuf>,
+    /// Takes notes of the time, if they are wanted.
+    pub timeline: Timeline,
 }
 
 /// What the builder may ask for while the command runs.
@@ -90,6 +93,8 @@ pub(super) enum Report {
     Terminal,
     /// The command's changes are in memory; their directory comes along, in overlay form.
     Changes,
+    /// How long things took, as far as they are wanted.
+    Times(Timeline),
     /// The command ended, and all its processes with it.
     Ended {
         /// How.
