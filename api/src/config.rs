@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use builder::{BuilderConfig, CacheConfig, Entitlement, Entitlements, RegistryConfig};
+use builder::{BuilderConfig, CDI_DIRS, CacheConfig, Entitlement, Entitlements, RegistryConfig};
 use serde::Deserialize;
 
 use crate::address::Address;
@@ -130,6 +130,8 @@ pub(crate) struct RunTable {
     pub(crate) network: Option<NetworkMode>,
     /// Whether set-user-ID programs give no step a privilege.
     pub(crate) no_new_privs: bool,
+    /// Where specs of devices are looked for; relative ones are beside the configuration file.
+    pub(crate) cdi_dirs: Option<Vec<PathBuf>>,
     /// What each step may have.
     pub(crate) limits: LimitsTable,
 }
@@ -261,6 +263,7 @@ impl Settings {
                 limits: file.run.limits.limits().map_err(Fault::user)?,
                 allow: allowed(flags, &file.server),
                 no_new_privs: file.run.no_new_privs,
+                cdi_dirs: file.run.cdi_dirs.unwrap_or_else(|| CDI_DIRS.map(PathBuf::from).into()),
                 registries: RegistryConfig {
                     mirrors: mirrors(flags, file.registries.mirrors),
                     insecure: file.registries.insecure,
@@ -302,7 +305,7 @@ fn allowed(flags: &Flags, server: &ServerTable) -> Entitlements {
     match &flags.serve_allow {
         None => Entitlements::all(),
         Some(given) if given.is_empty() => server.allowed(),
-        Some(given) => given.iter().copied().collect(),
+        Some(given) => given.iter().cloned().collect(),
     }
 }
 
@@ -353,8 +356,9 @@ fn parse_file(path: &Path, text: &str) -> Result<ConfigFile, Fault> {
         Fault::user(format!("{}:{line}:{column}: {message}", path.display()))
     })?;
     let beside = path.parent().unwrap_or(Path::new("."));
-    for cert in &mut file.run.ca_certs {
-        *cert = beside.join(&*cert);
+    let cdi_dirs = file.run.cdi_dirs.iter_mut().flatten();
+    for path in file.run.ca_certs.iter_mut().chain(cdi_dirs) {
+        *path = beside.join(&*path);
     }
     for key in file.cache.trusted_keys.iter_mut().chain(&mut file.cache.sign_key) {
         *key = beside.join(&*key);

@@ -32,6 +32,8 @@ pub struct BuilderConfig {
     pub allow: Entitlements,
     /// Whether set-user-ID programs give no step a privilege, whatever it asks for.
     pub no_new_privs: bool,
+    /// Where makers of devices say what steps need for them, as [`CDI_DIRS`](crate::CDI_DIRS).
+    pub cdi_dirs: Vec<PathBuf>,
     /// How registries are reached.
     pub registries: RegistryConfig,
     /// Whose entries of shared caches count.

@@ -8,8 +8,10 @@ use std::fmt;
 
 use frontend::{RunNetwork, RunOp};
 
+use crate::op::DeviceRequest;
+
 /// Something that takes away a part of the sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entitlement {
     /// This machine's network.
     NetworkHost,
@@ -17,25 +19,16 @@ pub enum Entitlement {
     SecurityInsecure,
     /// Devices of this machine.
     Device,
+    /// One of them, as `RUN --device` names it, or all of one CDI kind.
+    OneDevice(String),
     /// A secret in a layer or in the image's config.
     SecretLeak,
 }
 
 impl Entitlement {
-    /// All of them.
+    /// All that can be named without saying of what.
     pub const ALL: [Self; 4] =
         [Self::NetworkHost, Self::SecurityInsecure, Self::Device, Self::SecretLeak];
-
-    /// Returns the name that `--allow` takes.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NetworkHost => "network.host",
-            Self::SecurityInsecure => "security.insecure",
-            Self::Device => "device",
-            Self::SecretLeak => "secret.leak",
-        }
-    }
 
     /// Parses a name.
     ///
@@ -43,18 +36,32 @@ impl Entitlement {
     ///
     /// A sentence that lists the names.
     pub fn parse(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|entitlement| entitlement.name() == name);
+        if let Some(device) = name.strip_prefix("device=").filter(|device| is_device(device)) {
+            return Ok(Self::OneDevice(device.to_owned()));
+        }
+        let found = Self::ALL.into_iter().find(|entitlement| entitlement.to_string() == name);
         found.ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            format!("there is no entitlement `{name}`; there are {names}")
+            let names = Self::ALL.map(|entitlement| entitlement.to_string()).join(", ");
+            format!("there is no entitlement `{name}`; there are {names}, device=NAME")
         })
     }
 }
 
 impl fmt::Display for Entitlement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+            Self::Device => "device",
+            Self::OneDevice(device) => return write!(f, "device={device}"),
+            Self::SecretLeak => "secret.leak",
+        })
     }
+}
+
+/// Whether `text` can be the name of a device: a list, or an option beside it, is none.
+fn is_device(text: &str) -> bool {
+    !text.is_empty() && !text.contains([',', ' '])
 }
 
 /// What one side allows.
@@ -70,8 +77,13 @@ impl Entitlements {
 
     /// Says whether `entitlement` is among them.
     #[must_use]
-    pub fn contains(&self, entitlement: Entitlement) -> bool {
-        self.0.contains(&entitlement)
+    pub fn contains(&self, entitlement: &Entitlement) -> bool {
+        if let Entitlement::OneDevice(device) = entitlement {
+            let kind = device.split('=').next().unwrap_or_default().to_owned();
+            let wider = [Entitlement::Device, Entitlement::OneDevice(kind)];
+            return self.0.contains(entitlement) || wider.iter().any(|it| self.0.contains(it));
+        }
+        self.0.contains(entitlement)
     }
 
     /// Adds one.
@@ -81,7 +93,7 @@ impl Entitlements {
 
     /// Returns them in order.
     pub fn iter(&self) -> impl Iterator<Item = Entitlement> {
-        self.0.iter().copied()
+        self.0.iter().cloned()
     }
 }
 
@@ -141,8 +153,8 @@ impl Grants {
         entitlement: Entitlement,
         what: impl Into<String>,
     ) -> Result<(), NotAllowed> {
-        let by_builder = self.of_builder.contains(entitlement);
-        if by_builder && self.of_request.contains(entitlement) {
+        let by_builder = self.of_builder.contains(&entitlement);
+        if by_builder && self.of_request.contains(&entitlement) {
             return Ok(());
         }
         Err(NotAllowed { what: what.into(), entitlement, by_builder })
@@ -160,10 +172,10 @@ impl Grants {
         if op.insecure {
             self.check(Entitlement::SecurityInsecure, "RUN --security=insecure")?;
         }
-        match op.devices.first() {
-            None => Ok(()),
-            Some(device) => self.check(Entitlement::Device, format!("RUN --device={device}")),
-        }
+        op.devices.iter().try_for_each(|text| {
+            let device = DeviceRequest::parse(text).name.to_owned();
+            self.check(Entitlement::OneDevice(device), format!("RUN --device={text}"))
+        })
     }
 }
 
@@ -190,10 +202,36 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_allowed_by_name_kind_or_all() {
+        let one = |name: &str| Entitlement::OneDevice(name.to_owned());
+        #[rustfmt::skip]
+        let cases = [
+            (Entitlement::Device,     "v.com/a=b", true),
+            (one("v.com/a=b"),        "v.com/a=b", true),
+            (one("v.com/a"),          "v.com/a=b", true),
+            (one("v.com/a=*"),        "v.com/a=*", true),
+            (one("v.com/a=c"),        "v.com/a=b", false),
+            (one("v.com"),            "v.com/a=b", false),
+            (one("v.com/a=b"),        "v.com/a",   false),
+            (Entitlement::SecretLeak, "v.com/a=b", false),
+            (one("/dev/fuse"),        "/dev/fuse", true),
+            (one("/dev"),             "/dev/fuse", false),
+        ];
+        for (allowed, wanted, want) in cases {
+            let set = Entitlements::from_iter([allowed.clone()]);
+            assert_eq!(set.contains(&one(wanted)), want, "{allowed} {wanted}");
+        }
+        assert!(!Entitlements::from_iter([one("x")]).contains(&Entitlement::Device));
+    }
+
+    #[test]
     fn names_are_read_back() {
         for entitlement in Entitlement::ALL {
-            assert_eq!(Entitlement::parse(entitlement.name()), Ok(entitlement));
+            assert_eq!(Entitlement::parse(&entitlement.to_string()), Ok(entitlement));
         }
+        let device = Entitlement::OneDevice("v.com/a=b".to_owned());
+        assert_eq!(Entitlement::parse(&device.to_string()), Ok(device));
+        assert!(Entitlement::parse("device=a,alias=b").is_err());
         let message = Entitlement::parse("root").unwrap_err();
         assert!(message.contains("there is no entitlement `root`"), "{message}");
     }

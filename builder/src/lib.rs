@@ -72,8 +72,8 @@ pub use layer::{
 };
 pub use limits::{Bound, CpuTime, LimitError, Limits, StepUsage, ULIMIT_NAMES, Ulimit};
 pub use op::{
-    CopyError, CopyInput, CopyStats, MakeDirError, PROXY_NAMES, SelectError, Selection, copy,
-    make_dir, select, selection_digest,
+    CDI_DIRS, CopyError, CopyInput, CopyStats, MakeDirError, PROXY_NAMES, SelectError, Selection,
+    copy, make_dir, select, selection_digest,
 };
 pub use output::{OutputDest, OutputKind, OutputSpec, unpack_tree};
 pub use progress::{
@@ -93,8 +93,9 @@ pub use rootfs::{
 };
 pub use run_image::{RunRequest, Volume};
 pub use sandbox::{
-    Control, Dns, Ended, Exit, HELPER_ARG, MountSource, Network, OverlayDirs, PortForward, Sandbox,
-    SandboxError, SandboxMount, SandboxSpec, SecretVariable, StdioMode, helper_main,
+    Control, DeviceNode, Dns, Ended, Exit, HELPER_ARG, MountSource, Network, OverlayDirs,
+    PortForward, Sandbox, SandboxError, SandboxMount, SandboxSpec, SecretVariable, StdioMode,
+    helper_main,
 };
 pub use secret::{SECRET_LIMIT, Secret, Secrets};
 pub use shell::{ShellCommand, ShellError, ShellRequest};

@@ -209,7 +209,12 @@ fn volume(volume: &Volume) -> SandboxMount {
         _ => (source.as_path(), Path::new("")),
     };
     let path = path.to_string_lossy().into_owned();
-    let source = MountSource::Bind { root: root.to_owned(), path, writable: *is_writable };
+    let source = MountSource::Bind {
+        root: root.to_owned(),
+        path,
+        writable: *is_writable,
+        is_recursive: false,
+    };
     SandboxMount { target: target.clone(), source }
 }
 

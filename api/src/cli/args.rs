@@ -243,7 +243,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SPEC", value_parser = super::ssh::parse)]
     pub(crate) ssh: Vec<SshArg>,
     /// Let steps do more than the sandbox allows: network.host, security.insecure, device,
-    /// secret.leak (repeatable)
+    /// device=NAME, secret.leak (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]
     pub(crate) allow: Vec<Entitlement>,
     #[command(flatten)]
@@ -326,7 +326,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_cert: Vec<PathBuf>,
     /// Let builds that ask for it do more than the sandbox allows: network.host,
-    /// security.insecure, device, secret.leak (repeatable)
+    /// security.insecure, device, device=NAME, secret.leak (repeatable)
     #[arg(long, value_name = "ENTITLEMENT", value_parser = Entitlement::parse)]
     pub(crate) allow: Vec<Entitlement>,
     /// RUN steps of one build executing at once [default: 16, or one a processor where those are

@@ -131,7 +131,7 @@ pub(super) async fn request(
         outputs: outputs.collect(),
         secrets: secrets::read(&args.secret, environment).await?,
         ssh: agents(args, environment)?,
-        allow: args.allow.iter().copied().collect(),
+        allow: args.allow.iter().cloned().collect(),
         ca_certs: certs::read(ca_certs).await?,
         credentials: BTreeMap::new(),
         trace_parent: telemetry::parent(environment),

@@ -238,7 +238,7 @@ impl BuildQuery {
             query.append_pair("extrahosts", &format!("{name}:{address}"));
         }
         for entitlement in self.allow.iter() {
-            query.append_pair("allow", entitlement.name());
+            query.append_pair("allow", &entitlement.to_string());
         }
         if !self.build_args.is_empty() {
             query.append_pair("buildargs", &json(&self.build_args));

@@ -63,12 +63,12 @@ impl ServerTable {
 
     /// Returns what builds may do beyond the sandbox.
     pub(crate) fn allowed(&self) -> Entitlements {
-        self.allow.iter().map(|word| word.0).collect()
+        self.allow.iter().map(|word| word.0.clone()).collect()
     }
 }
 
 /// An entitlement as configuration files have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 struct AllowedWord(Entitlement);
 

@@ -32,6 +32,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
         parallel_steps: std::num::NonZeroUsize::MIN,
         limits: builder::Limits::default(),
         no_new_privs: false,
+        cdi_dirs: Vec::new(),
         allow: Entitlements::default(),
         cache: builder::CacheConfig::default(),
         registries: RegistryConfig::default(),

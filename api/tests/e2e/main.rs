@@ -9,6 +9,7 @@ mod cache;
 mod ci;
 mod clients;
 mod container;
+mod devices;
 mod docker;
 mod embedded;
 mod emulated;

@@ -140,7 +140,7 @@ fn what_weakens_the_sandbox_must_be_allowed() {
         ("FROM busybox\nRUN --network=host true\n",        &[],                    "it needs the entitlement `network.host`"),
         ("FROM busybox\nRUN true\n",                       &["--network", "host"], "it needs the entitlement `network.host`"),
         ("FROM busybox\nRUN --security=insecure true\n",   &[],                    "it needs the entitlement `security.insecure`"),
-        ("FROM busybox\nRUN --device=/dev/fuse true\n",    &[],                    "it needs the entitlement `device`"),
+        ("FROM busybox\nRUN --device=/dev/fuse true\n",    &[],                    "it needs the entitlement `device=/dev/fuse`"),
     ];
     for (dockerfile, extra, want) in cases {
         build(store, dockerfile, extra).fails_with(1).says(want).says("add `--allow ");

@@ -90,6 +90,7 @@ fn describe_op(error: &OpError, failure: &mut Failure) {
         }
         OpError::Remote(error) => failure.help = error.help(),
         OpError::Unsupported { .. }
+        | OpError::Device { .. }
         | OpError::Copy(_)
         | OpError::Select(_)
         | OpError::Root(_)

@@ -48,6 +48,14 @@ pub(crate) enum OpError {
         /// The option, as written.
         what: String,
     },
+    /// A device cannot be had.
+    #[error("RUN --device={device}: {reason}")]
+    Device {
+        /// As written.
+        device: String,
+        /// What is missing, or asks for too much.
+        reason: String,
+    },
     /// The step needs a secret that the build was not given.
     #[error("the step needs the secret `{id}`, which was not given")]
     NoSecret {
@@ -159,6 +167,7 @@ impl OpError {
             | Self::OutOfMemory { .. }
             | Self::TimedOut { .. }
             | Self::Unsupported { .. }
+            | Self::Device { .. }
             | Self::NoSecret { .. }
             | Self::NoAgent { .. }
             | Self::NotAllowed(_)

@@ -4,9 +4,11 @@
 //! what is selected is settled by one walk, which the content key and the copy share; nothing of a
 //! path name ends as a deletion.
 
+mod cdi;
 mod changes;
 mod chmod;
 mod copy;
+mod devices;
 mod digest;
 mod error;
 mod mkdir;
@@ -22,12 +24,14 @@ mod squash;
 mod taken;
 mod unpack;
 
+pub use cdi::CDI_DIRS;
 pub use copy::{CopyError, CopyStats, copy};
 pub use digest::selection_digest;
 pub use mkdir::{MakeDirError, make_dir};
 pub use select::{CopyInput, SelectError, Selection, select};
 pub use settings::PROXY_NAMES;
 
+pub(crate) use devices::DeviceRequest;
 pub(crate) use error::OpError;
 pub(crate) use nearest::nearest;
 pub(crate) use perform::{Root, copy_onto, make_dir_in, merge, newest_file, seal};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use cache::{CacheMount, Sharing, Store, TempDir};
 use frontend::{CacheSharing, MountKind, RunMount};
 use rustix::fs::{Gid, Mode, Uid};
-use tokio_util::sync::CancellationToken;
 
 use super::error::OpError;
 use super::perform::{Root, bound_tree, lowers_of, tree_copy, view};
+use super::run::Step;
 use super::settings::RunSettings;
 use super::{CopyInput, copy, select};
 use crate::rootfs::LayeredRoot;
@@ -25,7 +25,7 @@ pub(super) struct World<'a> {
     pub(super) store: &'a Store,
     pub(super) inputs: &'a [Root],
     pub(super) settings: &'a RunSettings,
-    pub(super) cancel: &'a CancellationToken,
+    pub(super) step: &'a Step,
 }
 
 /// What mounts need while the command runs.
@@ -60,7 +60,12 @@ pub(super) fn add(
             })?;
             let root = cache.path().to_owned();
             kept.caches.push(cache);
-            MountSource::Bind { root, path: String::new(), writable: !read_only }
+            MountSource::Bind {
+                root,
+                path: String::new(),
+                writable: !read_only,
+                is_recursive: false,
+            }
         }
         MountKind::Secret { .. } => return secret(world, mount, spec),
         MountKind::Ssh { id, required, mode, uid, gid } => {
@@ -71,7 +76,7 @@ pub(super) fn add(
             let socket = socket.map_err(OpError::Agent)?;
             let (root, path) = (socket.dir().to_owned(), SOCKET_NAME.to_owned());
             kept.agents.push(socket);
-            MountSource::Bind { root, path, writable: false }
+            MountSource::Bind { root, path, writable: false, is_recursive: false }
         }
     };
     spec.mounts.push(SandboxMount { target: mount.target.clone(), source });
@@ -137,7 +142,7 @@ fn take(
         if let Some(cache) = world.store.cache_mount_with(id, sharing, &fill)? {
             return Ok(cache);
         }
-        if world.cancel.is_cancelled() {
+        if world.step.cancel.is_cancelled() {
             return Err(OpError::Cancelled);
         }
         std::thread::sleep(BUSY_INTERVAL);

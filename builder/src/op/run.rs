@@ -9,6 +9,7 @@ use frontend::{HEREDOC_DIR, RunNetwork, RunOp};
 use tokio_util::sync::CancellationToken;
 
 use super::changes;
+use super::devices;
 use super::error::OpError;
 use super::mounts::{self, Kept, World};
 use super::output::Output;
@@ -58,7 +59,7 @@ pub(crate) fn run(
     let active = prepare(store, inputs)?;
     let mut kept = Kept::default();
     let lowers = active.lowers().to_vec();
-    let world = World { store, inputs, settings, cancel: &step.cancel };
+    let world = World { store, inputs, settings, step };
     let mut spec = describe(&world, op, lowers, &mut kept)?;
     let lost = OnceCell::new();
     let mut output = Output::new(step.index, &step.events, settings.masker.as_ref(), &lost);
@@ -115,13 +116,13 @@ pub(crate) fn enter(
     inputs: &[Root],
     settings: &RunSettings,
     stdio: StdioMode,
-    cancel: &CancellationToken,
+    step: &Step,
     control: &mut dyn FnMut() -> Control,
 ) -> Result<Ended, OpError> {
     settings.grants.check_run(op, settings.network)?;
     let root = inputs.first().unwrap_or(&Root::Empty);
     let mut kept = Kept::default();
-    let world = World { store, inputs, settings, cancel };
+    let world = World { store, inputs, settings, step };
     let mut spec = describe(&world, op, lowers_of(store, root)?, &mut kept)?;
     if matches!(stdio, StdioMode::Terminal { .. }) && !op.env.contains_key("TERM") {
         spec.env.push(("TERM".to_owned(), "xterm".to_owned()));
@@ -215,7 +216,6 @@ fn describe(
     spec.limits.clone_from(&settings.limits);
     spec.is_insecure = op.insecure;
     spec.no_new_privs = settings.no_new_privs;
-    spec.devices = devices(op)?;
     for file in &op.files {
         spec.mounts.push(SandboxMount {
             target: format!("{HEREDOC_DIR}/{}", file.name),
@@ -230,6 +230,9 @@ fn describe(
     for mount in &op.mounts {
         mounts::add(world, mount, kept, &mut spec)?;
     }
+    for text in devices::add(op, &settings.cdi_dirs, &mut spec)? {
+        world.step.events.send_blocking(Event::Note { text });
+    }
     Ok(spec)
 }
 
@@ -241,28 +244,4 @@ impl From<RunNetwork> for Network {
             RunNetwork::Host => Self::Host,
         }
     }
-}
-
-/// Reads `--device` requests: paths below `/dev`. One that is not required and not here is left
-/// out, as BuildKit does.
-fn devices(op: &RunOp) -> Result<Vec<String>, OpError> {
-    let mut paths = Vec::new();
-    for device in &op.devices {
-        let (required, names): (Vec<&str>, Vec<&str>) =
-            device.split(',').partition(|field| field.starts_with("required"));
-        let name = names.first().copied().unwrap_or_default();
-        let name = name.strip_prefix("name=").unwrap_or(name);
-        let is_required = required.iter().any(|field| *field != "required=false");
-        let is_path = name.strip_prefix("/dev/").is_some_and(|rest| {
-            !rest.is_empty() && !rest.split('/').any(|part| matches!(part, "" | "." | ".."))
-        });
-        if !is_path {
-            let what = format!("RUN --device={device} by a CDI name (a path below /dev is)");
-            return Err(OpError::Unsupported { what });
-        }
-        if is_required || std::fs::symlink_metadata(name).is_ok() {
-            paths.push(name.to_owned());
-        }
-    }
-    Ok(paths)
 }

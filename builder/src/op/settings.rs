@@ -1,6 +1,7 @@
 //! What all RUN steps of a build share.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,6 +45,7 @@ pub(crate) struct RunSettings {
     pub(super) dns: Dns,
     pub(super) limits: Limits,
     pub(super) no_new_privs: bool,
+    pub(super) cdi_dirs: Vec<PathBuf>,
     pub(super) secrets: Secrets,
     pub(super) ssh: SshAgents,
     pub(super) masker: Option<Masker>,
@@ -110,6 +112,7 @@ impl RunSettings {
             dns: recorded.dns,
             limits,
             no_new_privs: recorded.no_new_privs || config.no_new_privs,
+            cdi_dirs: config.cdi_dirs.clone(),
             secrets: given.secrets,
             ssh: given.ssh,
             masker: None,
@@ -146,6 +149,7 @@ impl RunSettings {
             dns: request.dns.clone(),
             limits: request.limits.clone().within(&config.limits)?,
             no_new_privs: request.no_new_privs || config.no_new_privs,
+            cdi_dirs: config.cdi_dirs.clone(),
             masker: Masker::new(&request.secrets),
             secrets: request.secrets.clone(),
             ssh: request.ssh.clone(),

@@ -61,7 +61,7 @@ pub(super) fn mount_dev(child: &mut Child) -> Result<(), Fault> {
             child.null = Some(node);
         }
     }
-    devices::add(&dev, &child.spec)?;
+    devices::add(&dev, child.scratch(), &child.spec)?;
     attach(terminals()?, make_dir(&dev, "pts", 0o755)?)?;
     attach(filesystem("mqueue", &[], KERNEL)?, make_dir(&dev, "mqueue", 0o1777)?)?;
     attach(tmpfs("1777", Some(child.spec.limits.shm()), KERNEL)?, make_dir(&dev, "shm", 0o755)?)

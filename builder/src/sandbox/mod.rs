@@ -45,6 +45,6 @@ pub(crate) use exec::DEFAULT_PATH;
 pub use helper::helper_main;
 pub use run::{Control, Ended, Exit, HELPER_ARG, Sandbox};
 pub use spec::{
-    Dns, MountSource, Network, OverlayDirs, PortForward, SandboxMount, SandboxSpec, SecretVariable,
+    DeviceNode, Dns, MountSource, Network, OverlayDirs, PortForward, SandboxMount, SandboxSpec, SecretVariable,
     StdioMode,
 };

@@ -15,7 +15,8 @@ use rustix::mount::MountAttrFlags;
 use super::beneath::open_followed;
 use super::error::{At as _, Fault};
 use super::mount::{
-    DATA, KERNEL, READ_ONLY, attach, clone_of, make_dir, make_file, open_dir, overlay, tmpfs,
+    DATA, KERNEL, READ_ONLY, attach, clone_of, clone_of_all, make_dir, make_file, open_dir,
+    overlay, tmpfs,
 };
 use super::spec::{MountSource, SandboxMount};
 
@@ -45,14 +46,15 @@ pub(super) fn prepare(
     private: &OwnedFd,
 ) -> Result<Prepared, Fault> {
     match &mount.source {
-        MountSource::Bind { path, writable, .. } => {
+        MountSource::Bind { path, writable, is_recursive, .. } => {
             let place = find(&roots[0], path, &mount.target)?;
-            bind(&place, if *writable { DATA } else { DATA | READ_ONLY })
+            let attributes = if *writable { DATA } else { DATA | READ_ONLY };
+            bind(&place, attributes, *is_recursive)
         }
         MountSource::Tree { path, writable, .. } => {
             let tree = merge(roots, *writable, private)?;
             let place = find(&tree, path, &mount.target)?;
-            bind(&place, if *writable { DATA } else { DATA | READ_ONLY })
+            bind(&place, if *writable { DATA } else { DATA | READ_ONLY }, false)
         }
         MountSource::Tmpfs { size } => {
             Ok(Prepared { mount: tmpfs("1777", *size, DATA)?, is_dir: true })
@@ -64,14 +66,15 @@ pub(super) fn prepare(
                 .at(format_args!("owner {uid}:{gid}"))?;
             rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode))?;
             let is_program = mode & 0o111 != 0;
-            bind(&file, READ_ONLY | if is_program { DATA } else { KERNEL })
+            bind(&file, READ_ONLY | if is_program { DATA } else { KERNEL }, false)
         }
     }
 }
 
-fn bind(place: impl AsFd, attributes: MountAttrFlags) -> Result<Prepared, Fault> {
+fn bind(place: impl AsFd, attributes: MountAttrFlags, recursive: bool) -> Result<Prepared, Fault> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
-    Ok(Prepared { mount: clone_of(&place, attributes)?, is_dir: kind == FileType::Directory })
+    let clone = if recursive { clone_of_all } else { clone_of };
+    Ok(Prepared { mount: clone(&place, attributes)?, is_dir: kind == FileType::Directory })
 }
 
 /// Finds `path` beneath `root`, links kept inside it.

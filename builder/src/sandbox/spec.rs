@@ -54,8 +54,8 @@ pub struct SandboxSpec {
     /// Whether no program gives the command privileges that it lacks: set-user-ID bits and file
     /// capabilities mean nothing (prctl(2), `PR_SET_NO_NEW_PRIVS`).
     pub no_new_privs: bool,
-    /// Device nodes of this machine, below `/dev`. They need an entitlement too.
-    pub devices: Vec<String>,
+    /// Device nodes of this machine. They need an entitlement too.
+    pub devices: Vec<DeviceNode>,
     /// Where descriptors 0, 1 and 2 lead.
     pub stdio: StdioMode,
     /// What it may use up.
@@ -131,6 +131,21 @@ pub struct OverlayDirs {
     pub work: PathBuf,
 }
 
+/// A device node of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Absolute path inside, below `/dev`.
+    pub path: String,
+    /// Absolute path on this machine, without symbolic links.
+    pub host: PathBuf,
+    /// Permission bits, if other than this machine's.
+    pub mode: Option<u32>,
+    /// Owner, as seen inside, if another.
+    pub uid: Option<u32>,
+    /// Group, as seen inside, if another.
+    pub gid: Option<u32>,
+}
+
 /// Something mounted for the command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxMount {
@@ -153,6 +168,8 @@ pub enum MountSource {
         path: String,
         /// Whether the command may change it.
         writable: bool,
+        /// Whether what is mounted below it comes along.
+        is_recursive: bool,
     },
     /// Part of another image or stage.
     Tree {
@@ -196,7 +213,7 @@ impl MountSource {
 impl fmt::Debug for MountSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind { root, path, writable } => f
+            Self::Bind { root, path, writable, .. } => f
                 .debug_struct("Bind")
                 .field("root", root)
                 .field("path", path)

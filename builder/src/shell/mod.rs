@@ -20,7 +20,7 @@ use crate::blocking;
 use crate::builder::Inner;
 use crate::context::{FileRoot, Rules};
 use crate::entitlement::{Entitlements, Grants};
-use crate::op::{self, Given, Root, RunSettings};
+use crate::op::{self, Given, Root, RunSettings, Step};
 use crate::progress::{Event, Events};
 use crate::sandbox::{Control, StdioMode, terminal_size};
 use crate::secret::Secrets;
@@ -113,6 +113,7 @@ pub(crate) async fn enter(
         StdioMode::Inherit
     };
     let (store, sandbox, events) = (inner.store.clone(), inner.sandbox()?, events.clone());
+    let step = Step { index: None, events: events.clone(), cancel: cancel.clone(), failed: None };
     blocking::run(move || {
         let mut control = || match signals.try_recv() {
             _ if cancel.is_cancelled() => Control::Cancel,
@@ -120,7 +121,7 @@ pub(crate) async fn enter(
             Err(_) => Control::Continue,
         };
         let ended =
-            op::enter(&store, &sandbox, &op, &inputs, &settings, stdio, &cancel, &mut control)?;
+            op::enter(&store, &sandbox, &op, &inputs, &settings, stdio, &step, &mut control)?;
         if ended.is_out_of_memory() {
             let text = format!("the command {}", ended.usage.out_of_memory());
             events.send_blocking(Event::Note { text });

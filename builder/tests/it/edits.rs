@@ -35,6 +35,7 @@ pub(crate) fn open(root: &Path) -> Builder {
         limits: builder::Limits::default(),
         allow: builder::Entitlements::default(),
         no_new_privs: false,
+        cdi_dirs: Vec::new(),
         gc: cache::GcPolicy::default(),
         telemetry: None,
         history: builder::HistoryLimits::default(),

@@ -82,7 +82,7 @@ fn a_source_that_changes_places_with_a_link_stays_inside() {
                 image.renew();
                 let (root, path) = (root.path().to_owned(), "dir/sub".to_owned());
                 let mut spec = image.script("cat /m/file; echo changed 2>&- > /m/file");
-                spec.mounts = vec![mount("/m", MountSource::Bind { root, path, writable })];
+                spec.mounts = vec![mount("/m", MountSource::Bind { root, path, writable, is_recursive: false })];
                 let outcome = run(&spec);
                 seen.push(outcome.stdout);
             }
@@ -111,6 +111,7 @@ fn a_target_that_changes_places_with_a_link_stays_inside() {
                 root: path.to_owned(),
                 path: String::new(),
                 writable: true,
+                is_recursive: false,
             };
             let mut spec = image.script("echo x 2>&- > /s/dir/sub/made; true");
             spec.mounts = vec![
