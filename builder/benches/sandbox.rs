@@ -20,6 +20,10 @@ use builder::{Control, HELPER_ARG, Network, OverlayDirs, Sandbox, SandboxSpec};
 /// Rounds of each kind.
 const ROUNDS: usize = 100;
 
+/// Between two rounds, as between two steps of a build: there a layer is digested and committed, and
+/// what was made ahead for one step is made for the next.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Parts that take less are told together.
 const SMALL: Duration = Duration::from_micros(40);
 
@@ -44,7 +48,9 @@ fn all(rounds: usize) {
     let dir = tempfile::tempdir().unwrap();
     image(&dir.path().join("image"));
     let is_root = nix::unistd::geteuid().is_root();
-    println!("{rounds} rounds of `true`; milliseconds of wall time, median (minimum), and medians of the parts");
+    println!(
+        "{rounds} rounds of `true`; milliseconds of wall time, median (minimum), and medians of the parts"
+    );
     let mut own = None;
     for network in ["none", "private"] {
         if is_root {
@@ -121,6 +127,7 @@ fn sandbox(network: &str, rounds: usize, dir: &str) {
     let mut parts = Parts::default();
     let mut first = Duration::ZERO;
     for round in 0..=rounds {
+        std::thread::sleep(PAUSE);
         let layer = Path::new(dir).join(format!("{network}-{round}"));
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         fs::create_dir_all(&upper).unwrap();
@@ -163,6 +170,7 @@ fn oci(runtime: &str, rounds: usize, dir: &Path, own: Option<Times>) {
     fs::write(&file, config.to_string()).unwrap();
     let mut times = Vec::new();
     for round in 0..rounds {
+        std::thread::sleep(PAUSE);
         let name = format!("bench-{}-{round}", std::process::id());
         let since = Instant::now();
         let output = Command::new(runtime)

@@ -212,6 +212,7 @@ async fn solve(
     loop {
         let execution = prepared.execution(inner, sources, events).await?;
         let (hits, total) = execution.report_hits().await;
+        execution.expect_steps();
         let graph = &prepared.plan.graph;
         let attempt = async {
             let solved = solver::solve(graph, Arc::clone(&execution), cancel).await;

@@ -202,11 +202,7 @@ fn describe(
     spec.env = env.into_iter().collect();
     spec.cwd.clone_from(&op.cwd);
     (spec.uid, spec.gid, spec.groups) = (user.uid, user.gid, user.groups);
-    spec.network = match op.network {
-        RunNetwork::Default => settings.network,
-        RunNetwork::None | RunNetwork::Host => op.network,
-    }
-    .into();
+    spec.network = settings.network_of(op).into();
     if let Some(hostname) = &op.hostname {
         spec.hostname.clone_from(hostname);
     }

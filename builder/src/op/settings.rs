@@ -120,6 +120,14 @@ impl RunSettings {
         })
     }
 
+    /// Returns the network that `op` is run with.
+    pub(crate) fn network_of(&self, op: &RunOp) -> RunNetwork {
+        match op.network {
+            RunNetwork::Default => self.network,
+            RunNetwork::None | RunNetwork::Host => op.network,
+        }
+    }
+
     /// Whether a secret was given.
     pub(crate) fn has_secret(&self, id: &str) -> bool {
         self.secrets.contains_key(id)

@@ -1,6 +1,7 @@
 //! The process that becomes the command: a straight list of named steps, then execve.
 //!
-//! It is the first process of a new PID namespace and single-threaded. A step that fails is
+//! It is the first process of a new PID namespace and single-threaded, and stands on what was made
+//! ahead ([`super::ground`]). A step that fails is
 //! reported by its name; nothing is undone, since all that was made vanishes with the process.
 
 use std::net::Ipv4Addr;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use super::ca_bundle::CaPlaces;
 use super::error::Fault;
+use super::ground::Ground;
 use super::root::{Layers, Places};
 use super::source::Prepared;
 use super::spec::SandboxSpec;
@@ -22,12 +24,11 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
-const STEPS: [(&str, Step); 29] = [
+const STEPS: [(&str, Step); 28] = [
     ("join the cgroups", namespace::join_more_cgroups),
     ("new namespaces", namespace::enter_namespaces),
-    ("private mounts", root::make_mounts_private),
     ("open directories", root::open_directories),
-    ("scratch memory", root::mount_scratch),
+    ("scratch memory", root::grow_scratch),
     ("sources of mounts", root::prepare_mounts),
     ("mount points", root::find_mount_points),
     ("root filesystem", root::mount_root),
@@ -36,7 +37,7 @@ const STEPS: [(&str, Step); 29] = [
     ("mount /sys", kernel_fs::mount_sys),
     ("files in /etc", etc::mount_files),
     ("mounts of the step", root::attach_mounts),
-    ("masked paths", kernel_fs::mask_paths),
+    ("masked paths", kernel_fs::mask_sys),
     ("pivot_root", root::pivot),
     ("hostname", namespace::set_hostname),
     ("loopback", namespace::bring_loopback_up),
@@ -58,6 +59,8 @@ const STEPS: [(&str, Step); 29] = [
 #[derive(Debug)]
 pub(super) struct Child {
     pub spec: SandboxSpec,
+    /// What was made ahead.
+    pub ground: Ground,
     /// Cgroups to enter beside those that it is in.
     pub cgroups: Vec<PathBuf>,
     /// The network namespace made for it.
@@ -74,22 +77,23 @@ pub(super) struct Child {
     pub control: Option<OwnedFd>,
     /// When the steps ended.
     pub timeline: Timeline,
+    /// Leads to the first process of the outer PID namespace, which does not read it any more: what is
+    /// sent there is let go of when that process ends.
+    pub attic: Option<OwnedFd>,
     pub layers: Option<Layers>,
-    pub scratch: Option<OwnedFd>,
     pub prepared: Vec<Prepared>,
     pub places: Option<Places>,
     pub stub: Option<OwnedFd>,
     pub ca: Option<CaPlaces>,
     pub root: Option<OwnedFd>,
-    pub proc: Option<OwnedFd>,
     pub sys: Option<OwnedFd>,
-    pub null: Option<OwnedFd>,
 }
 
 impl Child {
-    pub(super) fn new(spec: SandboxSpec, notes: OwnedFd) -> Self {
+    pub(super) fn new(spec: SandboxSpec, ground: Ground, notes: OwnedFd) -> Self {
         Self {
             spec,
+            ground,
             cgroups: Vec::new(),
             netns: None,
             resolver: None,
@@ -98,16 +102,14 @@ impl Child {
             hands_out_changes: false,
             control: None,
             timeline: Timeline::default(),
+            attic: None,
             layers: None,
-            scratch: None,
             prepared: Vec::new(),
             places: None,
             stub: None,
             ca: None,
             root: None,
-            proc: None,
             sys: None,
-            null: None,
         }
     }
 
@@ -120,7 +122,7 @@ impl Child {
     }
 
     pub(super) fn scratch(&self) -> &OwnedFd {
-        self.scratch.as_ref().expect("`scratch memory` comes before what lies in it")
+        self.ground.scratch()
     }
 
     pub(super) fn root(&self) -> &OwnedFd {

@@ -9,11 +9,15 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
+use super::beneath::open_exact;
 use super::ca_bundle;
 use super::child::Child;
 use super::devices;
 use super::error::{At as _, Fault};
-use super::mount::{DATA, KERNEL, attach, clone_of, filesystem, make_dir, make_file, tmpfs};
+use super::ground::Ground;
+use super::mount::{
+    DATA, KERNEL, READ_ONLY, attach, clone_of, filesystem, make_dir, make_file, tmpfs,
+};
 use super::source::Prepared;
 use super::target::attach_at;
 use crate::userns;
@@ -41,30 +45,44 @@ const LINKS: [(&str, &str); 6] = [
 /// Memory that `/dev` itself may take (Docker's).
 const DEV_BYTES: u64 = 64 << 20;
 
-/// Mounts `/dev` and what belongs on it.
-pub(super) fn mount_dev(child: &mut Child) -> Result<(), Fault> {
+/// Makes `/dev` with what every step has there.
+pub(super) fn make(ground: &mut Ground) -> Result<(), Fault> {
     let dev = tmpfs("755", Some(DEV_BYTES), DATA)?;
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, &dev, name).at(name)?;
     }
-    if let Some(ca) = &child.ca {
-        ca.write_files(&make_dir(&dev, ca_bundle::DEV_DIR, 0o755)?, &child.spec.ca_certs)?;
-    }
-    let prepared = Prepared { mount: dev.try_clone()?, is_dir: true };
-    attach_at(child.root(), &child.places().dev.path, &prepared)?;
-
+    ground.park(&dev, "dev")?;
+    let mut null = None;
     for (name, major, minor) in NODES {
         let node = open_node(name, major, minor).at(format_args!("/dev/{name}"))?;
         let bound = clone_of(&node, MountAttrFlags::MOUNT_ATTR_NOSUID).at(name)?;
         attach(bound, make_file(&dev, name, 0o666)?).at(name)?;
         if name == "null" {
-            child.null = Some(node);
+            null = Some(node);
         }
     }
-    devices::add(&dev, child.scratch(), &child.spec)?;
     attach(terminals()?, make_dir(&dev, "pts", 0o755)?)?;
     attach(filesystem("mqueue", &[], KERNEL)?, make_dir(&dev, "mqueue", 0o1777)?)?;
-    attach(tmpfs("1777", Some(child.spec.limits.shm()), KERNEL)?, make_dir(&dev, "shm", 0o755)?)
+    make_dir(&dev, "shm", 0o755)?;
+    let empty = tmpfs("555", Some(4096), KERNEL | READ_ONLY)?;
+    // Attached, because to let go of a mount that is not waits for every processor.
+    ground.park(&empty, "empty-mask")?;
+    ground.covers = null.map(|null| (null, empty));
+    ground.dev = Some(dev);
+    Ok(())
+}
+
+/// Mounts `/dev`, and what this step has there.
+pub(super) fn mount_dev(child: &mut Child) -> Result<(), Fault> {
+    let dev = child.ground.dev.take().expect("`/dev` was made ahead");
+    if let Some(ca) = &child.ca {
+        ca.write_files(&make_dir(&dev, ca_bundle::DEV_DIR, 0o755)?, &child.spec.ca_certs)?;
+    }
+    devices::add(&dev, child.scratch(), &child.spec)?;
+    let shm = tmpfs("1777", Some(child.spec.limits.shm()), KERNEL)?;
+    attach(shm, open_exact(&dev, Path::new("shm"))?)?;
+    let prepared = Prepared { mount: dev, is_dir: true };
+    attach_at(child.root(), &child.places().dev.path, &prepared)
 }
 
 /// Mounts pseudoterminals of its own; group 5 is `tty` in every distribution's `/etc/group`.

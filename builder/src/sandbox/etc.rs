@@ -144,6 +144,7 @@ fn any_nameserver(line: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ground::Ground;
     use super::super::spec::SandboxSpec;
     use super::*;
 
@@ -174,7 +175,7 @@ mod tests {
         let extra = [("db", "192.0.2.7"), ("me", HOST_GATEWAY)];
         spec.extra_hosts = extra.map(|(name, address)| (name.into(), address.into())).to_vec();
         let notes = rustix::fs::memfd_create("notes", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let mut child = Child::new(spec, notes);
+        let mut child = Child::new(spec, Ground::default(), notes);
         child.gateway = Some(Ipv4Addr::new(192, 0, 2, 1));
         let text = hosts(&child);
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"), "{text}");

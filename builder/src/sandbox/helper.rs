@@ -1,23 +1,24 @@
-//! The re-executed process between builder and sandbox: small, single-threaded, tied to both.
+//! The re-executed process between builder and sandboxes: small, single-threaded, tied to both.
 //!
 //! ```text
 //! builder (many threads)
-//!   `- helper            session of its own; ends with the builder's thread
-//!        `- init         first process of an outer PID namespace; ends with the helper
+//!   `- spawner           one; ends with the builder's thread
+//!        `- init         one a step; first process of an outer PID namespace; ends with the spawner
 //!             `- command first process of an inner PID namespace; ends with init
 //! ```
+//!
+//! To fork the spawner costs a tenth of what executing this program costs.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
-use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::Signal;
 
 use super::error::Fault;
-use super::wire::{self, Prepare};
-use super::{init, network, sys};
+use super::wire::{self, Hello, Prepare, Spawned};
+use super::{init, network, seccomp, sys};
 use crate::userns;
 
 /// Does the work of a re-executed helper.
@@ -36,35 +37,48 @@ pub fn helper_main() -> ExitCode {
     if task.is_some_and(|task| task == network::JANITOR_ARG) {
         return network::run_janitor(&control);
     }
-    match supervise(&control) {
+    match spawn_all(control) {
         Ok(code) => code,
-        Err(fault) => {
-            wire::send_failure(&control, "start the helper", fault);
-            ExitCode::FAILURE
-        }
+        // Its end is noticed, and there is nobody else to tell.
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn supervise(control: &OwnedFd) -> Result<ExitCode, Fault> {
+/// Makes the first process of a sandbox for each message of the builder, until that is gone.
+fn spawn_all(builder: OwnedFd) -> Result<ExitCode, Fault> {
     die_with_parent()?;
     // Interrupts from a terminal are the builder's to act on.
     rustix::process::setsid()?;
-    let Some((prepare, _)) = wire::receive::<Prepare>(control)? else {
+    let Some((hello, _)) = wire::receive::<Hello>(&builder)? else {
         return Ok(ExitCode::FAILURE);
     };
     if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned())
-        != Some(prepare.parent)
+        != Some(hello.parent)
     {
         return Ok(ExitCode::FAILURE);
     }
     forget_stdio()?;
-    unshare(CloneFlags::CLONE_NEWPID)?;
-    let Some(init) = sys::fork()? else {
-        die_with_parent()?;
-        return Ok(init::run(control, &prepare));
-    };
-    let init = Pid::from_raw(init.as_raw()).expect("fork returns a process id above zero");
-    rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(init), WaitOptions::empty()))?;
+    sys::reap_children_unasked()?;
+    // Before the forks, so that no step waits for it.
+    seccomp::program();
+    while let Some((prepare, fds)) = wire::receive::<Prepare>(&builder)? {
+        let control = fds.into_iter().next().ok_or(Errno::BADMSG)?;
+        match sys::fork_into_pid_namespace() {
+            Ok(None) => {
+                // A builder that is gone by now has closed the other end of `control`.
+                die_with_parent()?;
+                drop(builder);
+                sys::reset_signals();
+                rustix::process::setsid()?;
+                return Ok(init::run(&control, &prepare));
+            }
+            Ok(Some(process)) => wire::send(&builder, &Spawned::Here, &[process.as_fd()])?,
+            Err(errno) => {
+                let fault = Fault::from(errno).at("new PID namespace");
+                wire::send(&builder, &Spawned::Refused(fault), &[])?;
+            }
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -163,7 +163,7 @@ pub(super) fn filter_system_calls(child: &mut Child) -> Result<(), Fault> {
     if child.spec.is_insecure {
         return Ok(());
     }
-    Ok(sys::set_filter(&seccomp::compile())?)
+    Ok(sys::set_filter(seccomp::program())?)
 }
 
 /// Keeps programs from giving the command privileges, where that is wanted.

@@ -20,9 +20,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use super::child::Child;
 use super::error::Fault;
+use super::ground::Ground;
 use super::run::Exit;
 use super::spec::SandboxSpec;
-use super::wire::{self, Descriptors, Launch, Order, Prepare, Report};
+use super::wire::{self, Descriptors, Launch, Launched, Order, Prepare, Report};
 use super::{ca_bundle, namespace, sys};
 use crate::limits::StepUsage;
 
@@ -53,7 +54,7 @@ enum Started {
 struct Running {
     pidfd: OwnedFd,
     notes: OwnedFd,
-    /// Tells the command's process what it becomes.
+    /// Tells when the command's process was told what it becomes.
     link: OwnedFd,
 }
 
@@ -83,11 +84,22 @@ fn become_command(
     prepare: &Prepare,
     notes: OwnedFd,
 ) -> ExitCode {
+    // Before the cgroups: what is made ahead is ours, and costs more within one.
+    let ground = Ground::make();
     let prepared = namespace::join_cgroups(&prepare.cgroups);
     let receive = || -> Result<Option<Child>, Fault> {
-        let Some((launch, fds)) = wire::receive::<Launch>(link)? else { return Ok(None) };
-        prepared?;
+        let Some((launch, fds)) = wire::receive::<Launch>(control)? else { return Ok(None) };
         let fds = Descriptors::sort(&launch, fds)?;
+        let launched = Launched { timeline: launch.timeline.clone() };
+        wire::send(link, &launched, &[fds.spec.as_fd()])?;
+        prepared?;
+        let ground = match ground {
+            Ok(ground) => ground,
+            Err((step, fault)) => {
+                wire::send_failure(control, step, fault);
+                return Ok(None);
+            }
+        };
         rustix::stdio::dup2_stdin(&fds.stdin.map_or_else(super::helper::open_null, Ok)?)?;
         rustix::stdio::dup2_stdout(&fds.stdout)?;
         rustix::stdio::dup2_stderr(&fds.stderr)?;
@@ -96,7 +108,8 @@ fn become_command(
             ca_bundle::end_line(&mut spec.ca_certs);
             ca_bundle::fill_environment(&mut spec.env);
         }
-        let mut child = Child::new(spec, notes);
+        let mut child = Child::new(spec, ground, notes);
+        child.attic = Some(link.try_clone()?);
         (child.cgroups, child.netns) = (launch.cgroups, fds.netns);
         child.control = Some(control.try_clone()?);
         (child.resolver, child.gateway) = (launch.resolver, launch.gateway);
@@ -116,21 +129,19 @@ fn become_command(
 }
 
 impl Running {
-    /// Waits for a spec, hands it on, and watches what becomes of it.
+    /// Waits until the command's process has been told what to run, and watches what becomes of it.
     fn work(self, control: &OwnedFd) -> Result<ExitCode, (&'static str, Fault)> {
-        let instructing = |fault| ("instruct the command", fault);
-        let received = wire::receive::<Launch>(control);
-        let Some((launch, fds)) = received.map_err(|errno| instructing(errno.into()))? else {
-            // The builder is gone or has no use for this; leaving takes everything along.
-            return Ok(ExitCode::FAILURE);
+        let [_, is_launched] =
+            self.wait(&self.link).map_err(|fault| ("watch the command", fault))?;
+        let launched = if is_launched { wire::receive::<Launched>(&self.link) } else { Ok(None) };
+        let spec = |(launched, fds): (Launched, Vec<OwnedFd>)| -> Result<_, Fault> {
+            let spec = fds.first().ok_or(Errno::BADMSG)?;
+            Ok((launched.timeline, wire::read_spec(spec)?))
         };
-        let pass_on = || -> Result<SandboxSpec, Fault> {
-            let fds = Descriptors::sort(&launch, fds)?;
-            wire::send(&self.link, &launch, &fds.all())?;
-            Ok(wire::read_spec(&fds.spec)?)
-        };
-        let spec = pass_on().map_err(instructing)?;
-        let mut timeline = launch.timeline;
+        let launched = launched.map_err(Fault::from).and_then(|it| it.map(spec).transpose());
+        let launched = launched.map_err(|fault| ("instruct the command", fault))?;
+        // The builder is gone or has no use for this; leaving takes everything along.
+        let Some((mut timeline, spec)) = launched else { return Ok(ExitCode::FAILURE) };
         let Some(report) = self.watch(control, &spec)? else { return Ok(ExitCode::FAILURE) };
         if timeline.is_wanted() {
             timeline.mark("command");
@@ -179,10 +190,10 @@ impl Running {
         Ok(true)
     }
 
-    /// Sleeps until the command ends or an order comes.
-    fn wait(&self, control: &OwnedFd) -> Result<[bool; 2], Fault> {
+    /// Sleeps until the command ends or something comes over `link`.
+    fn wait(&self, link: &OwnedFd) -> Result<[bool; 2], Fault> {
         let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = [watched(self.pidfd.as_fd()), watched(control.as_fd())];
+        let mut fds = [watched(self.pidfd.as_fd()), watched(link.as_fd())];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),

@@ -15,9 +15,8 @@ use rustix::mount::MountAttrFlags;
 use super::beneath::open_exact;
 use super::child::Child;
 use super::error::{At as _, Fault};
-use super::mount::{
-    KERNEL, READ_ONLY, attach, clone_of, clone_of_all, filesystem, open_dir, tmpfs,
-};
+use super::ground::Ground;
+use super::mount::{KERNEL, READ_ONLY, attach, clone_of, clone_of_all, filesystem, open_dir};
 use super::source::Prepared;
 use super::spec::Network;
 use super::target::attach_at;
@@ -50,30 +49,55 @@ const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 /// What Docker sets in a network of its own, so that a user other than root can serve port 80 and
 /// send pings.
-const NETWORK_SYSCTLS: [(&str, &str); 2] = [
-    ("sys/net/ipv4/ip_unprivileged_port_start", "0"),
-    ("sys/net/ipv4/ping_group_range", "0 2147483647"),
-];
+const NETWORK_SYSCTLS: [(&str, &str); 2] =
+    [("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0 2147483647")];
 
-/// Mounts `/proc` of the new PID namespace.
-pub(super) fn mount_proc(child: &mut Child) -> Result<(), Fault> {
+/// Makes `/proc` of the new PID namespace.
+pub(super) fn make_proc(ground: &mut Ground) -> Result<(), Fault> {
     let proc = filesystem("proc", &[], KERNEL)?;
-    attach_dir(child, &child.places().proc.path, &proc)?;
-    if child.spec.network != Network::Host {
-        for (name, value) in NETWORK_SYSCTLS {
-            set_sysctl(&proc, name, value);
-        }
-    }
-    child.proc = Some(proc);
+    ground.park(&proc, "proc")?;
+    ground.proc = Some(proc);
     Ok(())
 }
 
-/// Sets one value. A failure changes nothing that a step could not do otherwise: groups that are
+/// Hides and write-protects parts of `/proc`.
+pub(super) fn mask_proc(ground: &mut Ground) -> Result<(), Fault> {
+    let proc = ground.proc.as_ref().expect("`mount /proc` comes before `masked paths`");
+    let covers = ground.covers.as_ref().expect("`mount /dev` comes before `masked paths`");
+    let sysctls = open_part(proc, "sys")?;
+    for name in MASKED_PROC {
+        mask(proc, name, covers)?;
+    }
+    for name in READ_ONLY_PROC {
+        if let Some(place) = open_part(proc, name)? {
+            attach(clone_of(&place, READ_ONLY).at(name)?, place).at(name)?;
+        }
+    }
+    ground.sysctls = sysctls;
+    Ok(())
+}
+
+/// Mounts `/proc`; an insecure step gets one of which nothing is masked.
+pub(super) fn mount_proc(child: &mut Child) -> Result<(), Fault> {
+    let proc = if child.spec.is_insecure {
+        filesystem("proc", &[], KERNEL)?
+    } else {
+        child.ground.proc.take().expect("`/proc` was made ahead")
+    };
+    if child.spec.network != Network::Host {
+        child.ground.sysctls.iter().for_each(set_network_sysctls);
+    }
+    attach_dir(child, &child.places().proc.path, &proc)
+}
+
+/// Sets [`NETWORK_SYSCTLS`] in the own network namespace. A failure changes nothing that a step could not do otherwise: groups that are
 /// not mapped, or a kernel without the name.
-fn set_sysctl(proc: &OwnedFd, name: &str, value: &str) {
+fn set_network_sysctls(sysctls: &OwnedFd) {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    if let Ok(file) = rustix::fs::openat(proc, name, flags, Mode::empty()) {
-        let _ = rustix::io::write(file, value.as_bytes());
+    for (name, value) in NETWORK_SYSCTLS {
+        if let Ok(file) = rustix::fs::openat(sysctls, name, flags, Mode::empty()) {
+            let _ = rustix::io::write(file, value.as_bytes());
+        }
     }
 }
 
@@ -112,34 +136,24 @@ fn attach_dir(child: &Child, target: &Path, mount: &OwnedFd) -> Result<(), Fault
     attach_at(child.root(), target, &prepared)
 }
 
-/// Hides and write-protects parts of `/proc` and `/sys`.
-pub(super) fn mask_paths(child: &mut Child) -> Result<(), Fault> {
+/// Hides parts of `/sys`.
+pub(super) fn mask_sys(child: &mut Child) -> Result<(), Fault> {
     if child.spec.is_insecure {
         return Ok(());
     }
-    let proc = child.proc.as_ref().expect("`mount /proc` comes before `masked paths`");
     let sys = child.sys.as_ref().expect("`mount /sys` comes before `masked paths`");
-    let null = child.null.as_ref().expect("`mount /dev` comes before `masked paths`");
-    let empty = tmpfs("555", Some(4096), KERNEL | READ_ONLY)?;
-    for name in MASKED_PROC {
-        mask(proc, name, null, &empty)?;
-    }
+    let covers = child.ground.covers.as_ref().expect("they were made ahead");
     for name in MASKED_SYS {
-        mask(sys, name, null, &empty)?;
+        mask(sys, name, covers)?;
     }
     for processor in processors(sys)? {
-        mask(sys, &format!("{PROCESSORS}/{processor}/{THERMAL}"), null, &empty)?;
-    }
-    for name in READ_ONLY_PROC {
-        if let Some(place) = open_part(proc, name)? {
-            attach(clone_of(&place, READ_ONLY).at(name)?, place).at(name)?;
-        }
+        mask(sys, &format!("{PROCESSORS}/{processor}/{THERMAL}"), covers)?;
     }
     Ok(())
 }
 
 /// Lays `null` or a copy of `empty` over `name` in `mount`, if there is such a thing.
-fn mask(mount: &OwnedFd, name: &str, null: &OwnedFd, empty: &OwnedFd) -> Result<(), Fault> {
+fn mask(mount: &OwnedFd, name: &str, (null, empty): &(OwnedFd, OwnedFd)) -> Result<(), Fault> {
     let Some(place) = open_part(mount, name)? else { return Ok(()) };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&place).at(name)?.st_mode);
     let cover = if kind == FileType::Directory { empty } else { null };

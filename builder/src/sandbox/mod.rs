@@ -17,10 +17,12 @@ mod devices;
 mod error;
 mod etc;
 mod exec;
+mod ground;
 mod helper;
 mod identity;
 mod init;
 mod kernel_fs;
+mod leftovers;
 mod mount;
 mod namespace;
 mod network;
@@ -45,6 +47,6 @@ pub(crate) use exec::DEFAULT_PATH;
 pub use helper::helper_main;
 pub use run::{Control, Ended, Exit, HELPER_ARG, Sandbox};
 pub use spec::{
-    DeviceNode, Dns, MountSource, Network, OverlayDirs, PortForward, SandboxMount, SandboxSpec, SecretVariable,
-    StdioMode,
+    DeviceNode, Dns, MountSource, Network, OverlayDirs, PortForward, SandboxMount, SandboxSpec,
+    SecretVariable, StdioMode,
 };

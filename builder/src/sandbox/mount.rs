@@ -10,8 +10,9 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
+    fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    fspick, move_mount, open_tree,
 };
 
 use super::error::{At as _, Fault};
@@ -88,6 +89,14 @@ pub(super) fn tmpfs(
     let mut options = vec![("mode", mode)];
     options.extend(size.as_deref().map(|bytes| ("size", bytes)));
     filesystem("tmpfs", &options, attributes)
+}
+
+/// Changes the bound of a [`tmpfs`] to `size` in bytes.
+pub(super) fn resize(memory: impl AsFd, size: u64) -> Result<(), Fault> {
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let context = fspick(memory, "", flags).at("tmpfs")?;
+    fsconfig_set_string(&context, "size", size.to_string()).at("size")?;
+    fsconfig_reconfigure(&context).at("tmpfs")
 }
 
 /// Makes an overlay of `lowers`, topmost first, attached nowhere yet. `writable` holds upper and

@@ -23,24 +23,18 @@ pub(super) fn join_cgroups(dirs: &[PathBuf]) -> Result<(), Fault> {
     dirs.iter().try_for_each(join)
 }
 
-/// Enters new mount, IPC, UTS, cgroup and network namespaces; the PID namespace is new already.
+/// Enters a new cgroup namespace and the network namespace made for it; the others are new already.
 pub(super) fn enter_namespaces(child: &mut Child) -> Result<(), Fault> {
-    let flags = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
     match (child.spec.network, &child.netns) {
-        (Network::None, _) => unshare(flags | CloneFlags::CLONE_NEWNET)?,
-        (Network::Host, _) => unshare(flags)?,
-        (Network::Private, Some(netns)) => {
+        (Network::Host, _) => {}
+        (Network::None | Network::Private, Some(netns)) => {
             setns(netns, CloneFlags::CLONE_NEWNET)?;
-            unshare(flags)?;
         }
-        (Network::Private, None) => {
+        (Network::None | Network::Private, None) => {
             return Err(Fault::network("none was made"));
         }
     }
-    Ok(())
+    Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?)
 }
 
 /// Names the machine.

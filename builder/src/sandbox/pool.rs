@@ -1,76 +1,78 @@
 //! Helper processes made ahead of the steps that need them.
 //!
-//! To start a program, to make PID namespaces and above all to move a process into a cgroup (which
-//! waits for every processor to pass a quiet state) takes longer than all that follows, and depends
-//! on nothing that a step asks for. What may change until then, mounts above all, is not prepared.
+//! To make PID namespaces and above all to move a process into a cgroup (which waits for every
+//! processor to pass a quiet state) takes longer than all that follows, and depends on nothing that
+//! a step asks for. The mounts that all steps have are made ahead too. What is left of a step,
+//! processes of ours, cgroups, a network, is cleared away here as well: nobody waits for that.
 //!
-//! One thread starts all helpers and lives as long as the sandbox: they are tied to it.
+//! One thread starts all helpers and lives as long as the sandbox: they are tied to it, by way of a
+//! small process that they are forked from.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::process::Signal;
 
 use super::cgroup::{Cgroup, Place};
-use super::error::SandboxError;
+use super::error::{Fault, SandboxError};
+use super::leftovers::Leftovers;
 use super::mount::path_of;
+use super::network::Network;
 use super::run::HELPER_ARG;
-use super::wire::{self, Prepare};
+use super::wire::{self, Hello, Prepare, Spawned};
 
 /// Helpers kept ready beside those that somebody waits for.
 const READY: usize = 2;
 
-/// How long a helper may take to end by itself, and how often it is looked at.
-const PATIENCE: Duration = Duration::from_millis(700);
-const PAUSE: Duration = Duration::from_micros(200);
+/// How long a helper may take to end by itself, in milliseconds.
+const PATIENCE: u16 = 700;
 
-/// A helper that waits to be told what to run.
+/// The first process of a sandbox, which waits to be told what to run.
 #[derive(Debug)]
 pub(super) struct Helper {
-    process: Child,
+    /// A descriptor of the process, which the kernel reaps.
+    process: OwnedFd,
     /// Where it is told, and reports.
     pub(super) socket: OwnedFd,
     /// What its command is in.
     pub(super) cgroup: Option<Cgroup>,
+    /// Tells when something is mounted or unmounted in our mount namespace, of which it has a copy.
+    mounts: File,
 }
 
 impl Helper {
-    fn start(program: &OwnedFd, place: Option<&Place>) -> Result<Self, SandboxError> {
-        let failed = |source: io::Error| SandboxError::helper("start the sandbox's helper", source);
-        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
-        let (socket, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)
-            .map_err(|errno| failed(errno.into()))?;
-        let cgroup = place.map(Cgroup::prepare).transpose()?;
-        let process = Command::new(path_of(program))
-            .arg(HELPER_ARG)
-            .env_clear()
-            .current_dir("/")
-            .stdin(theirs)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
-        let cgroups = cgroup.as_ref().map(Cgroup::dirs).unwrap_or_default();
-        let prepare = Prepare { parent: std::process::id(), cgroups };
-        let helper = Self { process, socket, cgroup };
-        wire::send(helper.socket.as_fd(), &prepare, &[]).map_err(|errno| failed(errno.into()))?;
-        Ok(helper)
+    /// Whether its mounts are no longer ours: a table of mounts that has changed since it was opened
+    /// has an exceptional condition (`proc_pid_mounts(5)`).
+    fn is_stale(&self) -> bool {
+        let mut fds = [PollFd::new(self.mounts.as_fd(), PollFlags::POLLPRI)];
+        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
     }
 
     /// Kills it, and with it everything that it has started.
-    pub(super) fn kill(&mut self) {
+    pub(super) fn kill(&self) {
         // It may have ended by itself.
-        drop(self.process.kill());
+        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
     }
 
-    /// Waits until no process of it is left: it outlives them all.
-    pub(super) fn end(&mut self) {
-        drop(self.process.wait());
+    /// Waits until no process of it is left: it outlives them all. False if that takes too long.
+    fn end(&self, patience: PollTimeout) -> bool {
+        loop {
+            // A descriptor of a process can be read from when that has ended (pidfd_open(2)).
+            let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, patience) {
+                Ok(0) => return false,
+                Err(Errno::EINTR) => {}
+                Ok(_) | Err(_) => return true,
+            }
+        }
     }
 }
 
@@ -80,13 +82,70 @@ impl Drop for Helper {
     fn drop(&mut self) {
         // A helper that has ended has closed its side already.
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < deadline {
-            sleep(PAUSE);
+        if !self.end(PollTimeout::from(PATIENCE)) {
+            self.kill();
+            self.end(PollTimeout::NONE);
         }
-        self.kill();
-        self.end();
     }
+}
+
+/// The process that helpers are forked from; it ends with this, and with the thread that started it.
+#[derive(Debug)]
+struct Spawner {
+    process: Child,
+    /// `None` while it is told to end.
+    socket: Option<OwnedFd>,
+}
+
+impl Spawner {
+    fn start(program: &OwnedFd) -> io::Result<Self> {
+        let (socket, theirs) = socket_pair()?;
+        let process = Command::new(path_of(program))
+            .arg(HELPER_ARG)
+            .env_clear()
+            .current_dir("/")
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let spawner = Self { process, socket: Some(socket) };
+        wire::send(spawner.socket(), &Hello { parent: std::process::id() }, &[])?;
+        Ok(spawner)
+    }
+
+    fn socket(&self) -> &OwnedFd {
+        self.socket.as_ref().expect("it is taken by drop alone")
+    }
+
+    /// Makes a helper, whose command is in `cgroup`.
+    fn spawn(&self, cgroup: Option<Cgroup>) -> Result<Helper, Fault> {
+        let (socket, theirs) = socket_pair()?;
+        // Before the copy is made.
+        let mounts = File::open("/proc/self/mountinfo")?;
+        let cgroups = cgroup.as_ref().map(Cgroup::dirs).unwrap_or_default();
+        wire::send(self.socket(), &Prepare { cgroups }, &[theirs.as_fd()])?;
+        match wire::receive::<Spawned>(self.socket())? {
+            Some((Spawned::Here, fds)) => {
+                let process = fds.into_iter().next().ok_or(rustix::io::Errno::BADMSG)?;
+                Ok(Helper { process, socket, cgroup, mounts })
+            }
+            Some((Spawned::Refused(fault), _)) => Err(fault),
+            None => Err(rustix::io::Errno::PIPE.into()),
+        }
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        // It was started, so waiting fails only if somebody else has waited for it.
+        drop(self.process.wait());
+    }
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd), rustix::io::Errno> {
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)
 }
 
 /// Starts helpers.
@@ -94,6 +153,7 @@ impl Drop for Helper {
 pub(super) struct Pool {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    leftovers: Leftovers,
 }
 
 #[derive(Debug, Default)]
@@ -127,9 +187,9 @@ impl Pool {
             move || shared.fill(&program, place.as_deref())
         };
         let thread = std::thread::Builder::new().name("helpers".to_owned()).spawn(work);
-        let thread =
-            thread.map_err(|error| SandboxError::helper("start the sandbox's thread", error))?;
-        Ok(Self { shared, thread: Some(thread) })
+        let failed = |error| SandboxError::helper("start the sandbox's threads", error);
+        let (thread, leftovers) = (thread.map_err(failed)?, Leftovers::open().map_err(failed)?);
+        Ok(Self { shared, thread: Some(thread), leftovers })
     }
 
     /// Hands out a helper.
@@ -138,8 +198,14 @@ impl Pool {
         state.waiting += 1;
         self.shared.changed.notify_all();
         let taken = loop {
-            if let Some(helper) = state.ready.pop_front() {
-                break Ok(helper);
+            match state.ready.pop_front() {
+                Some(helper) if helper.is_stale() => {
+                    self.leftovers.take(helper, None);
+                    self.shared.changed.notify_all();
+                    continue;
+                }
+                Some(helper) => break Ok(helper),
+                None => {}
             }
             if let Some(error) = state.error.take() {
                 break Err(error);
@@ -149,6 +215,11 @@ impl Pool {
         state.waiting -= 1;
         self.shared.changed.notify_all();
         taken
+    }
+
+    /// Takes over what is left of a step that has ended, and clears it away some time soon.
+    pub(super) fn retire(&self, helper: Helper, network: Option<Network>) {
+        self.leftovers.take(helper, network);
     }
 }
 
@@ -171,26 +242,51 @@ impl Shared {
 
     /// Keeps enough of them ready until the pool is closed.
     fn fill(&self, program: &OwnedFd, place: Option<&Place>) {
+        let mut spawner = None;
         loop {
             let mut state = self.lock();
-            while !state.is_closed
-                && (state.error.is_some() || state.ready.len() >= READY + state.waiting)
-            {
+            while state.is_idle() {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             if state.is_closed {
-                state.ready.clear();
-                return;
+                let left = std::mem::take(&mut state.ready);
+                drop(state);
+                return drop(left);
             }
             drop(state);
-            let started = Helper::start(program, place);
+            let made = Self::make(&mut spawner, program, place);
             let mut state = self.lock();
-            match started {
+            match made {
                 Ok(helper) => state.ready.push_back(helper),
                 Err(error) => state.error = Some(error),
             }
             drop(state);
             self.changed.notify_all();
         }
+    }
+
+    /// Makes a helper; a spawner that is not there, or was killed, is started.
+    fn make(
+        spawner: &mut Option<Spawner>,
+        program: &OwnedFd,
+        place: Option<&Place>,
+    ) -> Result<Helper, SandboxError> {
+        const WHAT: &str = "start the sandbox's helper";
+        let failed = |source: io::Error| SandboxError::helper(WHAT, source);
+        let is_gone = |spawner: &mut Spawner| !matches!(spawner.process.try_wait(), Ok(None));
+        spawner.take_if(is_gone);
+        if spawner.is_none() {
+            *spawner = Some(Spawner::start(program).map_err(failed)?);
+        }
+        let running = spawner.as_ref().expect("it was just started");
+        let made = running.spawn(place.map(Cgroup::prepare).transpose()?);
+        made.map_err(|fault| SandboxError::reported(WHAT.to_owned(), fault))
+    }
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        let has_enough = self.error.is_some() || self.ready.len() >= READY + self.waiting;
+        !self.is_closed && has_enough
     }
 }

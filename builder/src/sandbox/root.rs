@@ -2,20 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 
 use super::ca_bundle;
 use super::child::Child;
 use super::error::{At as _, Fault};
-use super::mount::{DATA, READ_ONLY, attach, make_dir, open_dir, overlay, tmpfs};
+use super::ground::SCRATCH_BYTES;
+use super::mount::{DATA, READ_ONLY, attach, make_dir, open_dir, overlay, resize, tmpfs};
 use super::source::{Prepared, open_roots, prepare};
 use super::stub::{StubLayer, copy_owner_and_mode};
 use super::target::{Targets, attach_at};
 use super::view::{ImageView, Located};
 use super::wire::{self, Report};
-
-/// Memory that small things may take beside the files of the spec: stubs, `/etc/hosts`.
-const SCRATCH_BYTES: u64 = 64 << 20;
 
 /// Where the parts of the root are found, from the step that opens them on.
 #[derive(Debug)]
@@ -62,27 +60,14 @@ pub(super) fn open_directories(child: &mut Child) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Keeps what happens to mounts here from the rest of the machine, and the other way round.
-pub(super) fn make_mounts_private(_: &mut Child) -> Result<(), Fault> {
-    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    Ok(rustix::mount::mount_change("/", flags)?)
-}
-
-/// Mounts memory for what is made for this step alone.
-///
-/// It must be attached somewhere, in a namespace that nobody else sees. A directory of the spec is
-/// sure to exist and is open already, so that covering it does not matter.
-pub(super) fn mount_scratch(child: &mut Child) -> Result<(), Fault> {
+/// Makes room in the scratch memory for the files of the spec.
+pub(super) fn grow_scratch(child: &mut Child) -> Result<(), Fault> {
     let contents: usize = child.spec.mounts.iter().map(|mount| mount.source.content_bytes()).sum();
-    let size = SCRATCH_BYTES + contents as u64 + 4 * child.spec.ca_certs.len() as u64;
-    // Not `noexec`: files of the spec may be programs, and a copy of a mount keeps its flags.
-    let scratch = tmpfs("700", Some(size), DATA)?;
-    let layers = child.layers();
-    let place = layers.writable.as_ref().map(|(_, work)| work).or(layers.lowers.last());
-    let place = place.ok_or_else(|| Fault::refused("the image has no layers: nothing can run"))?;
-    attach(&scratch, place)?;
-    child.scratch = Some(scratch);
-    Ok(())
+    let more = contents as u64 + 4 * child.spec.ca_certs.len() as u64;
+    if more == 0 {
+        return Ok(());
+    }
+    resize(child.scratch(), SCRATCH_BYTES + more)
 }
 
 /// Makes every mount of the spec ready.
@@ -146,6 +131,10 @@ pub(super) fn find_mount_points(child: &mut Child) -> Result<(), Fault> {
     let stub = stubs.finish()?;
     if let Some(ca) = &ca {
         ca.write_notes(&child.notes)?;
+    }
+    if let (Some(attic), Some(merged)) = (&child.attic, view.into_merged()) {
+        // To let go of a mount takes longer than to make it.
+        wire::send(attic, &(), &[merged.as_fd()])?;
     }
 
     child.places = Some(Places { proc, dev, sys, etc, mounts });

@@ -21,6 +21,7 @@ use super::pool::{Helper, Pool};
 use super::spec::{Network, SandboxSpec, StdioMode};
 use super::timeline::Timeline;
 use super::wire::{self, Launch, Order, Report};
+use crate::error::causes;
 use crate::limits::StepUsage;
 use crate::progress::OutputStream;
 
@@ -170,9 +171,14 @@ impl Sandbox {
         Some(self.overlay_fault.get_or_init(|| fault))
     }
 
+    /// Has made ready what steps with `network` will ask for soon.
+    pub(crate) fn expect(&self, network: Network) {
+        self.networks.expect(network);
+    }
+
     /// Makes a private network and tells of what kind it is, or why there is none.
     pub(crate) fn try_network(&self) -> Result<String, String> {
-        self.networks.attempt().map_err(|fault| fault.describe())
+        self.networks.attempt().map_err(|error| causes(&error).join(": "))
     }
 
     /// Runs `spec` to its end. Blocks.
@@ -246,14 +252,7 @@ impl Sandbox {
             None => cgroup::refuse_limits(&spec.limits).map(|()| Vec::new())?,
         };
         timeline.mark("limits");
-        let network = match spec.network {
-            Network::Private => Some(
-                self.networks
-                    .take(&spec.port_forwards)
-                    .map_err(|fault| SandboxError::reported("private network".to_owned(), fault))?,
-            ),
-            Network::None | Network::Host => None,
-        };
+        let mut network = self.networks.take(spec.network, &spec.port_forwards)?;
         timeline.mark("network");
         let launch = Launch {
             has_netns: network.is_some(),
@@ -272,12 +271,15 @@ impl Sandbox {
             *changes = step.changes.take();
         }
         let mut ended = followed?;
-        step.helper.end();
-        timeline.mark("end of the helper");
         if let Some(cgroup) = &step.helper.cgroup {
             cgroup.read_usage(&mut ended.usage);
         }
         timeline.mark("usage");
+        // The kernel has ended all processes of the step before its first, whose end was reported.
+        if let Some(network) = &mut network {
+            network.close_ports();
+        }
+        self.helpers.retire(step.into_helper(), network);
         Ok(ended)
     }
 }
@@ -350,6 +352,10 @@ impl RunningStep {
         })
     }
 
+    fn into_helper(self) -> Helper {
+        self.helper
+    }
+
     /// Reads output and passes orders on until the helper reports the end.
     fn follow(
         &mut self,
@@ -396,7 +402,9 @@ impl RunningStep {
                 Some((_, limit)) if self.is_late => SandboxError::TimedOut { limit },
                 _ => SandboxError::Cancelled,
             }),
-            None | Some(Report::Terminal | Report::Changes | Report::Times(_)) => Err(SandboxError::Killed),
+            None | Some(Report::Terminal | Report::Changes | Report::Times(_)) => {
+                Err(SandboxError::Killed)
+            }
             Some(Report::Failed { step, fault }) => Err(SandboxError::reported(step, fault)),
             Some(Report::Ended { exit, usage }) => Ok(Ended { exit, usage }),
         }

@@ -2,9 +2,10 @@
 
 #![expect(unsafe_code, reason = "each block is one system call that nix and rustix lack")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 use rustix::mount::MountAttrFlags;
 
@@ -17,6 +18,30 @@ pub(super) fn fork() -> nix::Result<Option<Pid>> {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }
+}
+
+/// Forks as [`fork`] does, into a new PID namespace whose first process the child is; the parent gets
+/// a descriptor of it (clone(2), `CLONE_NEWPID`, `CLONE_PIDFD`).
+///
+/// Not by unshare(2), which a process can do but once.
+pub(super) fn fork_into_pid_namespace() -> nix::Result<Option<OwnedFd>> {
+    let flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let mut pidfd: libc::c_int = -1;
+    let none = std::ptr::null_mut::<libc::c_int>();
+    // SAFETY: without a stack and `CLONE_VM` this is a fork, of a process that has never started a
+    // thread; the kernel writes one descriptor to `pidfd`, which outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, &raw mut pidfd, none, none) };
+    if Errno::result(result)? == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the call succeeded in the parent, so `pidfd` is a new descriptor that nobody else has.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Has the kernel reap children that end, which nobody waits for (sigaction(2), `SIGCHLD`).
+pub(super) fn reap_children_unasked() -> nix::Result<()> {
+    // SAFETY: to ignore a signal installs no code of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigIgn) }.map(drop)
 }
 
 /// Changes the attributes of the mount at `mount`, of all below it too if `recursive`

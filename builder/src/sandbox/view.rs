@@ -24,6 +24,7 @@ const LINKS_MAX: usize = 40;
 /// A read-only view of the merged image.
 pub(super) struct ImageView {
     root: Option<OwnedFd>,
+    is_merged: bool,
 }
 
 /// Where a path leads once all links are followed.
@@ -45,7 +46,12 @@ impl ImageView {
             [only] => Some(only.try_clone_to_owned()?),
             several => Some(overlay(several, None)?),
         };
-        Ok(Self { root })
+        Ok(Self { root, is_merged: layers.len() > 1 })
+    }
+
+    /// Returns the mount that was made for it, if one was.
+    pub(super) fn into_merged(self) -> Option<OwnedFd> {
+        self.root.filter(|_| self.is_merged)
     }
 
     /// Opens what is at `path`, itself free of links, as a place; a link is not followed.

@@ -1,12 +1,14 @@
 //! What builder and helper say to each other over a `SOCK_SEQPACKET` pair.
 //!
 //! ```text
-//! builder -> helper   Prepare
-//! builder -> init     Launch, with descriptors: memfd of the spec, standard output and error
+//! builder -> spawner  Hello, once
+//! builder -> spawner  Prepare, with the socket of the init to come; any number of times
+//! spawner -> builder  Spawned, with a descriptor of it
+//! builder -> command  Launch, with descriptors: memfd of the spec, standard output and error
 //!                     [, network] [, standard input]
-//! init    -> command  the same
+//! command -> init     Launched, with the memfd of the spec
 //! builder -> init     Order, any number of times
-//! helper  -> builder  Report, at least one unless it was killed
+//! init, command -> builder   Report, at least one unless it was killed
 //! ```
 //!
 //! Messages are JSON, one a packet. Both ends are the same executable, so no version is sent.
@@ -44,11 +46,25 @@ const SPEC_BYTES: usize = 64 << 10;
 /// Descriptors that go with a message at most.
 const MESSAGE_FDS: usize = 5;
 
-/// The first message: what can be done before it is known what to run.
+/// The first message to the spawner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// The builder's process id, to notice that it died before the spawner could be tied to it.
+    pub parent: u32,
+}
+
+/// What the spawner answers to [`Prepare`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Spawned {
+    /// A process that waits for [`Launch`]; a descriptor of it comes along.
+    Here,
+    /// None could be made.
+    Refused(Fault),
+}
+
+/// What can be done before it is known what to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Prepare {
-    /// The builder's process id, to notice that it died before the helper could be tied to it.
-    pub parent: u32,
     /// Directories of the cgroups made for the command.
     pub cgroups: Vec<PathBuf>,
 }
@@ -66,6 +82,13 @@ pub(super) struct Launch {
     pub hands_out_changes: bool,
     /// Directories of the cgroups that are needed beside those of [`Prepare`].
     pub cgroups: Vec<PathBuf>,
+    /// Takes notes of the time, if they are wanted.
+    pub timeline: Timeline,
+}
+
+/// What the command's process says as soon as it has [`Launch`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Launched {
     /// Takes notes of the time, if they are wanted.
     pub timeline: Timeline,
 }
@@ -201,11 +224,5 @@ impl Descriptors {
         let (spec, stdout, stderr) = (next()?, next()?, next()?);
         let netns = if launch.has_netns { Some(next()?) } else { None };
         Ok(Self { spec, stdout, stderr, netns, stdin: fds.next() })
-    }
-
-    /// In the order in which they are sent.
-    pub(super) fn all(&self) -> Vec<BorrowedFd<'_>> {
-        let first = [&self.spec, &self.stdout, &self.stderr];
-        first.into_iter().chain(&self.netns).chain(&self.stdin).map(AsFd::as_fd).collect()
     }
 }

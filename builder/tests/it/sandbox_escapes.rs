@@ -82,7 +82,10 @@ fn a_source_that_changes_places_with_a_link_stays_inside() {
                 image.renew();
                 let (root, path) = (root.path().to_owned(), "dir/sub".to_owned());
                 let mut spec = image.script("cat /m/file; echo changed 2>&- > /m/file");
-                spec.mounts = vec![mount("/m", MountSource::Bind { root, path, writable, is_recursive: false })];
+                spec.mounts = vec![mount(
+                    "/m",
+                    MountSource::Bind { root, path, writable, is_recursive: false },
+                )];
                 let outcome = run(&spec);
                 seen.push(outcome.stdout);
             }

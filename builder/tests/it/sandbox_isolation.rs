@@ -58,6 +58,17 @@ fn root_has_dockers_capabilities_and_others_none() {
 }
 
 #[test]
+fn nothing_of_the_machine_lies_on_the_root() {
+    let image = Image::busybox();
+    // `..` crosses what is mounted on the directory that it leads to, where `/` alone does not.
+    let script = "cut -d' ' -f5 /proc/self/mountinfo | grep -cx /
+        for path in / /. /proc/.. /etc/../. /dev/pts/../..; do stat -c %d:%i $path; done | uniq | wc -l
+        cd /etc/.. && ls -d bin";
+    let outcome = run(&image.script(script));
+    assert_eq!(outcome.text(), "1\n1\nbin", "{outcome:?}");
+}
+
+#[test]
 fn kernel_files_are_masked_or_read_only() {
     let image = Image::busybox();
     let script = r#"

@@ -8,7 +8,12 @@ use builder::{MountSource, SandboxSpec};
 use crate::sandbox::{Image, mount, run};
 
 fn bind(root: &std::path::Path, path: &str, writable: bool) -> MountSource {
-    MountSource::Bind { root: root.to_owned(), path: path.to_owned(), writable, is_recursive: false }
+    MountSource::Bind {
+        root: root.to_owned(),
+        path: path.to_owned(),
+        writable,
+        is_recursive: false,
+    }
 }
 
 fn file(content: &str, mode: u32) -> MountSource {

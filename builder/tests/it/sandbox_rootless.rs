@@ -204,7 +204,8 @@ fn what_the_user_cannot_read_stays_out_of_reach() {
     fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let mut spec = image.script("true");
     let root = secret.path().to_owned();
-    let source = MountSource::Bind { root, path: "f".to_owned(), writable: true, is_recursive: false };
+    let source =
+        MountSource::Bind { root, path: "f".to_owned(), writable: true, is_recursive: false };
     spec.mounts = vec![mount("/probe", source)];
     let outcome = run_as_user(&image, &spec, true);
     assert!(outcome.message().contains("Permission denied"), "{outcome:?}");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use cache::{CacheKey, Record, SnapshotId};
-use frontend::{BuildGraph, Op, Vertex, VertexId};
+use frontend::{BuildGraph, Op, RunNetwork, Vertex, VertexId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -289,6 +289,25 @@ impl Execution {
             }
         }
         will_run
+    }
+
+    /// Has made ready what RUN steps need that are not cached, while what they begin with is made.
+    pub(super) fn expect_steps(&self) {
+        let will_run = self.will_run();
+        let ops = self.graph.vertices.iter().zip(will_run).filter(|(_, will_run)| *will_run);
+        let networks = ops.filter_map(|(vertex, _)| match &vertex.op {
+            Op::Run(op) => Some(self.settings.network_of(op)),
+            _ => None,
+        });
+        let networks: Vec<RunNetwork> = networks.collect();
+        for kind in [RunNetwork::Default, RunNetwork::None, RunNetwork::Host] {
+            // Whatever is wrong with it is told by the step that needs it.
+            if networks.contains(&kind)
+                && let Ok(sandbox) = self.inner.sandbox()
+            {
+                sandbox.expect(kind.into());
+            }
+        }
     }
 
     /// Returns the records that were found.

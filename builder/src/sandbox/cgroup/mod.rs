@@ -48,6 +48,8 @@ pub(super) struct Cgroup {
     name: String,
     /// Directories made, each with the lock that says that it is in use.
     made: Vec<(PathBuf, File)>,
+    /// Bytes of memory where nobody asks for another bound.
+    default_memory: Option<u64>,
 }
 
 impl Cgroup {
@@ -60,7 +62,8 @@ impl Cgroup {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
-        let mut cgroup = Self { place: place.clone(), name, made: Vec::new() };
+        let (place, default_memory) = (place.clone(), default_memory(place));
+        let mut cgroup = Self { place, name, made: Vec::new(), default_memory };
         cgroup.make(&ALWAYS)?;
         Ok(cgroup)
     }
@@ -71,10 +74,9 @@ impl Cgroup {
     ///
     /// [`SandboxError::Limit`] names what was asked for and cannot hold.
     pub(super) fn limit(&mut self, limits: &Limits) -> Result<Vec<PathBuf>, SandboxError> {
-        let default_memory = default_memory(&self.place);
         let settings = match self.place {
-            Place::V1(_) => settings::v1(limits, default_memory),
-            Place::V2 { .. } => settings::v2(limits, default_memory),
+            Place::V1(_) => settings::v1(limits, self.default_memory),
+            Place::V2 { .. } => settings::v2(limits, self.default_memory),
         };
         let before = self.made.len();
         let wanted: Vec<Controller> = settings.iter().map(|it| it.controller).collect();

@@ -1,6 +1,6 @@
-//! Private networks: a network namespace for each step, with a way out, made before it is needed.
+//! Networks: a namespace for each step, without a way out or with one, made before it is needed.
 //!
-//! As root by a pair of interfaces and address translation ([`veth`]), otherwise, or where this
+//! The way out is as root by a pair of interfaces and address translation ([`veth`]), otherwise, or where this
 //! machine refuses that, by slirp4netns ([`slirp`]). Either way this machine's loopback and
 //! link-local addresses are out of reach, and all ends with the builder.
 //!
@@ -19,7 +19,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -28,10 +28,10 @@ pub(super) use self::janitor::{JANITOR_ARG, run as run_janitor};
 use self::netlink::Netlink;
 use self::slirp::Slirp;
 use self::veth::Router;
-use super::error::{At as _, Fault};
+use super::error::{At as _, Fault, SandboxError};
 use super::etc;
 use super::run::HELPER_ARG;
-use super::spec::PortForward;
+use super::spec::{Network as Reach, PortForward};
 
 /// Namespaces kept ready. Steps side by side take one each, and making one takes milliseconds.
 const READY: usize = 2;
@@ -78,9 +78,17 @@ pub(super) struct Network {
     way_out: WayOut,
 }
 
+impl Network {
+    /// Closes the ports of this machine that lead into it; the rest may end later.
+    pub(super) fn close_ports(&mut self) {
+        self.forwards = None;
+    }
+}
+
 /// What lives as long as the network.
 #[derive(Debug)]
 enum WayOut {
+    None,
     Pair(#[expect(dead_code, reason = "held for what its end does")] Arc<Router>),
     Slirp(#[expect(dead_code, reason = "held for what its end does")] Slirp),
 }
@@ -90,11 +98,15 @@ enum WayOut {
 pub(super) struct Networks {
     /// This program, to be run as the janitor.
     program: Arc<OwnedFd>,
-    state: Mutex<State>,
+    /// Those without a way out.
+    closed: Mutex<Stock>,
+    private: Mutex<Stock>,
 }
 
+/// What is ready of one kind.
 #[derive(Debug, Default)]
-struct State {
+struct Stock {
+    /// How they are made, once that is known.
     backend: Option<Backend>,
     ready: Vec<Network>,
     /// Whether somebody is at work on more.
@@ -103,72 +115,116 @@ struct State {
 
 #[derive(Clone, Debug)]
 enum Backend {
+    Closed,
     Veth(Arc<Router>),
     Slirp(PathBuf),
 }
 
 impl Networks {
     pub(super) fn new(program: Arc<OwnedFd>) -> Arc<Self> {
-        Arc::new(Self { program, state: Mutex::default() })
+        let closed = Stock { backend: Some(Backend::Closed), ..Stock::default() };
+        Arc::new(Self { program, closed: Mutex::new(closed), private: Mutex::default() })
     }
 
-    /// Hands out a network, ready-made if there is one, and leads `ports` into it.
-    pub(super) fn take(self: &Arc<Self>, ports: &[PortForward]) -> Result<Network, Fault> {
-        let (backend, ready) = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(backend) = &state.backend {
-                (backend.clone(), state.ready.pop())
-            } else {
-                let (backend, first) = Backend::choose(&self.program)?;
-                (state.backend.insert(backend).clone(), Some(first))
+    /// Hands out a network, ready-made if there is one, and leads `ports` into it; none for
+    /// [`Reach::Host`].
+    pub(super) fn take(
+        self: &Arc<Self>,
+        reach: Reach,
+        ports: &[PortForward],
+    ) -> Result<Option<Network>, SandboxError> {
+        let step = match reach {
+            Reach::Host => return Ok(None),
+            Reach::None => "new namespaces",
+            Reach::Private => "private network",
+        };
+        let take = || -> Result<Network, Fault> {
+            let (backend, ready) = self.choose(reach)?;
+            let mut network = ready.map_or_else(|| backend.make(), Ok)?;
+            if !ports.is_empty() {
+                let (netns, address) = (&network.netns, network.address);
+                network.forwards = Some(Forwards::open(ports, netns, address)?);
+            }
+            self.refill(reach, backend);
+            Ok(network)
+        };
+        take().map(Some).map_err(|fault| SandboxError::reported(step.to_owned(), fault))
+    }
+
+    /// Has networks made that steps will ask for soon.
+    pub(super) fn expect(self: &Arc<Self>, reach: Reach) {
+        if reach == Reach::Host || !self.stock(reach).ready.is_empty() {
+            return;
+        }
+        let networks = Arc::clone(self);
+        let start = move || {
+            // The step that asks for one is told why there is none.
+            if let Ok((backend, ready)) = networks.choose(reach) {
+                networks.stock(reach).ready.extend(ready);
+                networks.refill(reach, backend);
             }
         };
-        let mut network = ready.map_or_else(|| backend.make(), Ok)?;
-        network.forwards = Some(Forwards::open(ports, &network.netns, network.address)?);
-        self.refill(backend);
-        Ok(network)
+        // Without a thread the first step makes its own.
+        drop(std::thread::Builder::new().name("networks".to_owned()).spawn(start));
     }
 
     /// Makes a network to see whether that can be done, and tells of what kind it is.
-    pub(super) fn attempt(self: &Arc<Self>) -> Result<String, Fault> {
-        let network = self.take(&[])?;
-        Ok(match network.way_out {
-            WayOut::Pair(_) => "a pair of interfaces, and address translation".to_owned(),
-            WayOut::Slirp(_) => "by slirp4netns".to_owned(),
-        })
+    pub(super) fn attempt(self: &Arc<Self>) -> Result<String, SandboxError> {
+        let network = self.take(Reach::Private, &[])?;
+        Ok(match network.map(|network| network.way_out) {
+            Some(WayOut::Pair(_)) => "a pair of interfaces, and address translation",
+            Some(WayOut::Slirp(_)) => "by slirp4netns",
+            Some(WayOut::None) | None => "none",
+        }
+        .to_owned())
+    }
+
+    fn stock(&self, reach: Reach) -> MutexGuard<'_, Stock> {
+        let stock = if reach == Reach::Private { &self.private } else { &self.closed };
+        stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells how networks are made, which may mean to make a first one; takes one if one is ready.
+    fn choose(&self, reach: Reach) -> Result<(Backend, Option<Network>), Fault> {
+        let mut stock = self.stock(reach);
+        if let Some(backend) = stock.backend.clone() {
+            return Ok((backend, stock.ready.pop()));
+        }
+        let (backend, first) = Backend::choose(&self.program)?;
+        Ok((stock.backend.insert(backend).clone(), Some(first)))
     }
 
     /// Makes further ones, beside the step that begins now.
-    fn refill(self: &Arc<Self>, backend: Backend) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut state.is_filling, true) {
+    fn refill(self: &Arc<Self>, reach: Reach, backend: Backend) {
+        let mut stock = self.stock(reach);
+        if std::mem::replace(&mut stock.is_filling, true) {
             return;
         }
         let networks = Arc::downgrade(self);
-        let fill = move || while Self::add_one(&networks, &backend) {};
+        let fill = move || while Self::add_one(&networks, reach, &backend) {};
         let started = std::thread::Builder::new().name("networks".to_owned()).spawn(fill);
         // Without a thread the next step makes its own.
-        state.is_filling = started.is_ok();
+        stock.is_filling = started.is_ok();
     }
 
     /// Makes one more; false when there are enough, or nobody wants them.
-    fn add_one(networks: &Weak<Self>, backend: &Backend) -> bool {
-        let with_state = |change: &mut dyn FnMut(&mut State) -> bool| {
+    fn add_one(networks: &Weak<Self>, reach: Reach, backend: &Backend) -> bool {
+        let with_stock = |change: &mut dyn FnMut(&mut Stock) -> bool| {
             networks.upgrade().is_some_and(|networks| {
-                let mut state = networks.state.lock().unwrap_or_else(PoisonError::into_inner);
-                let goes_on = change(&mut state);
-                state.is_filling = goes_on;
+                let mut stock = networks.stock(reach);
+                let goes_on = change(&mut stock);
+                stock.is_filling = goes_on;
                 goes_on
             })
         };
-        if !with_state(&mut |state| state.ready.len() < READY) {
+        if !with_stock(&mut |stock| stock.ready.len() < READY) {
             return false;
         }
         // A step that needs one will tell why there is none.
         let mut made = backend.make().ok();
-        with_state(&mut |state| match made.take() {
+        with_stock(&mut |stock| match made.take() {
             Some(network) => {
-                state.ready.push(network);
+                stock.ready.push(network);
                 true
             }
             None => false,
@@ -197,6 +253,13 @@ impl Backend {
     fn make(&self) -> Result<Network, Fault> {
         let netns = new_namespace()?;
         match self {
+            Self::Closed => Ok(Network {
+                netns,
+                resolver: None,
+                address: Ipv4Addr::LOCALHOST,
+                forwards: None,
+                way_out: WayOut::None,
+            }),
             Self::Veth(router) => {
                 let address = router.connect(&netns)?;
                 in_namespace(&netns, || router.configure(&Netlink::open()?, address))?;

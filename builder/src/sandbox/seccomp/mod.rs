@@ -8,6 +8,8 @@
 
 mod calls;
 
+use std::sync::OnceLock;
+
 use libc::{
     BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
     SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, sock_filter,
@@ -89,8 +91,14 @@ const ARCHITECTURES: [Architecture; 2] = [
     },
 ];
 
+/// Returns the filter, compiled once in a process and those that it forks.
+pub(super) fn program() -> &'static [sock_filter] {
+    static PROGRAM: OnceLock<Vec<sock_filter>> = OnceLock::new();
+    PROGRAM.get_or_init(compile)
+}
+
 /// Compiles the filter.
-pub(super) fn compile() -> Vec<sock_filter> {
+fn compile() -> Vec<sock_filter> {
     let mut program = vec![load(ARCHITECTURE)];
     for architecture in &ARCHITECTURES {
         let section = section(architecture);
