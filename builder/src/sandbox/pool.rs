@@ -15,6 +15,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -31,6 +32,10 @@ use super::wire::{self, Hello, Prepare, Spawned};
 
 /// Helpers kept ready beside those that somebody waits for.
 const READY: usize = 2;
+
+/// How long a step that begins is left alone: it takes the same locks of the kernel as what is made
+/// for the next one.
+pub(super) const LULL: Duration = Duration::from_millis(10);
 
 /// How long a helper may take to end by itself, in milliseconds.
 const PATIENCE: u16 = 700;
@@ -248,6 +253,7 @@ impl Shared {
             while state.is_idle() {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
+            state = self.let_begin(state);
             if state.is_closed {
                 let left = std::mem::take(&mut state.ready);
                 drop(state);
@@ -263,6 +269,15 @@ impl Shared {
             drop(state);
             self.changed.notify_all();
         }
+    }
+
+    /// Leaves a step alone that has just begun, unless another one waits.
+    fn let_begin<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let is_calm = |state: &mut State| {
+            !state.is_closed && !state.ready.is_empty() && state.ready.len() >= state.waiting
+        };
+        let waited = self.changed.wait_timeout_while(state, LULL, is_calm);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Makes a helper; a spawner that is not there, or was killed, is started.

@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -30,6 +31,7 @@ use self::slirp::Slirp;
 use self::veth::Router;
 use super::error::{At as _, Fault, SandboxError};
 use super::etc;
+use super::pool::LULL;
 use super::run::HELPER_ARG;
 use super::spec::{Network as Reach, PortForward};
 
@@ -201,7 +203,11 @@ impl Networks {
             return;
         }
         let networks = Arc::downgrade(self);
-        let fill = move || while Self::add_one(&networks, reach, &backend) {};
+        let pause = if stock.ready.is_empty() { Duration::ZERO } else { LULL };
+        let fill = move || {
+            std::thread::sleep(pause);
+            while Self::add_one(&networks, reach, &backend) {}
+        };
         let started = std::thread::Builder::new().name("networks".to_owned()).spawn(fill);
         // Without a thread the next step makes its own.
         stock.is_filling = started.is_ok();
