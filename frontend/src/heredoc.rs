@@ -10,6 +10,8 @@ use std::ops::Range;
 use crate::ast::Heredoc;
 use crate::diagnostic::Remarks;
 use crate::lines::{Lines, Logical};
+use crate::nearest::nearest;
+use crate::syntax::Keyword;
 use crate::words::Lexer;
 use crate::{Diagnostic, Span};
 
@@ -87,17 +89,16 @@ pub(crate) fn read(
             end = lines.position();
         };
         if !closed {
-            // The lines behind are read as instructions again, so that their faults show too; but
-            // not for ever, since each heredoc is looked for up to the file's end.
+            // What stands behind the body is read on, so that its faults show too; but not for
+            // ever, since each heredoc is looked for up to the file's end.
+            let mut meant = None;
             if *open < MAX_OPEN {
                 *lines = before;
+                meant = skip_body(lines, &mark.name, &logical.text);
             }
             *open += 1;
             let message = format!("the heredoc `{}` is never closed", mark.name);
-            out.push(
-                Diagnostic::error(mark_span, message)
-                    .with_help(format!("expected a line that is only `{}`", mark.name)),
-            );
+            out.push(Diagnostic::error(mark_span, message).with_help(how_to_close(&mark, meant)));
             return heredocs;
         }
         content.push_str(lines.slice(start..end));
@@ -111,6 +112,40 @@ pub(crate) fn read(
         });
     }
     heredocs
+}
+
+/// Leaves `lines` where the body of a heredoc that nothing closes most likely ends: behind a line
+/// that is almost the delimiter, which is returned, or before the next instruction, known by a
+/// keyword in the letter case of `instruction`, so that shell text is not read as instructions.
+fn skip_body<'s>(lines: &mut Lines<'s>, name: &str, instruction: &str) -> Option<&'s str> {
+    let is_lower = instruction.starts_with(|first: char| first.is_ascii_lowercase());
+    loop {
+        let before = lines.clone();
+        let line = lines.next_line()?;
+        let word = line.text.split([' ', '\t']).next().unwrap_or_default();
+        let is_cased = word.bytes().all(|byte| byte.is_ascii_lowercase() == is_lower);
+        if is_cased && Keyword::parse(word).is_some() {
+            *lines = before;
+            return None;
+        }
+        let text = line.text.trim();
+        let is_near = name.len() > 2 && nearest(text, [name]).is_some();
+        if is_near || (text.eq_ignore_ascii_case(name) && !text.is_empty()) {
+            return Some(text);
+        }
+    }
+}
+
+/// Says what ends a heredoc, beside what was `meant` to.
+fn how_to_close(mark: &Mark, meant: Option<&str>) -> String {
+    let name = &mark.name;
+    match meant {
+        None => format!("expected a line that is only `{name}`"),
+        Some(meant) if meant == name => {
+            format!("expected a line that is only `{name}`: nothing before it or behind it")
+        }
+        Some(meant) => format!("expected a line that is only `{name}`; there is `{meant}`"),
+    }
 }
 
 #[cfg(test)]

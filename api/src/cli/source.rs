@@ -83,7 +83,8 @@ pub(super) fn render(source: &SourceText, diagnostics: &[Diagnostic]) -> String 
         span: (diagnostic.span.start, diagnostic.span.end),
         line_column: diagnostic.span.line_column(&source.text),
     };
-    diagnostics.iter().map(|found| report::diagnostic(&remark(found), quotable, false)).collect()
+    let shown = diagnostics.iter().map(|found| report::diagnostic(&remark(found), quotable, false));
+    shown.collect::<Vec<_>>().join("\n")
 }
 
 /// Makes a fault of a Dockerfile's errors.
@@ -94,6 +95,7 @@ pub(super) fn fault(source: &SourceText, diagnostics: &[Diagnostic]) -> Fault {
         1 => format!("`{}` has an error", source.name),
         count => format!("`{}` has {count} errors", source.name),
     };
-    drop(io::Write::write_all(&mut io::stderr(), render(source, &errors).as_bytes()));
+    let text = render(source, &errors) + "\n";
+    drop(io::Write::write_all(&mut io::stderr(), text.as_bytes()));
     Fault::user(what)
 }
