@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Builds the same things by rbuild and its peers, and prints how long each took.
 
-    bench.py [--scale small|full] [--rounds N] [--rbuild PATH] [--no-peers] [--cache | --outputs]
+    bench.py [--scale small|full] [--rounds N] [--rbuild PATH] [--no-peers]
+             [--cache | --outputs [--row NAME]...]
 
 Peers are what of Debian's dockerd (classic builder and BuildKit) and buildah is installed, each on
 a store of its own. All take turns in every round; the table has medians in milliseconds, the floor
@@ -379,6 +380,7 @@ def main():
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--cache", action="store_true")
     parser.add_argument("--outputs", action="store_true")
+    parser.add_argument("--row", action="append", choices=bench_outputs.ROWS)
     args = parser.parse_args()
     place = tempfile.mkdtemp(prefix="rbuild-bench-")
     try:
@@ -400,7 +402,8 @@ def main():
                 builder.load(rootfs)
             bench = Bench(place, args.scale)
             if args.outputs:
-                bench_outputs.measure(bench, builders, args.scale, args.rounds, sys.modules[__name__])
+                tools = sys.modules[__name__]
+                bench_outputs.measure(bench, builders, args.scale, args.rounds, tools, args.row)
                 return
             measure(bench, builders, args.rounds)
             measure_memory(bench, builders, args.rounds)

@@ -4,15 +4,13 @@ A build of three stages, with and without export, each on an empty store and an 
 restores on other empty stores. The registry is Debian's docker-registry behind a proxy that counts.
 """
 
-import contextlib
 import os
-import selectors
 import shutil
-import socket
 import statistics
 import subprocess
-import threading
 import time
+
+import bench_registry
 
 DOCKERFILE = """\
 FROM scratch AS base
@@ -32,65 +30,6 @@ SCALES = {
     "small": {"loops": 300000, "tools": 4 << 20, "app": 4 << 20},
     "full": {"loops": 3000000, "tools": 64 << 20, "app": 64 << 20},
 }
-
-
-class Counter:
-    """Leads a port of its own to `target`, and counts what goes up and down."""
-
-    def __init__(self, target):
-        self.target, self.up, self.down = target, 0, 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                threading.Thread(target=self.lead, args=(client,), daemon=True).start()
-
-    def lead(self, client):
-        server = socket.create_connection(("127.0.0.1", self.target))
-        with client, server, selectors.DefaultSelector() as ready:
-            ready.register(client, selectors.EVENT_READ, server)
-            ready.register(server, selectors.EVENT_READ, client)
-            with contextlib.suppress(OSError):
-                while True:
-                    for key, _ in ready.select():
-                        piece = key.fileobj.recv(1 << 16)
-                        if not piece:
-                            return
-                        key.data.sendall(piece)
-                        if key.fileobj is client:
-                            self.up += len(piece)
-                        else:
-                            self.down += len(piece)
-
-    def take(self):
-        moved, self.up, self.down = (self.up, self.down), 0, 0
-        return moved
-
-
-@contextlib.contextmanager
-def registry(place):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    config = f"{place}/registry.yml"
-    with open(config, "w", encoding="utf-8") as file:
-        file.write("version: 0.1\nlog: {level: error}\n"
-                   f"storage: {{filesystem: {{rootdirectory: {place}/registry}}}}\n"
-                   f"http: {{addr: '127.0.0.1:{port}'}}\n")
-    server = subprocess.Popen(["docker-registry", "serve", config],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.05)
-        yield Counter(port)
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def measure(place, binary, scale, rounds):
@@ -116,7 +55,7 @@ def measure(place, binary, scale, rounds):
         ran = sum("] RUN" in line and not line.endswith("CACHED") for line in done.stderr.split("\n"))
         return time.monotonic() - start, ran
 
-    with registry(place) as counter:
+    with bench_registry.registry(place) as counter:
         name = f"127.0.0.1:{counter.port}/cache"
         rows = {}
 

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 packages=(
   apache2-utils buildah busybox-static ca-certificates curl docker-registry docker.io gcc git iptables
-  libc6-dev libcap2-bin mmdebstrap openssh-client openssl skopeo slirp4netns uidmap umoci procps python3 python3-venv qemu-user-static util-linux xz-utils bzip2 zstd xattr
+  libc6-dev libcap2-bin mmdebstrap openssh-client openssl pigz skopeo slirp4netns uidmap umoci procps python3 python3-venv qemu-user-static util-linux xz-utils bzip2 zstd xattr
 )
 # A docker client that did not come from Debian still wants Debian's daemon.
 command -v npm >/dev/null || packages+=(npm)
