@@ -1,7 +1,8 @@
 //! gzip on many threads: a sequence of members (RFC 1952, 2.2), each compressed by itself, so that
 //! threads need not know of each other; every reader of layers concatenates them.
 //!
-//! Invariant: where members end is settled by what is written, never by the number of threads.
+//! Invariant: where members end, and how each is made, is settled by what is written, never by the
+//! number of threads.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -16,6 +17,10 @@ use super::compress::CompressError;
 
 /// Plain bytes of one member.
 const MEMBER: usize = 1 << 20;
+
+/// Bytes that are noise or not: twice what a match of deflate's can reach back, so that little is
+/// lost where the one ends and the other begins.
+const BLOCK: usize = 64 << 10;
 
 /// libdeflate's level: the size of zlib's default (6) at twice its speed a thread (measured: ratio
 /// 0.310 at 122 MB/s against 0.308 at 58 MB/s).
@@ -115,23 +120,65 @@ impl<W: Write> Drop for Members<W> {
 }
 
 fn compress_all(level: u8, queue: &Mutex<Receiver<Job>>) {
-    let level = CompressionLvl::new(i32::from(level)).unwrap_or_default();
-    let mut compressor = Compressor::new(level);
+    let compressor =
+        |level: u8| Compressor::new(CompressionLvl::new(i32::from(level)).unwrap_or_default());
+    let (mut packer, mut storer) = (compressor(level), compressor(0));
     loop {
         // Only `recv` runs under the lock, and it does not panic.
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { plain, done }) = job else { return };
-        let mut member = vec![0; compressor.gzip_compress_bound(plain.len())];
-        let result = match compressor.gzip_compress(&plain, &mut member) {
-            Ok(length) => {
-                member.truncate(length);
-                Ok(member)
-            }
-            Err(_) => Err(CompressError::Compressor),
-        };
         // The writer is gone when it failed itself; nobody waits for the member then.
-        let _ = done.send(result);
+        let _ = done.send(compress(&plain, &mut packer, &mut storer));
     }
+}
+
+/// Compresses one member, or makes several of it where some of it is noise, which is stored.
+fn compress(plain: &[u8], packer: &mut Compressor, storer: &mut Compressor) -> Member {
+    let mut out = Vec::new();
+    let mut rest = plain;
+    while !rest.is_empty() || out.is_empty() {
+        let mut kinds = rest.chunks(BLOCK).map(|block| is_noise(block, packer));
+        let is_stored = kinds.next().unwrap_or(false);
+        let same = 1 + kinds.take_while(|kind| *kind == is_stored).count();
+        let (run, more) = rest.split_at(rest.len().min(same * BLOCK));
+        let way = if is_stored { &mut *storer } else { &mut *packer };
+        let start = out.len();
+        out.resize(start + way.gzip_compress_bound(run.len()), 0);
+        let made = way.gzip_compress(run, &mut out[start..]);
+        out.truncate(start + made.map_err(|_| CompressError::Compressor)?);
+        rest = more;
+    }
+    Ok(out)
+}
+
+/// Whether `block` is packed or random already: it is stored then, since to find out that it gets
+/// no smaller takes longer than to compress anything else (measured: 80 MB/s at any level).
+///
+/// Samples tell: noise has all bytes about as often as each other, and gets no smaller by itself.
+fn is_noise(block: &[u8], packer: &mut Compressor) -> bool {
+    const SAMPLE: usize = 16 << 10;
+    if block.len() < BLOCK {
+        return false;
+    }
+    let sample = &block[(BLOCK - SAMPLE) / 2..][..SAMPLE];
+    let mut smaller = [0; SAMPLE - SAMPLE / 100];
+    is_flat(block) && packer.deflate_compress(sample, &mut smaller).is_err()
+}
+
+/// Whether all bytes are about as frequent in some places of `block`: their squared counts sum up
+/// to at most a tenth more than if they were equally so. Rules out nearly everything but noise, at
+/// the cost of reading an eighth.
+fn is_flat(block: &[u8]) -> bool {
+    let mut counts = [0_usize; 256];
+    let mut total = 0;
+    for place in block.chunks_exact(BLOCK / 8) {
+        for &byte in &place[..BLOCK / 64] {
+            counts[usize::from(byte)] += 1;
+            total += 1;
+        }
+    }
+    let squares: usize = counts.iter().map(|count| count * count).sum();
+    squares * 256 * 10 <= total * total * 11
 }
 
 /// Compresses to gzip on `threads` threads. Call [`GzipWriter::finish`] at the end: dropping the

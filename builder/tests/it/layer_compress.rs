@@ -65,6 +65,44 @@ fn threads_and_writes_do_not_show() {
     }
 }
 
+/// Bytes that nothing compresses, the same every time.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+#[test]
+fn noise_is_stored_and_nothing_else() {
+    let length = 3 << 20;
+    let repeated: Vec<u8> = noise(10_000).into_iter().cycle().take(length).collect();
+    let counting: Vec<u8> = (0..=u8::MAX).cycle().take(length).collect();
+    let mixed = [sample(1 << 20), noise(1 << 20), sample(1 << 20)].concat();
+    let packed = run("zstd", &["-c"], &sample(16 << 20))[..length].to_vec();
+    // The least and the most that is left of a thousand bytes.
+    #[rustfmt::skip]
+    let cases = [
+        ("noise",                   noise(length),  1000, 1001),
+        ("packed by others",        packed,          980, 1001),
+        ("noise over and over",     repeated,          0,   20),
+        ("all bytes over and over", counting,          0,   20),
+        ("noise amid text",         mixed,           500,  750),
+        ("text",                    sample(length),  300,  600),
+    ];
+    for (name, bytes, least, most) in cases {
+        let made = gzip(&bytes, 2, 1 << 20);
+        let left = made.len() * 1000 / bytes.len();
+        assert!((least..=most).contains(&left), "{name}: {left}");
+        assert!(plain(&made).unwrap() == bytes, "{name}");
+        assert!(gzip(&bytes, 8, 1 << 20) == made, "{name}: threads show");
+    }
+}
+
 #[test]
 fn formats_are_recognised_by_content() {
     let bytes = sample(300_000);
