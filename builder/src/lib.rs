@@ -26,6 +26,7 @@ mod op;
 mod output;
 mod progress;
 mod registry;
+mod relay;
 mod request;
 mod rootfs;
 mod run_image;

@@ -1,18 +1,52 @@
 //! The tar that carries an archive: plain files and directories with fixed headers.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, Write};
+use std::num::NonZeroU64;
 
-use cache::{Descriptor, HashingReader, Store};
+use cache::{Descriptor, Store, StoreError};
+use rustix::fs::{Advice, fadvise};
 
 use super::error::ExportError;
+use crate::source::SourceError;
+
+/// Copied at once, bytes: as often as progress is told.
+const STEP: u64 = 8 << 20;
+
+/// Read at once to be checked, bytes.
+const BUFFER: usize = 256 << 10;
+
+/// Where an archive goes.
+pub(crate) trait Out: Write {
+    /// Writes the next bytes of `file`, at most `limit`; returns how many those were.
+    fn copy_from(&mut self, file: &File, limit: u64) -> io::Result<u64>;
+}
+
+impl Out for BufWriter<File> {
+    /// In the kernel, where the file systems can.
+    fn copy_from(&mut self, file: &File, limit: u64) -> io::Result<u64> {
+        let start = self.stream_position()?;
+        let copied = io::copy(&mut file.take(limit), self.get_mut())?;
+        // The disk begins to write at once, and the sync at the end finds less to do. No more than
+        // advice: it may fail.
+        let _ = fadvise(self.get_ref(), start, NonZeroU64::new(copied), Advice::DontNeed);
+        Ok(copied)
+    }
+}
+
+impl Out for Box<dyn Write + Send> {
+    fn copy_from(&mut self, file: &File, limit: u64) -> io::Result<u64> {
+        io::copy(&mut file.take(limit), self)
+    }
+}
 
 /// A tar in the making. The same files in the same order give the same bytes.
 pub(super) struct Archive<'a> {
-    tar: tar::Builder<&'a mut dyn Write>,
+    tar: tar::Builder<&'a mut dyn Out>,
 }
 
 impl<'a> Archive<'a> {
-    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+    pub(super) fn new(out: &'a mut dyn Out) -> Self {
         Self { tar: tar::Builder::new(out) }
     }
 
@@ -26,28 +60,59 @@ impl<'a> Archive<'a> {
         self.tar.append_data(&mut header, path, bytes).map_err(fault)
     }
 
-    /// Copies a blob of the store and checks it on the way (its bytes may have rotted on disk).
+    /// Copies a blob of the store, and checks it meanwhile (its bytes may have rotted on disk)
+    /// unless it `is_fresh`.
     pub(super) fn blob(
         &mut self,
         store: &Store,
         path: &str,
         wanted: &Descriptor,
+        is_fresh: bool,
         moved: &mut dyn FnMut(u64),
     ) -> Result<(), ExportError> {
         let damaged = || ExportError::Damaged { digest: wanted.digest };
-        let file = store.content().open(&wanted.digest).map_err(|source| {
-            ExportError::Source(crate::source::SourceError::store("open a blob")(source))
-        })?;
-        let mut reader = HashingReader::new(file.ok_or_else(damaged)?);
-        let mut header = header(tar::EntryType::Regular, 0o644, wanted.size);
-        let counting = Counting { inner: (&mut reader).take(wanted.size), count: 0, moved };
-        self.tar.append_data(&mut header, path, counting).map_err(fault)?;
-        let (mut file, found, size) = reader.finish();
-        let is_longer = file.read(&mut [0]).map_err(fault)? > 0;
-        if found != wanted.digest || size != wanted.size || is_longer {
+        let unopened = |source: StoreError| SourceError::store("open a blob")(source);
+        let file = store.content().open(&wanted.digest).map_err(unopened)?.ok_or_else(damaged)?;
+        if file.metadata().map_err(fault)?.len() != wanted.size {
             return Err(damaged());
         }
-        Ok(())
+        if is_fresh {
+            return self.copy(path, &file, wanted, moved);
+        }
+        let checked = store.content().reader(&wanted.digest).map_err(unopened)?;
+        let mut checked = BufReader::with_capacity(BUFFER, checked.ok_or_else(damaged)?);
+        std::thread::scope(|scope| {
+            let checking = scope.spawn(|| io::copy(&mut checked, &mut io::sink()));
+            let copied = self.copy(path, &file, wanted, moved);
+            let checked = checking.join().unwrap_or_else(|it| std::panic::resume_unwind(it));
+            copied?;
+            match checked {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(damaged()),
+                Err(error) => Err(fault(error)),
+            }
+        })
+    }
+
+    fn copy(
+        &mut self,
+        path: &str,
+        file: &File,
+        wanted: &Descriptor,
+        moved: &mut dyn FnMut(u64),
+    ) -> Result<(), ExportError> {
+        self.streamed(path, wanted.size, |out| {
+            let mut copied = 0;
+            while copied < wanted.size {
+                let step = out.copy_from(file, STEP.min(wanted.size - copied));
+                match step.map_err(fault)? {
+                    0 => return Err(ExportError::Damaged { digest: wanted.digest }),
+                    step => copied += step,
+                }
+                moved(copied);
+            }
+            Ok(())
+        })
     }
 
     /// Has `write` stream exactly `size` bytes into a file.
@@ -55,12 +120,12 @@ impl<'a> Archive<'a> {
         &mut self,
         path: &str,
         size: u64,
-        write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+        write: impl FnOnce(&mut dyn Out) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let mut header = header(tar::EntryType::Regular, 0o644, size);
         header.set_path(path).map_err(fault)?;
         header.set_cksum();
-        let out = self.tar.get_mut();
+        let out = &mut **self.tar.get_mut();
         out.write_all(header.as_bytes()).map_err(fault)?;
         write(out)?;
         let padding = usize::try_from((512 - size % 512) % 512).expect("it is less than 512");
@@ -85,19 +150,4 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
 
 fn fault(source: io::Error) -> ExportError {
     ExportError::Archive { source }
-}
-
-struct Counting<'a, R> {
-    inner: R,
-    count: u64,
-    moved: &'a mut dyn FnMut(u64),
-}
-
-impl<R: Read> Read for Counting<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.count += read as u64;
-        (self.moved)(self.count);
-        Ok(read)
-    }
 }

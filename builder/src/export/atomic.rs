@@ -1,9 +1,10 @@
 //! Files that appear whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
+use super::archive::Out;
 use super::error::ExportError;
 
 /// Bytes gathered before they go to the kernel.
@@ -28,7 +29,7 @@ impl Drop for Temporary {
 /// regular file (a pipe, a terminal) is written to as it is.
 pub(crate) fn replace(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+    write: impl FnOnce(&mut dyn Out) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let fault = |source| ExportError::File { path: path.to_owned(), source };
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
@@ -47,7 +48,7 @@ pub(crate) fn replace(
 
 fn fill(
     file: File,
-    write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
+    write: impl FnOnce(&mut dyn Out) -> Result<(), ExportError>,
     fault: impl Fn(io::Error) -> ExportError,
 ) -> Result<File, ExportError> {
     let mut out = BufWriter::with_capacity(BUFFER, file);

@@ -8,7 +8,7 @@ use cache::{ChainId, Descriptor, Store};
 use serde_json::{Value, json};
 
 use super::ExportImage;
-use super::archive::Archive;
+use super::archive::{Archive, Out};
 use super::error::ExportError;
 use super::oci::{self, IndexEntry, blob_path};
 use crate::progress::{Events, TransferPhase};
@@ -29,7 +29,7 @@ struct Plain {
 pub(super) fn write(
     store: &Store,
     images: &[ExportImage],
-    out: &mut dyn Write,
+    out: &mut dyn Out,
     omit: &dyn Fn(&ChainId) -> bool,
     events: &Events,
 ) -> Result<(), ExportError> {
@@ -50,7 +50,7 @@ pub(super) fn write(
     for image in &plain {
         for blob in [&image.manifest, &image.config] {
             if written.insert(blob.digest) {
-                archive.blob(store, &blob_path(&blob.digest), blob, &mut |_| ())?;
+                archive.blob(store, &blob_path(&blob.digest), blob, false, &mut |_| ())?;
             }
         }
         let mut below: Option<ChainId> = None;

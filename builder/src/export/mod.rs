@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use cache::{ChainId, DiffId, Digest};
 use frontend::Reference;
 
+use self::archive::Out;
 use crate::blocking;
 use crate::progress::Events;
 use crate::source::{Sources, Target};
@@ -141,7 +142,7 @@ pub async fn export_as(
     }
     let (store, events) = (sources.store().clone(), events.clone());
     blocking::run(move || {
-        let write = |out: &mut dyn Write| match kind {
+        let write = |out: &mut dyn Out| match kind {
             ArchiveKind::Oci => oci::write(&store, &images, &form, out, &events),
             ArchiveKind::Docker => docker::write(&store, &images, out, &|_| false, &events),
         };

@@ -1,7 +1,6 @@
 //! OCI image layouts in a tar (OCI image-spec, image-layout.md).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 
 use cache::{Descriptor, Digest, Store};
 use frontend::{Platform, Reference};
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::ExportImage;
 use super::annotation::AnnotationLevel;
-use super::archive::Archive;
+use super::archive::{Archive, Out};
 use super::error::ExportError;
 use super::form::ImageForm;
 use super::portable::{PortableTarget, Work};
@@ -29,7 +28,7 @@ pub(super) fn write(
     store: &Store,
     images: &[ExportImage],
     form: &ImageForm,
-    out: &mut dyn Write,
+    out: &mut dyn Out,
     events: &Events,
 ) -> Result<(), ExportError> {
     let form = form.clone().as_oci();
@@ -59,7 +58,8 @@ pub(super) fn write(
                 continue;
             }
             let meter = Meter::new(events, &blob.digest, TransferPhase::Exporting, Some(blob.size));
-            archive.blob(store, &blob_path(&blob.digest), blob, &mut |bytes| meter.moved(bytes))?;
+            let (path, is_fresh) = (blob_path(&blob.digest), target.is_fresh(&blob.digest));
+            archive.blob(store, &path, blob, is_fresh, &mut |bytes| meter.moved(bytes))?;
         }
     }
     archive.finish()

@@ -1,6 +1,6 @@
 //! An image in the form that may leave the machine: every layer a blob in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -59,6 +59,8 @@ pub(super) struct Portable {
     pub(super) config: Descriptor,
     /// With the layers that they were made from.
     pub(super) layers: Vec<(Descriptor, DiffId)>,
+    /// Those of them whose bytes were written and hashed just now.
+    pub(super) fresh: BTreeSet<Digest>,
 }
 
 impl PortableTarget {
@@ -110,6 +112,11 @@ impl PortableTarget {
     /// Whether the top is an index.
     pub(super) fn is_index(&self) -> bool {
         document::is_index(&self.descriptor.media_type)
+    }
+
+    /// Whether the blob was written just now, so that nothing can have happened to it since.
+    pub(super) fn is_fresh(&self, digest: &Digest) -> bool {
+        self.images.iter().any(|image| image.fresh.contains(digest))
     }
 
     /// Returns the config, layers and manifests below the top, each once a platform.
@@ -218,6 +225,8 @@ impl Portable {
         annotations.extend(asked);
         let is_docker =
             !is_same && form.types == Some(MediaTypes::Docker) && annotations.is_empty();
+        let fresh = layers.iter().filter(|layer| layer.is_fresh);
+        let fresh = fresh.map(|layer| layer.blob.digest).collect();
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| layer.diff_id).collect();
         let mut config = config(store, image, &diff_ids)?;
         let named = layers.iter().zip(&image.diff_ids).map(|(layer, &of)| {
@@ -234,7 +243,7 @@ impl Portable {
         let named: Vec<_> = named.collect();
         if is_same {
             let manifest = image.manifest.clone();
-            return Ok(Self { platform, manifest, config, layers: named });
+            return Ok(Self { platform, manifest, config, layers: named, fresh });
         }
         if is_docker {
             DOCKER_CONFIG.clone_into(&mut config.media_type);
@@ -252,7 +261,7 @@ impl Portable {
             manifest["annotations"] = json!(annotations);
         }
         let manifest = keep(store, manifest.to_string().as_bytes(), media_type)?;
-        Ok(Self { platform, manifest, config, layers: named })
+        Ok(Self { platform, manifest, config, layers: named, fresh })
     }
 }
 
@@ -327,6 +336,8 @@ struct PortableLayer {
     /// What it unpacks to.
     diff_id: DiffId,
     annotations: BTreeMap<String, String>,
+    /// Whether the blob was written just now.
+    is_fresh: bool,
 }
 
 /// Finds or makes the blob of a layer. One that was pulled stays as it came, unless forced.
@@ -342,7 +353,8 @@ fn portable_layer(
     let wanted = form.compression.unwrap_or_default();
     let is_here = store.content().contains(&layer.descriptor.digest);
     if is_here && !is_built && (!form.force || has_form(&layer.descriptor, &annotations, wanted)) {
-        return Ok(PortableLayer { blob: layer.descriptor.clone(), diff_id, annotations });
+        let blob = layer.descriptor.clone();
+        return Ok(PortableLayer { blob, diff_id, annotations, is_fresh: false });
     }
     let name = form_name(wanted, form.level);
     let record =
@@ -365,7 +377,7 @@ fn portable_layer(
         LayerSource::find(store, layer)?.ok_or(SourceError::Lost { diff_id: layer.diff_id })?;
     let form = (wanted, form.level);
     let made = compress_for(store, layer, &source, form, processors(), work)?;
-    Ok(PortableLayer::of(made, diff_id))
+    Ok(PortableLayer { is_fresh: true, ..PortableLayer::of(made, diff_id) })
 }
 
 impl PortableLayer {
@@ -373,7 +385,7 @@ impl PortableLayer {
         let LayerForm { blob, diff_id: own, annotations } = made;
         let LayerBlob { digest, size, media_type } = blob;
         let blob = Descriptor { media_type, digest, size };
-        Self { blob, diff_id: own.unwrap_or(diff_id), annotations }
+        Self { blob, diff_id: own.unwrap_or(diff_id), annotations, is_fresh: false }
     }
 }
 

@@ -11,6 +11,10 @@ use super::{Meter, SourceError, Sources};
 use crate::blocking;
 use crate::layer::{Limits, apply_layer};
 use crate::progress::{Events, TransferPhase};
+use crate::relay::ReadAhead;
+
+/// A layer from this many bytes on goes to the disk while the next one comes or steps run on it.
+const MUCH: u64 = 32 << 20;
 
 impl Sources {
     /// Makes sure that the image's files are here and returns the snapshot that holds them;
@@ -152,6 +156,9 @@ fn unpack(
         }
     };
     active.commit(Some(id.clone())).map_err(SourceError::store("keep a snapshot"))?;
+    if size >= MUCH {
+        store.sync_early();
+    }
     store
         .layers()
         .update(&layer.diff_id, |record| {
@@ -167,20 +174,21 @@ fn unpack(
 /// Applies the tar and checks that it was the right one; returns its size and that of the files
 /// in it, in bytes.
 fn apply_checked(
-    tar: impl Read,
+    tar: impl Read + Send + 'static,
     blob: &Descriptor,
     layer: &Layer,
     upper: &std::path::Path,
     lowers: &[std::path::PathBuf],
 ) -> Result<(u64, u64), SourceError> {
     let digest = blob.digest;
-    let mut tar = HashingReader::new(tar);
+    // Decompressed and hashed beside this thread, which makes the files.
+    let mut tar = ReadAhead::new(HashingReader::new(tar));
     let stats = apply_layer(&mut tar, upper, lowers, &Limits::LAYER)
         .map_err(|source| SourceError::Apply { digest, source: Box::new(source) })?;
     // The digest is over everything, also over what follows the archive's end.
     io::copy(&mut tar, &mut io::sink())
         .map_err(|source| SourceError::Decompress { digest, source })?;
-    let (_, found, size) = tar.finish();
+    let (_, found, size) = tar.finish().finish();
     layer::check_diff_id(&digest, layer.diff_id, found)?;
     Ok((size, stats.bytes))
 }

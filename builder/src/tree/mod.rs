@@ -34,6 +34,7 @@ pub(crate) use changes::Changes;
 use self::merge::Merged;
 use crate::layer::{WriteError, write_layer_telling};
 use crate::op::OpError;
+use crate::relay::WriteBehind;
 
 /// Roots kept merged: the tips of stages that are built side by side.
 const KEPT: usize = 4;
@@ -193,8 +194,10 @@ pub(crate) fn digest_layer(
     id: &SnapshotId,
     latest: Option<i64>,
 ) -> Result<(DiffId, u64, u64, Changes), OpError> {
-    let mut hashing = HashingWriter::new(io::sink());
+    // Beside this thread, which hashes the content of each file.
+    let mut hashing = WriteBehind::new(HashingWriter::new(io::sink()));
     let (told, bytes) = write_out(store, id, latest, &mut hashing)?;
+    let hashing = hashing.finish().expect("a sink takes everything");
     let (_, digest, size) = hashing.finish();
     Ok((DiffId(digest), size, bytes, told))
 }
