@@ -285,7 +285,7 @@ pub(crate) struct BuildArgs {
     pub(crate) quiet: bool,
     /// With --host: print the build's ID once its context is sent, and let it go on by itself; see
     /// rbuild attach
-    #[arg(long, conflicts_with_all = ["iidfile", "metadata_file", "output"])]
+    #[arg(long, conflicts_with_all = ["iidfile", "metadata_file"])]
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) dns: DnsArgs,

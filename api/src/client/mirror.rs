@@ -53,14 +53,16 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(shown: &str, listing: &Listing, missing: &[usize], events: Events) -> Self {
+    async fn begin(shown: &str, listing: &Listing, missing: &[usize], events: Events) -> Self {
         let total = missing.iter().map(|&at| listing.size(at)).sum();
         let (id, phase) = (shown.to_owned(), TransferPhase::Loading);
-        Self { transfer: Transfer { id, phase, current: 0, total: Some(total) }, told: 0, events }
+        let transfer = Transfer { id, phase, current: 0, total: Some(total) };
+        events.send(Event::Transfer(transfer.clone())).await;
+        Self { transfer, told: 0, events }
     }
 
-    fn add(&mut self, bytes: u64) {
-        self.transfer.current += bytes;
+    fn add(&mut self, bytes: usize) {
+        self.transfer.current += bytes as u64;
         if self.transfer.current - self.told >= REPORT_BYTES {
             self.told = self.transfer.current;
             self.events.send_blocking(Event::Transfer(self.transfer.clone()));
@@ -70,6 +72,24 @@ impl Progress {
     fn end(self) {
         let done = Transfer { phase: TransferPhase::Done, ..self.transfer };
         self.events.send_blocking(Event::Transfer(done));
+    }
+}
+
+/// Counts what is written.
+struct Counted<W> {
+    writer: W,
+    progress: Progress,
+}
+
+impl<W: io::Write> io::Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.writer.write(bytes)?;
+        self.progress.add(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 }
 
@@ -173,7 +193,7 @@ impl Client {
             missing = self.send_list(&id, &chunks, &lacking).await?;
         }
         if !missing.is_empty() {
-            let progress = Progress::new(shown, &listing, &missing, events.clone());
+            let progress = Progress::begin(shown, &listing, &missing, events.clone()).await;
             self.send_content(&id, listing, missing, progress).await?;
         }
         Ok(id)
@@ -202,17 +222,18 @@ impl Client {
         id: &str,
         listing: Listing,
         missing: Vec<usize>,
-        mut progress: Progress,
+        progress: Progress,
     ) -> Result<(), Fault> {
-        let (mut writer, end, chunks) = pipe::writer();
+        let (writer, end, chunks) = pipe::writer();
+        let mut counted = Counted { writer, progress };
         let send = async move {
             let written = blocking::run(move || {
                 for at in missing {
-                    write_content(&listing, at, &mut writer)?;
-                    progress.add(listing.size(at));
+                    write_content(&listing, at, &mut counted)?;
                 }
-                progress.end();
-                writer.flush().map_err(ContextError::Send)
+                counted.flush().map_err(ContextError::Send)?;
+                counted.progress.end();
+                Ok(())
             });
             match written.await {
                 // The service has answered before it read everything; what it says counts.

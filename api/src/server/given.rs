@@ -56,7 +56,8 @@ impl Given {
         }
         for from in &query.build.cache_from {
             let mut from = from.clone();
-            if let CachePlace::Local { dir, .. } = &mut from.place {
+            if let CachePlace::Local { dir, shown, .. } = &mut from.place {
+                *shown = Some("the client's cache".to_owned());
                 *dir = given.dir(call, &dir.to_string_lossy())?;
             }
             given.cache_from.push(from);
@@ -67,7 +68,8 @@ impl Given {
         }
         for to in &query.build.cache_to {
             let mut to = to.clone();
-            if let CachePlace::Local { dir, .. } = &mut to.place {
+            if let CachePlace::Local { dir, shown, .. } = &mut to.place {
+                *shown = Some(dir.display().to_string());
                 *dir = given.place(store)?;
             }
             given.cache_to.push(to);

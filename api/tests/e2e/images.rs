@@ -80,6 +80,57 @@ fn credentials_are_checked_kept_and_forgotten() {
     run(&mut at(&line)).fails_with(1).says("--password-stdin");
 }
 
+#[test]
+fn a_service_uses_the_credentials_of_its_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    let lines = run(&mut command("htpasswd", &["-Bbn", "me", "p:w"])).ok().stdout;
+    fs::write(&users, lines).unwrap();
+    let port = free_port();
+    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
+    let (_registry, _data) = docker_registry_with(port, &auth, || {
+        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 401 "))
+    });
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    let socket = dir.path().join("socket");
+    let url = format!("unix://{}", socket.display());
+    let mut serve = rbuild(&there, &["serve", "--listen", &url]);
+    serve.env("DOCKER_CONFIG", dir.path().join("none")).stderr(Stdio::null());
+    let _server = Server::start(&mut serve, || socket.exists());
+    let host = format!("127.0.0.1:{port}");
+    let at = |args: &[&str]| {
+        let mut command = rbuild(&here, args);
+        command.env("DOCKER_CONFIG", dir.path().join("docker")).env("RBUILD_HOST", &url);
+        command
+    };
+    let name = format!("{host}/x:1");
+    let base = context(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let meta = dir.path().join("meta");
+    let build = || {
+        let mut build = at(&["-q", "--push", "-t", &name, "--metadata-file"]);
+        run(build.arg(&meta).arg(base.path()))
+    };
+    build().fails_with(1).says("denied");
+    let login = ["login", "-u", "me", "--password-stdin", &host];
+    fed(&mut at(&login), b"p:w\n").ok();
+    build().ok();
+    let told = fs::read_to_string(&meta).unwrap();
+    assert!(told.contains("containerimage.descriptor") && told.contains(&name), "{told}");
+
+    // Each asks the registry, which gives nothing without.
+    let digest = run(&mut at(&["push", &name])).ok().stdout;
+    assert!(told.contains(digest.trim()) && digest.starts_with("sha256:"), "{digest}");
+    run(&mut at(&["image", "referrers", &name])).ok();
+    run(&mut at(&["rmi", &name])).ok();
+    run(&mut at(&["prune", "--all"])).ok();
+    let derived = context(&[("Dockerfile", &format!("FROM {name}\nLABEL a=b\n"))]);
+    run(at(&["-q"]).arg(derived.path())).ok();
+    run(&mut at(&["prune", "--all"])).ok();
+    run(&mut at(&["pull", &name])).ok();
+    run(&mut at(&["logout", &host])).ok();
+    run(&mut at(&["push", &name])).fails_with(3).says("denied");
+}
+
 /// Makes the tar of a root filesystem with one file.
 fn root_tar(dir: &Path) -> Vec<u8> {
     fs::create_dir_all(dir.join("root/etc")).unwrap();

@@ -1,9 +1,11 @@
 //! Where results go: registries, archives, directories, a docker engine; read back by others.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::docker::{docker, dockerd};
-use crate::support::{command, context, docker_registry, rbuild, run};
+use crate::support::{Server, command, context, docker_registry, rbuild, run};
 
 const FILE: &str = "\
 FROM scratch AS app
@@ -196,7 +198,26 @@ fn a_docker_engine_is_sent_what_it_lacks() {
     let archive = store.path().join("back.tar");
     run(docker(host, &["save", "loaded:3", "-o"]).arg(&archive)).ok();
     run(rbuild(store.path(), &["load", "-i"]).arg(&archive)).ok().says("loaded:3");
-    run(&mut docker(host, &["rmi", "-f", "loaded:1", "loaded:2", "loaded:3"])).ok();
+    // From a service, through this machine, which keeps nothing of it.
+    let socket = store.path().join("s");
+    let url = format!("unix://{}", socket.display());
+    let there = store.path().join("there");
+    let mut serve = rbuild(&there, &["serve", "--listen", &url]);
+    let _server = Server::start(serve.stdout(Stdio::null()), || socket.exists());
+    let far = |args: &[&str]| {
+        let mut build = rbuild(store.path(), &[&["--host", &url, "build"], args].concat());
+        run(build.env("DOCKER_HOST", host).arg(dir.path()))
+    };
+    std::fs::write(dir.path().join("symbols.txt"), "changed again\n").unwrap();
+    far(&["--load", "-t", "loaded:4"]).ok().says("Loaded into docker");
+    far(&["--load", "-t", "loaded:5"]).ok().says("it had the image");
+    assert_eq!(id("loaded:5"), id("loaded:4"));
+    std::fs::write(dir.path().join("symbols.txt"), "and again\n").unwrap();
+    far(&["-t", "kept:1", "-o", "type=docker,name=loaded:6"]).ok();
+    assert_ne!(id("loaded:6"), id("loaded:4"));
+    far(&["--detach", "--load"]).fails_with(1).says("--load cannot be used with --detach");
+    let all: Vec<String> = (1..=6).map(|at| format!("loaded:{at}")).collect();
+    run(docker(host, &["rmi", "-f"]).args(all)).ok();
 }
 
 #[test]

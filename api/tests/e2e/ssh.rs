@@ -63,6 +63,9 @@ fn a_step_uses_the_agents_keys_and_cannot_change_them() {
         .says("did not answer the service");
     far(&[]).ok();
 
+    let mut build = rbuild(bases(), &["--host", "tcp://192.0.2.1:1", "--ssh", &other]);
+    run(build.arg(dir.path())).fails_with(1).says("ssh agents are not lent to tcp://192.0.2.1:1");
+
     // The keys are still there.
     run(command("ssh-add", &["-l"]).env("SSH_AUTH_SOCK", &socket)).ok().says("ED25519");
 }

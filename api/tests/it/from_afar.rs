@@ -230,7 +230,9 @@ fn named_contexts_and_caches_of_this_machine_are_sent() {
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
         text(&output.stderr)
     };
-    run(true, build("far", &["--cache-to", "type=local,dest=cache,mode=max,tag=far"]));
+    let said = run(true, build("far", &["--cache-to", "type=local,dest=cache,mode=max,tag=far"]));
+    assert!(said.contains("loading dir") && said.contains("loading layout"), "{said}");
+    assert!(said.contains("cache cache (far): "), "{said}");
     run(false, build("near", &["--cache-to", "type=local,dest=cache,mode=max,tag=near"]));
     assert_eq!(tree(&two.path().join("far")), tree(&two.path().join("near")));
     assert!(two.path().join("far/dir/kept").exists() && !two.path().join("far/dir/left").exists());
@@ -249,7 +251,9 @@ fn named_contexts_and_caches_of_this_machine_are_sent() {
     two.refused(&["build", "--build-context", "x=nowhere", "c"], "nowhere");
     two.refused(&["build", "--build-context", "x=c/Dockerfile", "c"], "is not a directory");
     two.refused(&["build", "--build-context", "x=ftp://a/b", "c"], "`ftp://` is not supported");
-    two.refused(&["build", "--detach", "--cache-to", "type=local,dest=x", "c"], "--detach");
+    for option in [["--cache-to", "type=local,dest=x"], ["-o", "x"]] {
+        two.refused(&[&["build", "--detach"], &option[..], &["c"]].concat(), "--detach");
+    }
 }
 
 #[test]

@@ -32,13 +32,13 @@ pub(super) struct LocalDepot {
 
 impl LocalDepot {
     pub(super) fn open(
-        (dir, tag): (&Path, &str),
+        (dir, shown, tag): (&Path, &str, &str),
         digest: Option<Digest>,
         store: &Store,
         form: Form,
     ) -> Arc<dyn Depot> {
         Arc::new(Self {
-            layout: Layout::at(dir, format!("{} ({tag})", dir.display())),
+            layout: Layout::at(dir, format!("{shown} ({tag})")),
             tag: tag.to_owned(),
             digest,
             store: store.clone(),

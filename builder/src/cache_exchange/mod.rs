@@ -53,8 +53,9 @@ fn open(
         CachePlace::Registry(reference) => {
             Some(RegistryDepot::open(reference, sources, platform, form))
         }
-        CachePlace::Local { dir, tag, digest } => {
-            Some(LocalDepot::open((dir, tag), *digest, sources.store(), form))
+        CachePlace::Local { dir, shown, tag, digest } => {
+            let shown = shown.clone().unwrap_or_else(|| dir.display().to_string());
+            Some(LocalDepot::open((dir, &shown, tag), *digest, sources.store(), form))
         }
         CachePlace::Inline => None,
     }

@@ -27,6 +27,8 @@ pub enum CachePlace {
     Local {
         /// Its directory.
         dir: PathBuf,
+        /// What that is called where it comes from or goes to elsewhere; `None` is by its path.
+        shown: Option<String>,
         /// Its entry in `index.json`.
         tag: String,
         /// This manifest and no other; only to read from.
@@ -97,7 +99,7 @@ impl CacheFrom {
                 let dir = fields.needed("src", "the directory of the cache")?.into();
                 let digest = fields.take("digest").map(|text| Digest::parse(&text));
                 let digest = digest.transpose().map_err(|error| format!("`digest`: {error}"))?;
-                CachePlace::Local { dir, tag: fields.tag()?, digest }
+                CachePlace::Local { dir, shown: None, tag: fields.tag()?, digest }
             }
             "inline" => {
                 return Err(
@@ -133,7 +135,7 @@ impl CacheTo {
             "registry" => CachePlace::Registry(fields.reference()?),
             "local" => {
                 let dir = fields.needed("dest", "the directory of the cache")?.into();
-                CachePlace::Local { dir, tag: fields.tag()?, digest: None }
+                CachePlace::Local { dir, shown: None, tag: fields.tag()?, digest: None }
             }
             "inline" => CachePlace::Inline,
             other => return Err(unknown_kind(other, "registry, local and inline")),
@@ -223,7 +225,7 @@ impl CachePlace {
     fn write(&self, f: &mut fmt::Formatter<'_>, dir_name: &str) -> fmt::Result {
         match self {
             Self::Registry(reference) => write!(f, "type=registry,ref={reference}"),
-            Self::Local { dir, tag, digest } => {
+            Self::Local { dir, tag, digest, shown: _ } => {
                 write!(f, "type=local,{dir_name}={},tag={tag}", dir.display())?;
                 digest.map_or(Ok(()), |digest| write!(f, ",digest={digest}"))
             }
@@ -242,9 +244,12 @@ impl CachePlace {
                 let tag = scoped(reference.tag.as_deref().unwrap_or(DEFAULT_TAG), scope)?;
                 Self::Registry(Reference { tag: Some(tag), ..reference })
             }
-            Self::Local { dir, tag, digest } => {
-                Self::Local { dir: dir.clone(), tag: scoped(tag, scope)?, digest: *digest }
-            }
+            Self::Local { dir, shown, tag, digest } => Self::Local {
+                dir: dir.clone(),
+                shown: shown.clone(),
+                tag: scoped(tag, scope)?,
+                digest: *digest,
+            },
             Self::Inline => Self::Inline,
         })
     }
