@@ -24,6 +24,10 @@ pub struct LayerBlob {
     pub size: u64,
     /// Says how it is compressed (OCI image-spec, layer.md).
     pub media_type: String,
+    /// Whether it was seen to unpack to the layer. Else an image says so, which may lie: its blob
+    /// must not stand for this layer in other images.
+    #[serde(default)]
+    pub checked: bool,
 }
 
 /// A form of a layer that was made here.
@@ -64,6 +68,14 @@ pub struct LayerRecord {
 }
 
 impl LayerRecord {
+    /// Notes a form of the layer; one that was checked once stays so.
+    pub fn note(&mut self, blob: LayerBlob) {
+        match self.blobs.iter_mut().find(|known| known.digest == blob.digest) {
+            Some(known) => known.checked |= blob.checked,
+            None => self.blobs.push(blob),
+        }
+    }
+
     const fn unknown(diff_id: DiffId) -> Self {
         Self {
             diff_id,

@@ -311,6 +311,36 @@ fn a_cache_that_lies_about_a_layer_is_found_out() {
 }
 
 #[test]
+fn what_a_failed_build_finished_is_there_for_the_next() {
+    let (_registry, port, _dir) = docker_registry();
+    let (context, dir) = (steps(), tempfile::tempdir().unwrap());
+    let dockerfile = context.path().join("Dockerfile");
+    let places = [
+        (
+            format!("type=local,dest={},mode=max", dir.path().display()),
+            format!("type=local,src={}", dir.path().display()),
+        ),
+        (
+            format!("type=registry,ref=127.0.0.1:{port}/cache:x,mode=max"),
+            format!("127.0.0.1:{port}/cache:x"),
+        ),
+    ];
+    for (to, from) in places {
+        let broken = DOCKERFILE.replace("COPY late /late", "RUN echo; exit 7");
+        fs::write(&dockerfile, broken).unwrap();
+        let ran = Machine::new().build(context.path(), &["--cache-to", &to]);
+        ran.fails_with(1).says("results are there").says("code 7");
+        fs::write(&dockerfile, DOCKERFILE).unwrap();
+        let ran = Machine::new().build(context.path(), &["--cache-from", &from]).ok();
+        assert_eq!(executed(&ran), 0, "{from}: {}", ran.stderr);
+    }
+    // A cache that cannot be written does not hide why the build failed.
+    fs::write(&dockerfile, "FROM scratch\nCOPY busybox /bin/sh\nRUN exit 7\n").unwrap();
+    let ran = Machine::new().build(context.path(), &["--cache-to", "127.0.0.1:1/cache:x"]);
+    ran.fails_with(1).says("is not written").says("code 7");
+}
+
+#[test]
 fn unsigned_results_can_be_refused() {
     let (context, dir) = (steps(), tempfile::tempdir().unwrap());
     let path = |name: &str| dir.path().join(name).display().to_string();

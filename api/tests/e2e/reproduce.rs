@@ -64,6 +64,29 @@ fn two_machines_make_the_same_bytes() {
 }
 
 #[test]
+fn a_tar_of_files_has_the_times_of_the_layers() {
+    let dir = context(&[("Dockerfile", FILE), ("file", "text\n")]);
+    let times = |epoch: &str| {
+        let out = tempfile::tempdir().expect("a temporary directory");
+        let tar = out.path().join("out.tar");
+        let mut build = rbuild(bases(), &["build", "-q", "-o"]);
+        build.arg(format!("type=tar,dest={}", tar.display()));
+        build.args(["-o", "type=image,rewrite-timestamp=true"]).arg(dir.path());
+        run(build.env("SOURCE_DATE_EPOCH", epoch)).ok();
+        let list = ["--utc", "--full-time", "-tvf", tar.to_str().unwrap()];
+        let listed = run(&mut command("tar", &list)).ok().stdout;
+        let own = listed.lines().filter(|line| line.contains(" app"));
+        let mut times: Vec<String> = own
+            .map(|line| line.split_whitespace().skip(3).take(2).collect::<Vec<_>>().join(" "))
+            .collect();
+        times.dedup();
+        times
+    };
+    assert_eq!(times("1600000000"), ["2020-09-13 12:26:40"]);
+    assert_eq!(times("1500000000"), ["2017-07-14 02:40:00"]);
+}
+
+#[test]
 fn an_epoch_counts_for_what_was_made_before() {
     let dir = context(&[("Dockerfile", FILE), ("file", "text\n")]);
     let store = bases();

@@ -104,13 +104,16 @@ async fn make(
         log.and_then(|log| history::note_steps(&log, &known.remember(failed), kept_builds))
     })
     .await;
-    let records = records.map_err(|(vertex, error)| {
-        if cancel.is_cancelled() {
-            BuildError::Cancelled
-        } else {
-            execution.step_error(vertex, error, build)
+    let records = match records {
+        Ok(records) => records,
+        Err(_) if cancel.is_cancelled() => return Err(BuildError::Cancelled),
+        Err((vertex, error)) => {
+            // Whoever mends it need not make again what went well.
+            let entries = execution.entries(&execution.finished()).await;
+            shared.exports.finish_failed(&entries).await;
+            return Err(execution.step_error(vertex, error, build));
         }
-    })?;
+    };
     let entries = execution.entries(&records).await;
     let inline = |config: &mut ImageConfig| shared.exports.put_inline(config, &entries);
     let products = store::images(inner, plan, &records, wanted, inline).await?;

@@ -34,7 +34,8 @@ pub(super) fn layer_blob(
     if let Some(record) = &record {
         let exact = record.forms.get(&form_name(to.compression, to.level));
         let exact = exact.map(|form| &form.blob).filter(is_here);
-        let noted = || record.blobs.iter().filter(is_here).map(descriptor);
+        let noted =
+            || record.blobs.iter().filter(|blob| blob.checked).filter(is_here).map(descriptor);
         let like = || noted().find(|blob| is_of(blob, to.compression));
         let any = || noted().find(|blob| !is_of(blob, Compression::Uncompressed));
         let found = match (to.force_compression, to.level) {

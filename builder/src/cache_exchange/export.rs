@@ -176,16 +176,27 @@ impl Exports {
         for target in &self.targets {
             match self.finish_one(target, entries).await {
                 Ok(text) => self.events.send(Event::Note { text }).await,
-                Err(error) if target.to.ignore_error => {
-                    let causes = crate::error::causes(&error).join(": ");
-                    let name = target.sender.depot.name();
-                    let text = format!("warning: the cache {name} is not written: {causes}");
-                    self.events.send(Event::Note { text }).await;
-                }
+                Err(error) if target.to.ignore_error => self.warn(target, &error).await,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// As [`Exports::finish`], for what a build finished that failed: the failure is what is told.
+    pub(crate) async fn finish_failed(&self, entries: &[(Entry, Offer)]) {
+        for target in &self.targets {
+            match self.finish_one(target, entries).await {
+                Ok(text) => self.events.send(Event::Note { text }).await,
+                Err(error) => self.warn(target, &error).await,
+            }
+        }
+    }
+
+    async fn warn(&self, target: &Target, error: &ExchangeError) {
+        let (name, causes) = (target.sender.depot.name(), crate::error::causes(error).join(": "));
+        let text = format!("warning: the cache {name} is not written: {causes}");
+        self.events.send(Event::Note { text }).await;
     }
 
     async fn finish_one(

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cache::{CacheKey, Descriptor, DiffId, Store};
+use cache::{CacheKey, Descriptor, DiffId};
 use futures_util::future::join_all;
 
 use super::depot::{Depot, Found};
@@ -19,7 +19,7 @@ use super::{Asked, Form, open};
 use crate::blocking;
 use crate::config::CacheConfig;
 use crate::progress::{Event, Events, TransferPhase};
-use crate::source::{Layer, LayerSource, Meter, SourceError, Sources, check_layer, note_layer};
+use crate::source::{Layer, LayerSource, Meter, SourceError, Sources, check_layer, note_checked};
 
 /// Results of others that a build may use.
 #[derive(Debug)]
@@ -156,9 +156,10 @@ impl Imports {
     /// [`ExchangeError::Lost`] when the cache does not give them, or gives others.
     pub(crate) async fn fetch(&self, hit: &Hit) -> Result<(), ExchangeError> {
         let layer = Layer { descriptor: hit.blob.clone(), diff_id: hit.entry.diff_id };
-        let (store, wanted) = (self.sources.store().clone(), layer.clone());
-        let found = blocking::run(move || find_known(&store, &wanted)).await?;
-        if found {
+        let (store, diff_id) = (self.sources.store().clone(), layer.diff_id);
+        // A blob of the right name is not enough: who says that it holds this layer is the cache.
+        let found = blocking::run(move || LayerSource::find_known(&store, diff_id)).await?;
+        if found.is_some() {
             return Ok(());
         }
         let blob = &hit.blob;
@@ -181,7 +182,7 @@ impl Imports {
             Err(error) => return Err(self.lose(hit, &error).await),
         }
         let store = self.sources.store().clone();
-        Ok(blocking::run(move || note_layer(&store, &layer, None)).await?)
+        Ok(blocking::run(move || note_checked(&store, &layer)).await?)
     }
 
     async fn lose(&self, hit: &Hit, error: &(dyn std::error::Error + Sync)) -> ExchangeError {
@@ -191,12 +192,4 @@ impl Imports {
         self.events.send(Event::Note { text }).await;
         ExchangeError::Lost { diff_id: hit.entry.diff_id }
     }
-}
-
-/// Whether the bytes of a layer are known to be here. A blob of the right name is not enough: who
-/// says that it holds this layer is the cache.
-fn find_known(store: &Store, layer: &Layer) -> Result<bool, SourceError> {
-    let diff_id = layer.diff_id;
-    let plain = Layer { descriptor: crate::source::built_layer(diff_id, 0), diff_id };
-    Ok(LayerSource::find(store, &plain)?.is_some())
 }

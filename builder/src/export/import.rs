@@ -15,7 +15,7 @@ use super::load_docker::layer_descriptor;
 use crate::blocking;
 use crate::image::assemble::rfc3339;
 use crate::layer::{Limits, TarReader};
-use crate::source::{Layer, SourceError, name_image, note_layer, open_tar, write_image};
+use crate::source::{Layer, SourceError, name_image, note_checked, open_tar, write_image};
 
 /// What an imported image is called and what its config says.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +51,7 @@ pub async fn import(
             .map_err(|source| LoadError::Ingest { path: "the archive".to_owned(), source })?;
         let (layer, size) = layer(&store, &blob)?;
         let config = config(&options, run_config, layer.diff_id);
-        note_layer(&store, &layer, None)?;
+        note_checked(&store, &layer)?;
         store
             .layers()
             .update(&layer.diff_id, |record| record.tar_size = Some(size))

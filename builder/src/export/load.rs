@@ -16,7 +16,8 @@ use crate::error::ErrorKind;
 use crate::layer::{Limits, TarError, TarKind, TarReader, decompress};
 use crate::registry::DocumentError;
 use crate::source::{
-    Layer, LayerSource, MANIFEST_LIMIT, ResolvedImage, SourceError, Target, name_target, note_layer,
+    Layer, LayerSource, MANIFEST_LIMIT, ResolvedImage, SourceError, Target, name_target,
+    note_checked,
 };
 
 /// Largest file of an archive, bytes: more than any layer in use.
@@ -248,7 +249,8 @@ fn check_layer(store: &Store, layer: &Layer) -> Result<(), LoadError> {
     let record =
         store.layers().get(&layer.diff_id).map_err(SourceError::store("read a layer's record"))?;
     let is_known = record.is_some_and(|record| {
-        record.tar_size.is_some() && record.blobs.iter().any(|known| known.digest == blob.digest)
+        let is_it = |known: &cache::LayerBlob| known.checked && known.digest == blob.digest;
+        record.tar_size.is_some() && record.blobs.iter().any(is_it)
     });
     if is_known {
         return Ok(());
@@ -256,7 +258,7 @@ fn check_layer(store: &Store, layer: &Layer) -> Result<(), LoadError> {
     let path = store.content().path(&blob.digest);
     let source = LayerSource::Blob { blob: blob.clone(), path };
     let size = source.write_tar(layer.diff_id, io::sink())?;
-    note_layer(store, layer, None)?;
+    note_checked(store, layer)?;
     store
         .layers()
         .update(&layer.diff_id, |record| record.tar_size = Some(size))

@@ -365,7 +365,8 @@ fn portable_layer(
             return Ok(PortableLayer::of(made.clone(), diff_id));
         }
         let found = record.blobs.iter().find(|blob| {
-            form.level.is_none() && blob.media_type == media_type(wanted) && is_kept(blob)
+            let is_like = blob.media_type == media_type(wanted);
+            form.level.is_none() && blob.checked && is_like && is_kept(blob)
         });
         if let Some(blob) = found.filter(|_| wanted != Compression::Estargz) {
             let made =
@@ -383,7 +384,7 @@ fn portable_layer(
 impl PortableLayer {
     fn of(made: LayerForm, diff_id: DiffId) -> Self {
         let LayerForm { blob, diff_id: own, annotations } = made;
-        let LayerBlob { digest, size, media_type } = blob;
+        let LayerBlob { digest, size, media_type, .. } = blob;
         let blob = Descriptor { media_type, digest, size };
         Self { blob, diff_id: own.unwrap_or(diff_id), annotations, is_fresh: false }
     }
@@ -468,6 +469,7 @@ fn compress_for(
         digest: blob.digest,
         size: blob.size,
         media_type: media_type(compression).to_owned(),
+        checked: true,
     };
     let annotations = made.iter().flat_map(|made| {
         [
@@ -479,9 +481,8 @@ fn compress_for(
     let form = LayerForm { blob, diff_id: made.map(|made| made.diff_id), annotations };
     let update = |record: &mut cache::LayerRecord| {
         record.tar_size = Some(tar_size);
-        let is_same_layer = form.diff_id.is_none();
-        if is_same_layer && !record.blobs.iter().any(|known| known.digest == form.blob.digest) {
-            record.blobs.push(form.blob.clone());
+        if form.diff_id.is_none() {
+            record.note(form.blob.clone());
         }
         record.forms.insert(form_name(compression, level), form.clone());
     };

@@ -4,9 +4,10 @@ mod intact;
 mod received;
 mod spec;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
+use cache::Store;
 use frontend::{Platform, Reference};
 
 use crate::blocking;
@@ -14,7 +15,7 @@ use crate::export::{
     self, ArchiveDest, ArchiveKind, ExportError, ExportImage, PushForm, push_target,
 };
 use crate::progress::{Events, PushedImage};
-use crate::rootfs::{export_dir, export_tar};
+use crate::rootfs::{export_dir, export_tar_until};
 use crate::source::{ResolvedImage, SourceError, Sources, Target};
 
 pub(crate) use intact::damaged_layer;
@@ -233,9 +234,34 @@ async fn write_tree(
                 export_dir(&lowers, &dest)?;
                 Ok(())
             }
-            Some(dest) => export::replace(&dest, |out| Ok(export_tar(&lowers, out).map(drop)?)),
-            None => Ok(export_tar(&lowers, io::stdout().lock()).map(drop)?),
+            Some(dest) => {
+                let latest = latest_of(&store, &image, lowers.len())?;
+                let write = |out: &mut dyn Write| export_tar_until(&lowers, &latest, out);
+                export::replace(&dest, |out| Ok(write(out).map(drop)?))
+            }
+            None => {
+                let latest = latest_of(&store, &image, lowers.len())?;
+                Ok(export_tar_until(&lowers, &latest, io::stdout().lock()).map(drop)?)
+            }
         }
     })
     .await
+}
+
+/// Returns what stands for later times in each layer, topmost first, as the layers themselves have
+/// it when they leave.
+fn latest_of(
+    store: &Store,
+    image: &ResolvedImage,
+    lowers: usize,
+) -> Result<Vec<Option<i64>>, SourceError> {
+    if image.diff_ids.len() != lowers {
+        return Ok(Vec::new());
+    }
+    let latest = |diff_id| {
+        let record = store.layers().get(diff_id);
+        let record = record.map_err(SourceError::store("read a layer's record"))?;
+        Ok(record.and_then(|record| record.latest))
+    };
+    image.diff_ids.iter().rev().map(latest).collect()
 }

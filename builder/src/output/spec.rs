@@ -65,8 +65,7 @@ pub enum OutputDest {
 /// What an output of each kind may be told, as BuildKit documents it.
 const IMAGE: &str = "name, push, push-by-digest, registry.insecure, dangling-name-prefix, \
                      name-canonical, store, unpack";
-const FORM: &str =
-    "compression, compression-level, force-compression, oci-mediatypes, annotation.*";
+const FORM: &str = "compression, compression-level, force-compression, oci-mediatypes, rewrite-timestamp, annotation.*";
 const ARCHIVE: &str = "name, dest, tar";
 const TREE: &str = "dest, platform-split";
 
@@ -205,6 +204,16 @@ impl OutputSpec {
             "oci-mediatypes" => {
                 let is_oci = switch(name, value)?;
                 self.form.types = Some(if is_oci { MediaTypes::Oci } else { MediaTypes::Docker });
+            }
+            // So every layer that is built leaves; those of a base are their makers', as for BuildKit.
+            "rewrite-timestamp" => {
+                if !switch(name, value)? {
+                    return Err(
+                        "`rewrite-timestamp=false` is not supported: nothing in a layer is \
+                                younger than SOURCE_DATE_EPOCH, the context's commit or the base"
+                            .to_owned(),
+                    );
+                }
             }
             _ if self.form.annotations.add_attribute(name, value)? => {}
             _ => return Err(self.unknown(name)),
@@ -377,7 +386,7 @@ mod tests {
         assert_eq!(spec.form.compression, Some(Compression::Zstd));
         assert_eq!(spec.form.level, Some(9));
         assert_eq!(spec.form.annotations.of_index(), Some("c"));
-        assert!(parse("type=registry,name=a").push);
+        assert!(parse("type=registry,name=a,rewrite-timestamp=true").push);
         assert_eq!(parse("type=docker").dest, OutputDest::Own);
         assert_eq!(parse("out").dest, OutputDest::Path("out".into()));
         assert_eq!(parse("-").kind, OutputKind::Tar);
@@ -417,6 +426,8 @@ mod tests {
             ("type=local,dest=x,compression=gzip",             "there is no option `compression`"),
             ("type=image,compression=lz4",                     "there is no compression `lz4`"),
             ("type=image,compression=gzip,compression-level=13", "levels 0 to 12"),
+            ("type=image,rewrite-timestamp=false",             "`rewrite-timestamp=false` is not supported"),
+            ("type=local,dest=x,rewrite-timestamp=true",       "there is no option `rewrite-timestamp`"),
             ("type=image,push=yes",                            "true or false"),
             ("type=image,name=A",                              "`A`"),
             ("type=image,name=a:1,push-by-digest=true",        "contradict"),

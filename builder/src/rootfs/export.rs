@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::content::copy_content;
 use super::open_dir::OpenDir;
 use super::upper::{Attributes, Upper, UpperError};
-use super::{InodeId, Kind, LayeredRoot, MergedDir, Node, RootError, display_path, join};
+use super::{InodeId, Kind, LayeredRoot, MergedDir, Node, RootError, Time, display_path, join};
 use crate::layer::{LayerStats, TarEntry, TarError, TarWriter};
 
 /// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
@@ -56,8 +56,22 @@ pub fn export_dir(lowers: &[PathBuf], dest: &Path) -> Result<LayerStats, ExportE
 ///
 /// [`ExportError`].
 pub fn export_tar(lowers: &[PathBuf], out: impl Write) -> Result<LayerStats, ExportError> {
+    export_tar_until(lowers, &[], out)
+}
+
+/// As [`export_tar`]; nothing of a layer is younger than its element of `latest` (seconds since
+/// 1970, in the order of `lowers`), where there is one: so its own archive has it too.
+///
+/// # Errors
+///
+/// [`ExportError`].
+pub(crate) fn export_tar_until(
+    lowers: &[PathBuf],
+    latest: &[Option<i64>],
+    out: impl Write,
+) -> Result<LayerStats, ExportError> {
     let root = LayeredRoot::open(lowers)?;
-    let mut export = TarExport { tar: TarWriter::new(out), links: HashMap::new() };
+    let mut export = TarExport { tar: TarWriter::new(out), latest, links: HashMap::new() };
     walk(root.top(), b"", 0, &mut export)?;
     Ok(export.tar.finish()?.1)
 }
@@ -105,14 +119,20 @@ fn walk(
     Ok(())
 }
 
-struct TarExport<W: Write> {
+struct TarExport<'a, W: Write> {
     tar: TarWriter<W>,
+    latest: &'a [Option<i64>],
     links: HashMap<(usize, InodeId), Vec<u8>>,
 }
 
-impl<W: Write> Export for TarExport<W> {
+impl<W: Write> Export for TarExport<'_, W> {
     fn object(&mut self, object: &Object<'_>) -> Result<(), ExportError> {
-        let metadata = &object.node.metadata;
+        let mut metadata = object.node.metadata;
+        let latest = self.latest.get(object.node.layer).copied().flatten();
+        if let Some(seconds) = latest.filter(|latest| metadata.mtime.seconds >= *latest) {
+            metadata.mtime = Time { seconds, nanoseconds: 0 };
+        }
+        let metadata = &metadata;
         let key = (object.node.layer, metadata.inode);
         if metadata.links > 1 && !metadata.is_dir() {
             if let Some(target) = self.links.get(&key) {

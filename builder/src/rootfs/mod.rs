@@ -19,6 +19,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+pub(crate) use export::export_tar_until;
 pub use export::{ExportError, export_dir, export_tar};
 pub use merged::{DirEntry, LayeredRoot, Node};
 pub use metadata::{InodeId, Kind, Metadata, Time};

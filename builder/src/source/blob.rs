@@ -207,7 +207,9 @@ fn forms(layer: &Layer, record: Option<&LayerRecord>) -> Vec<Descriptor> {
     let mut forms: Vec<_> =
         (named.digest != layer.diff_id.0).then(|| named.clone()).into_iter().collect();
     let noted = record.into_iter().flat_map(|record| &record.blobs);
-    forms.extend(noted.filter(|blob| blob.digest != named.digest).map(described));
+    let mut noted: Vec<_> = noted.filter(|blob| blob.digest != named.digest).collect();
+    noted.sort_by_key(|blob| !blob.checked);
+    forms.extend(noted.into_iter().map(described));
     if forms.is_empty() {
         forms.push(named.clone());
     }

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use cache::{Descriptor, DiffId, Digest, HashingReader, HashingWriter, LayerBlob, Store};
+use cache::{
+    Descriptor, DiffId, Digest, HashingReader, HashingWriter, LayerBlob, LayerRecord, Store,
+};
 
 use super::error::SourceError;
 use super::image::Layer;
@@ -36,26 +38,49 @@ pub enum LayerSource {
 impl LayerSource {
     /// Looks for `layer`; `None` when its bytes must be fetched. Blocking.
     ///
-    /// A blob goes before a snapshot: the tar of a pulled layer cannot be made again.
+    /// A blob goes before a snapshot: the tar of a pulled layer cannot be made again. One that some
+    /// other image merely says to hold the layer comes last.
     ///
     /// # Errors
     ///
     /// [`SourceError::Store`].
     pub fn find(store: &Store, layer: &Layer) -> Result<Option<Self>, SourceError> {
-        let record = store
-            .layers()
-            .get(&layer.diff_id)
-            .map_err(SourceError::store("read a layer's record"))?;
-        let noted = record.iter().flat_map(|record| &record.blobs).map(described);
-        let mut blobs = std::iter::once(layer.descriptor.clone()).chain(noted);
-        if let Some(blob) = blobs.find(|blob| store.content().contains(&blob.digest)) {
-            let path = store.content().path(&blob.digest);
-            return Ok(Some(Self::Blob { blob, path }));
+        if store.content().contains(&layer.descriptor.digest) {
+            return Ok(Some(Self::blob(store, layer.descriptor.clone())));
         }
+        let record = record_of(store, layer.diff_id)?;
+        if let Some(found) = Self::known(store, record.as_ref())? {
+            return Ok(Some(found));
+        }
+        let claimed = record.iter().flat_map(|record| &record.blobs);
+        let mut claimed = claimed.filter(|blob| store.content().contains(&blob.digest));
+        Ok(claimed.next().map(|blob| Self::blob(store, described(blob))))
+    }
+
+    /// As [`LayerSource::find`], of what is known to be the layer, whoever asks. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Store`].
+    pub(crate) fn find_known(store: &Store, diff_id: DiffId) -> Result<Option<Self>, SourceError> {
+        Self::known(store, record_of(store, diff_id)?.as_ref())
+    }
+
+    fn known(store: &Store, record: Option<&LayerRecord>) -> Result<Option<Self>, SourceError> {
         let Some(record) = record else { return Ok(None) };
-        let (latest, Some(id)) = (record.latest, record.snapshot) else { return Ok(None) };
-        let found = store.snapshots().get(&id).map_err(SourceError::store("read a snapshot"))?;
+        let mut checked = record.blobs.iter().filter(|blob| blob.checked);
+        if let Some(blob) = checked.find(|blob| store.content().contains(&blob.digest)) {
+            return Ok(Some(Self::blob(store, described(blob))));
+        }
+        let Some(id) = &record.snapshot else { return Ok(None) };
+        let found = store.snapshots().get(id).map_err(SourceError::store("read a snapshot"))?;
+        let latest = record.latest;
         Ok(found.map(|snapshot| Self::Snapshot { upper: snapshot.fs, latest }))
+    }
+
+    fn blob(store: &Store, blob: Descriptor) -> Self {
+        let path = store.content().path(&blob.digest);
+        Self::Blob { blob, path }
     }
 
     /// Writes the uncompressed tar of the layer `expected` to `out` and returns its size in
@@ -124,6 +149,10 @@ impl LayerSource {
             Ok((taken?, written?))
         })
     }
+}
+
+fn record_of(store: &Store, diff_id: DiffId) -> Result<Option<LayerRecord>, SourceError> {
+    store.layers().get(&diff_id).map_err(SourceError::store("read a layer's record"))
 }
 
 /// Opens a blob as the tar that it holds, whatever it is compressed with.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use cache::{ChainId, Descriptor, DiffId, HashingReader, SnapshotId, Store};
+use cache::{ChainId, Descriptor, DiffId, HashingReader, LayerBlob, SnapshotId, Store};
 
 use super::image::{Layer, ResolvedImage};
 use super::layer::{self, LayerSource};
@@ -162,6 +162,10 @@ fn unpack(
     store
         .layers()
         .update(&layer.diff_id, |record| {
+            if let LayerSource::Blob { blob, .. } = &source {
+                let Descriptor { digest, size, media_type } = blob.clone();
+                record.note(LayerBlob { digest, size, media_type, checked: true });
+            }
             record.tar_size = Some(size);
             record.content_size = Some(content_size);
         })

@@ -46,7 +46,7 @@ pub(crate) use materialize::{check_layer, unpack_as};
 pub(crate) use name::{manifest_name, repository};
 pub(crate) use progress::Meter;
 pub(crate) use remote::{RemoteContext, RemoteFiles, parse_remote};
-pub(crate) use resolve::{name_image, name_target, named, note_layer};
+pub(crate) use resolve::{name_image, name_target, named, note_checked, note_layer};
 pub(crate) use secrets::SourceSecrets;
 pub(crate) use target::{manifest_below, platform_value};
 

@@ -337,31 +337,40 @@ fn note(
     name_target(store, &target.unwrap_or_else(|| image.clone().into()), Some(name))
 }
 
-/// Notes a compressed form of a layer and who has it.
+/// Notes a blob that an image says to hold a layer, and who has it.
 pub(crate) fn note_layer(
     store: &cache::Store,
     layer: &Layer,
     repository: Option<&Repository>,
 ) -> Result<(), SourceError> {
-    let blob = LayerBlob {
-        digest: layer.descriptor.digest,
-        size: layer.descriptor.size,
-        media_type: layer.descriptor.media_type.clone(),
-    };
+    note_blob(store, layer, repository, false)
+}
+
+/// Notes a blob that was seen to unpack to a layer.
+pub(crate) fn note_checked(store: &cache::Store, layer: &Layer) -> Result<(), SourceError> {
+    note_blob(store, layer, None, true)
+}
+
+fn note_blob(
+    store: &cache::Store,
+    layer: &Layer,
+    repository: Option<&Repository>,
+    checked: bool,
+) -> Result<(), SourceError> {
+    let Descriptor { digest, size, media_type } = layer.descriptor.clone();
+    let blob = LayerBlob { digest, size, media_type, checked };
     let source = repository.map(ToString::to_string);
     let known =
         store.layers().get(&layer.diff_id).map_err(SourceError::store("read a layer's record"))?;
     let is_known = known.is_some_and(|record| {
-        record.blobs.iter().any(|known| known.digest == blob.digest)
+        record.blobs.iter().any(|known| known.digest == digest && (known.checked || !checked))
             && source.as_ref().is_none_or(|source| record.sources.contains(source))
     });
     if is_known {
         return Ok(());
     }
     let update = |record: &mut cache::LayerRecord| {
-        if !record.blobs.iter().any(|known| known.digest == blob.digest) {
-            record.blobs.push(blob.clone());
-        }
+        record.note(blob.clone());
         if let Some(source) = source.as_ref().filter(|source| !record.sources.contains(source)) {
             record.sources.push((*source).clone());
         }

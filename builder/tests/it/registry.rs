@@ -587,6 +587,36 @@ async fn built_layers_leave_compressed_and_come_back_equal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_another_image_claims_does_not_stand_for_a_layer() {
+    let peer = DockerRegistry::start();
+    let bench = Bench::new(RegistryConfig::default());
+    let base = TinyImage::new("a");
+    let origin = FakeRegistry::start(move |seen, _| base.answer(seen)).await;
+    let from = reference(&format!("{}/x/y:1", origin.host()));
+    let base = bench.sources.resolve(&from, &amd64(), PullPolicy::Missing).await.unwrap();
+    let parent = bench.sources.materialize(&base, &bench.events).await.unwrap().unwrap();
+    let image = build_on(&bench, &base, &parent);
+    // The blob comes with an image that tells the truth; another one, which nobody unpacks, says
+    // that it is the layer built above.
+    let evil = tar_of(&[("evil", b"evil")]);
+    let truth = TinyImage::of_layer(gzip(&evil), cache::Digest::of(&evil));
+    let liar = TinyImage::of_layer(gzip(&evil), image.diff_ids[1].0);
+    for image in [truth, liar.clone()] {
+        let origin = FakeRegistry::start(move |seen, _| image.answer(seen)).await;
+        let from = reference(&format!("{}/evil:1", origin.host()));
+        bench.sources.pull(&from, &amd64(), &bench.events).await.unwrap();
+    }
+    assert!(bench.store().content().contains(&liar.layer_digest()));
+
+    let to = reference(&format!("{}/honest:1", peer.host));
+    push(&bench.sources, &image, &to, &bench.events).await.unwrap();
+    let other = Bench::new(RegistryConfig::default());
+    let (pulled, _) = other.sources.pull(&to, &amd64(), &other.events).await.unwrap();
+    assert!(pulled.layers.iter().all(|layer| layer.digest != liar.layer_digest()));
+    assert!(read_file(&other, &pulled, "built").await == noise(3_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_layer_is_sent_while_it_is_compressed() {
     for takes_streams in [true, false] {
         let base = TinyImage::new("a");

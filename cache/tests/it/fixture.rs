@@ -94,7 +94,7 @@ pub(crate) fn image(store: &Store, reference: Option<&str>, layer: &str) -> Imag
     let blob = content.ingest(format!("blob of {layer}").as_bytes(), 1 << 20, None);
     let blob = blob.expect("a healthy store takes a blob");
     let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".to_owned();
-    let known = LayerBlob { digest: blob.digest, size: blob.size, media_type };
+    let known = LayerBlob { digest: blob.digest, size: blob.size, media_type, checked: true };
     store
         .layers()
         .update(&layer_id, |layer| layer.blobs.push(known))

@@ -15,7 +15,7 @@ fn knowledge_grows() -> Done {
     let snapshot = commit(&fixture.store, None, "file").id;
     layers.update(&id, |layer| layer.snapshot = Some(snapshot.clone()))?;
     let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".to_owned();
-    let blob = LayerBlob { digest: Digest::of(b"blob"), size: 4, media_type };
+    let blob = LayerBlob { digest: Digest::of(b"blob"), size: 4, media_type, checked: true };
     layers.update(&id, |layer| layer.blobs.push(blob.clone()))?;
     let known = fixture.other().layers().get(&id)?.expect("it is known");
     assert_eq!((known.diff_id, known.snapshot, known.blobs), (id, Some(snapshot), vec![blob]));

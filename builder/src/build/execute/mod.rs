@@ -76,6 +76,8 @@ pub(crate) struct Execution {
     running: Arc<Semaphore>,
     /// Results found when their inputs were there.
     found_late: Mutex<BTreeMap<VertexId, Saved>>,
+    /// Records that the cache did not have from the beginning.
+    sealed: Mutex<BTreeMap<VertexId, Record>>,
     /// Results that the cache did not have from the beginning.
     made: Mutex<BTreeMap<VertexId, SnapshotId>>,
     /// What commands left that failed; `None` where nobody will ask.
@@ -147,6 +149,7 @@ impl Execution {
             unrecorded: Mutex::default(),
             running: Arc::new(Semaphore::new(inner.config.parallel_steps.get())),
             found_late: Mutex::default(),
+            sealed: Mutex::default(),
             made: Mutex::default(),
             failed: keeps_failed.then(Mutex::default),
             arrivals,
@@ -317,6 +320,13 @@ impl Execution {
             .enumerate()
             .filter_map(|(index, keyed)| Some((VertexId(index), keyed.record.clone()?)))
             .collect()
+    }
+
+    /// Returns all records there are, also of a build that did not come to its end.
+    pub(super) fn finished(&self) -> BTreeMap<VertexId, Record> {
+        let mut records = self.records();
+        records.extend(lock(&self.sealed).clone());
+        records
     }
 
     /// Wraps the failure of a vertex with the name of its step.
@@ -518,6 +528,7 @@ impl Work for Execution {
                 self.steps.cached(id, &self.short_id(id)).await;
                 lock(&self.made).insert(id, record.snapshot.clone());
                 self.offer(id, &record);
+                lock(&self.sealed).insert(id, (*record).clone());
                 Ok(Resolved::Found(Root::Snapshot(record.snapshot.clone()), Some(*record)))
             }
             Search::Missed { content, flight } => {
@@ -548,6 +559,7 @@ impl Work for Execution {
         let record =
             blocking::run(move || this.seal_blocking(id, snapshot, &draft, latest)).await?;
         self.offer(id, &record);
+        lock(&self.sealed).insert(id, record.clone());
         Ok(record)
     }
 }
