@@ -119,7 +119,10 @@ async fn make(
     let products = store::images(inner, plan, &records, wanted, inline).await?;
     let written = async { Ok(output::write(sources, &products, &wanted.outputs, events).await?) };
     let exported = async { Ok(shared.exports.finish(&entries).await?) };
-    let (written, ()) = tokio::try_join!(written, exported).map_err(|error: BuildError| error)?;
+    let leaving = Box::pin(async { tokio::try_join!(written, exported) });
+    // Nothing of it needs to be ended: what is under way stops when it is dropped.
+    let left: Option<Result<_, BuildError>> = cancel.run_until_cancelled(leaving).await;
+    let (written, ()) = left.ok_or(BuildError::Cancelled)??;
     let tags = products.iter().flat_map(|product| &product.names).map(Reference::familiar);
     let first = &products[0].target;
     let image = first.image_for(&Platform::host()).clone();
@@ -222,7 +225,11 @@ async fn solve(
             let sealed = solved.map_err(|failed| (failed.vertex, failed.error))?;
             let mut records = execution.records();
             records.extend(sealed);
-            execution.fetch_output(&records, prepared.squashes).await?;
+            let fetch = execution.fetch_output(&records, prepared.squashes);
+            match cancel.run_until_cancelled(fetch).await {
+                Some(fetched) => fetched?,
+                None => return Err((graph.output.vertex, OpError::Cancelled)),
+            }
             Ok(records)
         };
         let (records, ()) = tokio::join!(attempt, execution.keep_notes());
@@ -290,7 +297,8 @@ async fn prepare(
         } => both?,
     };
     let imports = Arc::new(imports);
-    let exports = Exports::prepare(&asked, &inner.config.cache, sources, &imports, events).await?;
+    let exports = Exports::prepare(&asked, &inner.config.cache, sources, &imports, events);
+    let exports = cancel.run_until_cancelled(exports).await.ok_or(BuildError::Cancelled)??;
     for warning in &plan.graph.warnings {
         let text = source.as_ref().map_or("", |source| source.text.as_str());
         events.send(Event::Warning(SourceDiagnostic::new(warning, text))).await;

@@ -376,7 +376,10 @@ impl Execution {
             Op::Scratch => Ok(Root::Empty),
             Op::Image(_) => {
                 let image = self.images.get(&id).expect("the plan resolved every image");
-                let snapshot = self.sources.materialize(image, &self.events).await?;
+                // Dropped, it stops: what has come whole stays, and the rest is nobody's.
+                let pull = self.sources.materialize(image, &self.events);
+                let pulled = cancel.run_until_cancelled(pull).await;
+                let snapshot = pulled.ok_or(OpError::Cancelled)??;
                 Ok(snapshot.map_or(Root::Empty, Root::Snapshot))
             }
             Op::Context(_) => {
@@ -385,7 +388,9 @@ impl Execution {
             }
             Op::Git(_) | Op::Http(_) => {
                 let remote = self.remotes.get(&id).expect("every URL was settled before keys were");
-                Ok(Root::Files(remote.files(&self.sources, &self.events).await?))
+                let fetch = remote.files(&self.sources, &self.events);
+                let fetched = cancel.run_until_cancelled(fetch).await;
+                Ok(Root::Files(fetched.ok_or(OpError::Cancelled)??))
             }
             Op::Copy(op) => {
                 let (op, selection) = (op.clone(), lock(&self.keyed[id.0].selection).take());
