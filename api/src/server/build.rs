@@ -79,10 +79,10 @@ pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiErro
         // Results leave this machine, as images do by a push.
         call.service.access().judge(&call.headers, Scope::Push)?;
     }
-    let (quiet, name) = (query.quiet, query.build_id.clone());
+    let (quiet, removal, name) = (query.quiet, query.removal(), query.build_id.clone());
     let request = prepare(call, query)?;
     let mut running = start(call, body, Given::default(), name, request).await?;
-    let mut classic = Classic::new(running.number, quiet);
+    let mut classic = Classic::new(running.number, quiet, removal);
     let mut first = String::new();
     // A quiet build has nothing to show before its end; a silent connection would be cut by some.
     while first.is_empty() && !quiet {
@@ -195,7 +195,7 @@ fn judge(call: &Call, query: &BuildQuery, is_sent: bool) -> Result<(), ApiError>
     } else if !is_named || call.headers.contains_key(CONTENT_TYPE) {
         guard::check_tar(&call.headers)?;
     }
-    Ok(())
+    guard::check_length(&call.headers, call.service.limits().upload.bytes)
 }
 
 /// Takes from the head what a build needs beside its query.

@@ -64,6 +64,14 @@ pub(crate) enum ApiError {
     /// The body is of another type than the path wants.
     #[error("{0}")]
     MediaType(String),
+    /// The body says that it is larger than bodies may be.
+    #[error("the body of {bytes} bytes is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// As the head tells.
+        bytes: u64,
+        /// What is taken.
+        limit: u64,
+    },
     /// As much as may run at once is running.
     #[error("too many builds wait already, try again later")]
     Busy,
@@ -110,6 +118,7 @@ impl ApiError {
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Forbidden(_) | Self::Scope { .. } => StatusCode::FORBIDDEN,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy | Self::Ending => StatusCode::SERVICE_UNAVAILABLE,
             Self::Image(error) => status_of(error.kind()),
             Self::Build { kind, .. } => status_of(*kind),

@@ -4,7 +4,7 @@
 //! cannot leave out its `Origin`, nor choose the `Host` of a name that was rebound to 127.0.0.1.
 
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
 
 use super::error::ApiError;
 use crate::address::is_loopback;
@@ -83,6 +83,20 @@ pub(crate) fn check_tar(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Refuses a body that says to be larger than `limit` bytes, before any of it is read. One that
+/// does not say is cut off where it gets too large.
+///
+/// # Errors
+///
+/// [`ApiError::TooLarge`].
+pub(crate) fn check_length(headers: &HeaderMap, limit: u64) -> Result<(), ApiError> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    match length.and_then(|text| text.parse::<u64>().ok()) {
+        Some(bytes) if bytes > limit => Err(ApiError::TooLarge { bytes, limit }),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -120,6 +134,15 @@ mod tests {
         for (name, exposure, pairs, want) in cases {
             assert_eq!(check(&headers(pairs), exposure).is_ok(), want, "{name}");
         }
+    }
+
+    #[test]
+    fn bodies_are_as_large_as_they_may_be() {
+        let with = |length: &'static str| check_length(&headers(&[("content-length", length)]), 10);
+        for (length, want) in [("0", true), ("10", true), ("11", false), ("x", true)] {
+            assert_eq!(with(length).is_ok(), want, "{length}");
+        }
+        assert!(check_length(&headers(&[]), 0).is_ok());
     }
 
     #[test]

@@ -8,10 +8,10 @@ use frontend::Reference;
 use serde_json::json;
 
 use super::Call;
-use super::classic::line;
 use super::error::ApiError;
 use super::events::EngineEvent;
 use super::image::with_tag;
+use super::lines::line;
 use super::moment;
 use super::query::platform;
 use super::transfer::ARCHIVE_LIMIT;

@@ -36,9 +36,6 @@ const HEAD_LIMIT: usize = 256 << 10;
 /// A head that takes longer to arrive is given up.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What runs when the service is asked to end may take this long before it is cancelled.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// What was cancelled may take this long to clean up.
 const CLEAN_UP: Duration = Duration::from_secs(15);
 
@@ -317,7 +314,7 @@ async fn end(service: &Service, connections: &TaskTracker) {
     service.0.ending.cancel();
     connections.close();
     tasks.close();
-    if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+    if tokio::time::timeout(service.limits().shutdown, tasks.wait()).await.is_err() {
         service.0.stop.cancel();
         if tokio::time::timeout(CLEAN_UP, tasks.wait()).await.is_err() {
             let seconds = CLEAN_UP.as_secs();

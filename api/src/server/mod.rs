@@ -17,6 +17,7 @@ mod guard;
 mod image;
 mod import;
 mod leftover;
+mod lines;
 mod listen;
 mod listing;
 mod login;

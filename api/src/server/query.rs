@@ -13,6 +13,7 @@ use builder::{
 };
 use frontend::{Platform, RunNetwork};
 
+use super::classic::Removal;
 use super::error::ApiError;
 use crate::cli::no_new_privileges;
 use crate::config::NetworkMode;
@@ -65,6 +66,10 @@ pub(crate) struct BuildQuery {
     pub(crate) pull: bool,
     /// Answer with nothing but the image ID.
     pub(crate) quiet: bool,
+    /// `rm=0`: say nothing of the removal of what a RUN ran in.
+    pub(crate) keeps_containers: bool,
+    /// `forcerm`: say so also where it failed.
+    pub(crate) force_rm: bool,
     /// What the client may cancel the build by.
     pub(crate) build_id: Option<String>,
     /// What steps may do beyond the sandbox; rbuild's clients only.
@@ -145,8 +150,8 @@ impl BuildQuery {
             "allow" => self.allow.insert(
                 Entitlement::parse(value).map_err(|reason| ApiError::parameter(name, reason))?,
             ),
-            // Nothing intermediate is ever left behind, so both answers to these are kept.
-            "rm" | "forcerm" => {}
+            "rm" => self.keeps_containers = !value.is_empty() && !boolean(value),
+            "forcerm" => self.force_rm = boolean(value),
             "version" => match value {
                 "" | "1" => {}
                 _ => return unsupported(name, Some("only the classic builder's 1 is spoken")),
@@ -164,6 +169,15 @@ impl BuildQuery {
             },
         }
         Ok(())
+    }
+
+    /// What the client wants to hear of the removal of containers.
+    pub(crate) fn removal(&self) -> Removal {
+        match (self.force_rm, self.keeps_containers) {
+            (true, _) => Removal::Always,
+            (false, true) => Removal::Never,
+            (false, false) => Removal::AfterSuccess,
+        }
     }
 
     /// Takes asking for the host's network as the client's consent: Docker's classic builder has
@@ -287,11 +301,15 @@ impl BuildQuery {
         if self.no_new_privs {
             query.append_pair("securityopt", "no-new-privileges");
         }
+        if self.keeps_containers {
+            query.append_pair("rm", "0");
+        }
         for (name, is_set) in [
             ("squash", self.squash),
             ("nocache", self.no_cache),
             ("pull", self.pull),
             ("q", self.quiet),
+            ("forcerm", self.force_rm),
         ] {
             if is_set {
                 query.append_pair(name, "1");
@@ -484,7 +502,8 @@ mod tests {
             ("target",       "target=base&nocache=1&pull=true&q=1", BuildQuery {
                 target: Some("base".into()), no_cache: true, pull: true, quiet: true, ..none() }),
             ("false flags",  "nocache=0&pull=false&q=",         none()),
-            ("clean-up",     "rm=0&forcerm=1",                  none()),
+            ("clean-up",     "rm=0&forcerm=1",                  BuildQuery { keeps_containers: true, force_rm: true, ..none() }),
+            ("no clean-up",  "rm=&forcerm=",                    none()),
             ("squash",       "squash=1",                        BuildQuery { squash: true, ..none() }),
             ("limits",       "memory=1048576&cpuquota=5000&shmsize=2", BuildQuery { limits: Limits {
                 memory: Some(builder::Bound::At(1 << 20)), shm_bytes: Some(2),
@@ -552,6 +571,8 @@ mod tests {
             cache_scopes: vec!["feature/x".into()],
             pull: true,
             quiet: true,
+            keeps_containers: true,
+            force_rm: true,
             build_id: Some("b 1".into()),
             allow: Entitlements::all(),
         };

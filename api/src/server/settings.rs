@@ -23,6 +23,9 @@ const MAX_CONTEXT: u64 = 64 << 30;
 /// What a client may keep a build waiting for its context.
 const UPLOAD_TIME: Duration = Duration::from_secs(3600);
 
+/// What runs when the service is asked to end may take this long before it is cancelled.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(10);
+
 /// `[server]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +37,7 @@ pub(crate) struct ServerTable {
     max_queue: Option<usize>,
     max_context: Option<Size>,
     upload_time: Option<Age>,
+    shutdown_time: Option<Age>,
 }
 
 /// What clients may ask of a service.
@@ -43,6 +47,8 @@ pub(crate) struct ServerLimits {
     pub(crate) queue: QueueLimits,
     /// One context.
     pub(crate) upload: Upload,
+    /// How long builds may go on once the service is asked to end.
+    pub(crate) shutdown: Duration,
 }
 
 impl ServerTable {
@@ -58,7 +64,8 @@ impl ServerTable {
             bytes: self.max_context.map_or(MAX_CONTEXT, |Size(bytes)| bytes),
             time: self.upload_time.map_or(UPLOAD_TIME, |Age(time)| time),
         };
-        ServerLimits { queue, upload }
+        let shutdown = self.shutdown_time.map_or(SHUTDOWN_TIME, |Age(time)| time);
+        ServerLimits { queue, upload, shutdown }
     }
 
     /// Returns what builds may do beyond the sandbox.
@@ -102,13 +109,14 @@ mod tests {
         let limits = |text: &str| toml::from_str::<ServerTable>(text).map(|table| table.limits());
         let defaults = ServerTable::default().limits();
         assert_eq!(defaults.queue.builds_per_client, defaults.queue.builds);
-        let got =
-            limits("max_builds = 3\nmax_queue = 0\nmax_context = \"1g\"\nupload_time = \"5m\"");
-        let got = got.unwrap();
+        let text = "max_builds = 3\nmax_queue = 0\nmax_context = \"1g\"\nupload_time = \"5m\"\n\
+                    shutdown_time = \"1h\"";
+        let got = limits(text).unwrap();
         let three = NonZeroUsize::new(3).unwrap();
         assert_eq!((got.queue.builds, got.queue.builds_per_client), (three, three));
         let want = Upload { bytes: 1 << 30, time: Duration::from_secs(300) };
         assert_eq!((got.queue.waiting, got.upload), (0, want));
+        assert_eq!(got.shutdown, Duration::from_secs(3600));
         for wrong in
             ["max_builds = 0", "max_context = \"much\"", "builds = 3", "upload_time = \"0\""]
         {

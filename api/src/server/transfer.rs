@@ -15,10 +15,10 @@ use tokio_util::sync::DropGuard;
 
 use super::Call;
 use super::auth;
-use super::classic::{error_line, line};
 use super::error::ApiError;
 use super::events::EngineEvent;
 use super::image::{wanted_platforms, with_tag};
+use super::lines::{error_line, line};
 use super::query::platform;
 use super::status::{Direction, StatusLines};
 use crate::pipe;

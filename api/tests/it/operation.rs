@@ -156,6 +156,81 @@ fn a_context_has_a_limit() {
 }
 
 #[test]
+fn a_context_that_says_to_be_too_large_is_refused_by_its_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let _service = Managed::start(dir.path(), "[server]\nmax_context = \"50k\"\n", &[]);
+    for path in ["/build", "/v1.41/build?remote=", "/v1/builds"] {
+        let mut stream = UnixStream::connect(dir.path().join("s")).unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-tar\r\n\
+             Expect: 100-continue\r\nContent-Length: 60000\r\n\r\n"
+        )
+        .unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 413"), "{path}: {line}");
+    }
+}
+
+/// The rest of an endless build's context, and with it the end of the build.
+fn finish(mut stream: &UnixStream) -> String {
+    let tar = super::sources::tar_of(&[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    write!(stream, "{:x}\r\n", tar.len()).expect("it works");
+    stream.write_all(&tar).and_then(|()| stream.write_all(b"\r\n0\r\n\r\n")).expect("it works");
+    told(stream)
+}
+
+fn told(mut stream: &UnixStream) -> String {
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("it works");
+    rest
+}
+
+#[test]
+fn builds_may_finish_when_the_service_is_asked_to_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = Managed::start(dir.path(), "[server]\nshutdown_time = \"10m\"\n", &[]);
+    let build = endless(dir.path());
+    service.signal(Signal::TERM);
+    service.hears("STOPPING=1");
+    // Nobody else is let in meanwhile.
+    while UnixStream::connect(dir.path().join("s")).is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(service.child.try_wait().unwrap().is_none(), "it waits for the build");
+    let told = finish(&build);
+    assert!(told.contains(r#""event":"finished""#), "{told}");
+    assert_eq!(service.child.wait().unwrap().code(), Some(0));
+    assert_eq!(states(dir.path()), ["done"]);
+}
+
+#[test]
+fn builds_that_take_too_long_are_cancelled_when_the_service_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = Managed::start(dir.path(), "[server]\nshutdown_time = \"1s\"\n", &[]);
+    let builds = [endless(dir.path()), endless(dir.path())];
+    service.signal(Signal::TERM);
+    service.hears("STOPPING=1");
+    for build in &builds {
+        let told = told(build);
+        assert!(told.contains(r#""kind":"cancelled""#), "{told}");
+    }
+    assert_eq!(service.child.wait().unwrap().code(), Some(0));
+    assert_eq!(states(dir.path()), ["cancelled", "cancelled"]);
+}
+
+/// How the builds of a store ended.
+fn states(dir: &Path) -> Vec<String> {
+    let listed = rbuild(dir, &["builds", "ls", "--format", "json"]);
+    let state = |line: &str| {
+        let build: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+        build["result"]["state"].as_str().expect("every build has a state").to_owned()
+    };
+    text(&listed.stdout).lines().map(state).collect()
+}
+
+#[test]
 fn tokens_and_limits_are_read_anew() {
     let dir = tempfile::tempdir().unwrap();
     context(dir.path());
