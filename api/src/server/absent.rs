@@ -1,6 +1,6 @@
 //! What Docker's clients ask of every engine and this one does not have: containers, networks,
 //! volumes. Lists are empty and names unknown, so that `docker ps`, `inspect` and `system prune`
-//! behave.
+//! behave; what would make some, and swarms, is told to be of no use here.
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
@@ -26,9 +26,19 @@ pub(super) fn answer(absent: Absent) -> Result<Response, ApiError> {
         }
         Absent::CreateContainer => {
             return Err(ApiError::NotHere(
-                "rbuild builds images and runs no containers; `rbuild run` tries an image out",
+                "containers are not supported by rbuild, which builds images and runs no \
+                 containers; `rbuild run` tries an image out",
             ));
         }
+        Absent::CreateNetwork => return not_supported("networks are not supported by rbuild"),
+        Absent::CreateVolume => return not_supported("volumes are not supported by rbuild"),
+        Absent::Swarm => return not_supported("swarms are not supported by rbuild"),
+        Absent::Plugin => return not_supported("plugins are not supported by rbuild"),
+        Absent::Search => return not_supported("searching a registry is not supported by rbuild"),
     };
     Ok(Json(document).into_response())
+}
+
+fn not_supported(what: &'static str) -> Result<Response, ApiError> {
+    Err(ApiError::NotHere(what))
 }

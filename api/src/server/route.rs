@@ -81,17 +81,27 @@ pub(crate) enum Absent {
     List,
     /// `GET /volumes`
     Volumes,
-    /// `GET /containers/{name}/json`, `DELETE /containers/{name}`
+    /// `/containers/{name}` and whatever is to be done with it
     Container(String),
-    /// `GET /networks/{name}`
+    /// `/networks/{name}` and whatever is to be done with it
     Network(String),
-    /// `GET /volumes/{name}`
+    /// `/volumes/{name}` and whatever is to be done with it
     Volume(String),
     /// `POST /containers/prune`, `/networks/prune` and `/volumes/prune`: the name of the list in
     /// the answer.
     Pruned(&'static str),
-    /// `POST /containers/create`
+    /// `POST /containers/create`, `POST /commit`, `/exec`
     CreateContainer,
+    /// `POST /networks/create`
+    CreateNetwork,
+    /// `POST /volumes/create`
+    CreateVolume,
+    /// `/swarm`, `/nodes`, `/services`, `/tasks`, `/secrets`, `/configs`
+    Swarm,
+    /// `/plugins/..`
+    Plugin,
+    /// `GET /images/search`
+    Search,
 }
 
 impl Route {
@@ -157,7 +167,10 @@ impl Route {
             "containers/prune" => (Method::POST, Self::Absent(Absent::Pruned("ContainersDeleted"))),
             "networks/prune" => (Method::POST, Self::Absent(Absent::Pruned("NetworksDeleted"))),
             "volumes/prune" => (Method::POST, Self::Absent(Absent::Pruned("VolumesDeleted"))),
-            "containers/create" => (Method::POST, Self::Absent(Absent::CreateContainer)),
+            "containers/create" | "commit" => (Method::POST, Self::Absent(Absent::CreateContainer)),
+            "networks/create" => (Method::POST, Self::Absent(Absent::CreateNetwork)),
+            "volumes/create" => (Method::POST, Self::Absent(Absent::CreateVolume)),
+            "images/search" => (Method::GET, Self::Absent(Absent::Search)),
             other => named(method, other)?,
         };
         if *method == want {
@@ -167,25 +180,27 @@ impl Route {
     }
 }
 
+/// Finds what Docker has and this service does not, whatever is to be done with it.
+fn absent(parts: &str) -> Result<Option<Absent>, ApiError> {
+    let (kind, rest) = parts.split_once('/').unwrap_or((parts, ""));
+    let name = rest.split('/').next().filter(|name| !name.is_empty());
+    Ok(match (kind, name) {
+        ("containers", Some(name)) => Some(Absent::Container(decode(name)?)),
+        ("networks", Some(name)) => Some(Absent::Network(decode(name)?)),
+        ("volumes", Some(name)) => Some(Absent::Volume(decode(name)?)),
+        ("swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", _) => {
+            Some(Absent::Swarm)
+        }
+        ("plugins", Some(_)) => Some(Absent::Plugin),
+        ("exec", Some(_)) => Some(Absent::CreateContainer),
+        _ => None,
+    })
+}
+
 fn named(method: &Method, parts: &str) -> Result<(Method, Route), ApiError> {
     let between = |prefix, suffix| parts.strip_prefix(prefix)?.strip_suffix(suffix);
-    let absent = |kind: fn(String) -> Absent, name| {
-        decode(name).map(|name| (Method::GET, Route::Absent(kind(name))))
-    };
-    if let Some(name) = between("containers/", "/json") {
-        return absent(Absent::Container, name);
-    }
-    if method == Method::DELETE
-        && let Some(name) = between("containers/", "")
-    {
-        let name = decode(name)?;
-        return Ok((Method::DELETE, Route::Absent(Absent::Container(name))));
-    }
-    if let Some(name) = between("networks/", "") {
-        return absent(Absent::Network, name);
-    }
-    if let Some(name) = between("volumes/", "") {
-        return absent(Absent::Volume, name);
+    if let Some(absent) = absent(parts)? {
+        return Ok((method.clone(), Route::Absent(absent)));
     }
     if let Some(name) = between("distribution/", "/json") {
         return Ok((Method::GET, Route::Distribution(decode(name)?)));
@@ -285,6 +300,21 @@ mod tests {
             ("GET",    "/volumes/x",                             Route::Absent(Absent::Volume(name("x")))),
             ("POST",   "/volumes/prune",                         Route::Absent(Absent::Pruned("VolumesDeleted"))),
             ("POST",   "/containers/create",                     Route::Absent(Absent::CreateContainer)),
+            ("POST",   "/containers/x/start",                    Route::Absent(Absent::Container(name("x")))),
+            ("HEAD",   "/containers/x/archive",                  Route::Absent(Absent::Container(name("x")))),
+            ("POST",   "/commit",                                Route::Absent(Absent::CreateContainer)),
+            ("POST",   "/v1.41/exec/x/start",                    Route::Absent(Absent::CreateContainer)),
+            ("DELETE", "/networks/x",                            Route::Absent(Absent::Network(name("x")))),
+            ("POST",   "/networks/create",                       Route::Absent(Absent::CreateNetwork)),
+            ("POST",   "/networks/x/connect",                    Route::Absent(Absent::Network(name("x")))),
+            ("POST",   "/volumes/create",                        Route::Absent(Absent::CreateVolume)),
+            ("GET",    "/v1.50/swarm",                           Route::Absent(Absent::Swarm)),
+            ("POST",   "/swarm/init",                            Route::Absent(Absent::Swarm)),
+            ("GET",    "/nodes",                                 Route::Absent(Absent::Swarm)),
+            ("POST",   "/services/create",                       Route::Absent(Absent::Swarm)),
+            ("GET",    "/configs",                               Route::Absent(Absent::Swarm)),
+            ("POST",   "/plugins/pull",                          Route::Absent(Absent::Plugin)),
+            ("GET",    "/images/search",                         Route::Absent(Absent::Search)),
             ("GET",    "/v1.50/events",                          Route::Events),
             ("POST",   "/auth",                                  Route::Login),
             ("POST",   "/build/cancel",                          Route::CancelBuild),
@@ -309,6 +339,8 @@ mod tests {
             ("GET",    "/images/",                "page not found"),
             ("GET",    "/images//json",           "page not found"),
             ("GET",    "/images/a",               "page not found"),
+            ("GET",    "/containers/",            "page not found"),
+            ("GET",    "/swarms",                 "page not found"),
             ("DELETE", "/images/",                "page not found"),
             ("POST",   "/session",                "page not found"),
             ("GET",    "/v1.x/_ping",             "page not found"),

@@ -13,6 +13,18 @@ use super::query::boolean;
 use super::route::{API_VERSION, MIN_API_VERSION};
 use crate::wire::ImageItem;
 
+/// Whether what Docker calls experimental can be asked for.
+const EXPERIMENTAL: bool = true;
+
+/// What stands where Docker's daemon tells the version of its compiler.
+const NO_GO: &str = "none (Rust)";
+
+/// The commit that this program was made from, if whoever made it has told it to the compiler.
+const COMMIT: &str = match option_env!("RBUILD_GIT_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// `/_ping`: what Docker's clients decide their dialect by.
 pub(super) fn ping() -> Response {
     let (major, minor) = API_VERSION;
@@ -20,7 +32,8 @@ pub(super) fn ping() -> Response {
         ("Api-Version", format!("{major}.{minor}")),
         // 2 would promise BuildKit's protocol.
         ("Builder-Version", "1".to_owned()),
-        ("Docker-Experimental", "false".to_owned()),
+        // Without it docker's command line does not offer `build --squash`.
+        ("Docker-Experimental", EXPERIMENTAL.to_string()),
         ("Ostype", "linux".to_owned()),
         ("Server", concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned()),
         (CACHE_CONTROL.as_str(), "no-cache, no-store, must-revalidate".to_owned()),
@@ -34,6 +47,7 @@ pub(super) fn version() -> Response {
     let text = |(major, minor): (u32, u32)| format!("{major}.{minor}");
     let version = env!("CARGO_PKG_VERSION");
     let uname = rustix::system::uname();
+    let built = built().unwrap_or_default();
     Json(json!({
         "Platform": { "Name": "rbuild" },
         "Components": [{ "Name": "Engine", "Version": version, "Details": {
@@ -42,7 +56,10 @@ pub(super) fn version() -> Response {
             "Arch": frontend::Platform::host().architecture,
             "Os": "linux",
             "KernelVersion": uname.release().to_string_lossy(),
-            "Experimental": "false",
+            "Experimental": EXPERIMENTAL.to_string(),
+            "GoVersion": NO_GO,
+            "GitCommit": COMMIT,
+            "BuildTime": built,
         }}],
         "Version": version,
         "ApiVersion": text(API_VERSION),
@@ -50,8 +67,18 @@ pub(super) fn version() -> Response {
         "Os": "linux",
         "Arch": frontend::Platform::host().architecture,
         "KernelVersion": uname.release().to_string_lossy(),
+        "Experimental": EXPERIMENTAL,
+        "GoVersion": NO_GO,
+        "GitCommit": COMMIT,
+        "BuildTime": built,
     }))
     .into_response()
+}
+
+/// Tells when this program was made: its file is as old. It may be gone by now.
+fn built() -> Option<String> {
+    let made = std::env::current_exe().and_then(std::fs::metadata).and_then(|it| it.modified());
+    made.ok().and_then(|made| jiff::Timestamp::try_from(made).ok()).map(|made| made.to_string())
 }
 
 /// `GET /info`.
@@ -81,7 +108,7 @@ pub(super) async fn info(call: &Call) -> Result<Response, ApiError> {
         "IndexServerAddress": "https://index.docker.io/v1/",
         "SecurityOptions": [],
         "Warnings": [],
-        "ExperimentalBuild": false,
+        "ExperimentalBuild": EXPERIMENTAL,
     }))
     .into_response())
 }

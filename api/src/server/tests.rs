@@ -25,8 +25,31 @@ impl Answer {
 }
 
 async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_>) -> Answer {
+    ask_with(Access::default(), exposure, method, uri, headers).await
+}
+
+async fn ask_with(
+    access: Access,
+    exposure: Exposure,
+    method: &str,
+    uri: &str,
+    headers: Headers<'_>,
+) -> Answer {
     let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("store");
+    let router = router(service(dir.path(), exposure, access).await);
+    let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    Answer { status: head.status, headers: head.headers, body }
+}
+
+async fn service(dir: &std::path::Path, exposure: Exposure, access: Access) -> Service {
+    let root = dir.join("store");
     let config = BuilderConfig {
         root: root.clone(),
         parallel_steps: std::num::NonZeroUsize::MIN,
@@ -42,16 +65,7 @@ async fn ask_at(exposure: Exposure, method: &str, uri: &str, headers: Headers<'_
     };
     let builder = builder::blocking::run(move || Builder::open(config)).await.unwrap();
     let (defaults, limits) = (BuildDefaults::default(), ServerTable::default().limits());
-    let router = router(Service::new(builder, root, defaults, exposure, Access::default(), limits));
-    let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(uri);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    let (head, body) = response.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    let body = String::from_utf8(body.to_vec()).unwrap();
-    Answer { status: head.status, headers: head.headers, body }
+    Service::new(builder, root, defaults, exposure, access, limits)
 }
 
 async fn ask(method: &str, uri: &str, headers: Headers<'_>) -> Answer {
@@ -66,7 +80,7 @@ async fn ping_has_what_dockers_clients_look_for() {
         for (name, want) in [
             ("api-version", "1.52"),
             ("ostype", "linux"),
-            ("docker-experimental", "false"),
+            ("docker-experimental", "true"),
             ("builder-version", "1"),
         ] {
             assert_eq!(answer.headers[name], want, "{method} {name}");
@@ -78,7 +92,7 @@ async fn ping_has_what_dockers_clients_look_for() {
 async fn bad_requests_are_refused_before_their_body() {
     let tar = ("content-type", "application/x-tar");
     #[rustfmt::skip]
-    let cases: [(&str, &str, Headers<'_>, u16, &str); 23] = [
+    let cases: [(&str, &str, Headers<'_>, u16, &str); 28] = [
         ("POST",   "/build",                  &[],    415, "the body must be a tar"),
         ("POST",   "/build",                  &[("content-type", "text/plain")], 415, "the body must be a tar"),
         ("POST",   "/build?colour=red",       &[tar], 400, "invalid parameter `colour`"),
@@ -93,6 +107,11 @@ async fn bad_requests_are_refused_before_their_body() {
         ("POST",   "/images/create?fromSrc=http%3A%2F%2Fx", &[], 400, "`fromSrc` is not supported"),
         ("POST",   "/images/a/push",          &[],    404, "An image does not exist locally"),
         ("POST",   "/containers/create",      &[],    501, "runs no containers"),
+        ("POST",   "/containers/x/start",     &[],    404, "No such container: x"),
+        ("POST",   "/swarm/init",             &[],    501, "swarms are not supported by rbuild"),
+        ("GET",    "/services",               &[],    501, "swarms are not supported by rbuild"),
+        ("GET",    "/images/search?term=x",   &[],    501, "searching a registry is not supported by rbuild"),
+        ("POST",   "/plugins/pull",           &[],    501, "plugins are not supported by rbuild"),
         ("GET",    "/networks/n",             &[],    404, "network n not found"),
         ("GET",    "/volumes/v",              &[],    404, "no such volume"),
         ("POST",   "/build/cancel",           &[],    400, "`id`"),
@@ -116,6 +135,62 @@ async fn a_port_answers_to_names_of_this_machine_only() {
         let answer = ask_at(Exposure::Loopback, "GET", "/_ping", &[("host", host)]).await;
         assert_eq!(answer.status.as_u16(), status, "{host}");
     }
+}
+
+#[tokio::test]
+async fn whoever_shows_no_token_may_ask_whether_it_lives_and_no_more() {
+    #[rustfmt::skip]
+    let cases = [
+        ("HEAD",   "/_ping", 200), ("GET", "/_ping", 200), ("GET", "/v1.41/_ping", 200),
+        ("GET",    "/healthz", 200), ("GET", "/readyz", 200),
+        ("GET",    "/metrics", 401), ("GET", "/version", 401), ("GET", "/info", 401),
+        ("GET",    "/events", 401), ("POST", "/auth", 401), ("GET", "/system/df", 401),
+        ("POST",   "/build", 401), ("POST", "/build/cancel?id=x", 401), ("POST", "/build/prune", 401),
+        ("GET",    "/images/json", 401), ("GET", "/images/x/json", 401), ("GET", "/images/get", 401),
+        ("POST",   "/images/load", 401), ("POST", "/images/create?fromImage=x", 401),
+        ("POST",   "/images/x/push", 401), ("POST", "/images/x/tag?repo=y", 401),
+        ("DELETE", "/images/x", 401), ("POST", "/images/prune", 401),
+        ("GET",    "/distribution/x/json", 401), ("GET", "/containers/json", 401),
+        ("POST",   "/swarm/init", 401), ("GET", "/v1/openapi.json", 401),
+        ("POST",   "/v1/builds", 401), ("GET", "/v1/builds", 401), ("GET", "/v1/builds/x", 401),
+        ("DELETE", "/v1/builds/x", 401), ("GET", "/v1/builds/x/events", 401),
+        ("GET",    "/v1/store", 401), ("POST", "/v1/store/prune", 401),
+        ("POST",   "/v1/contexts", 401), ("PUT", "/v1/contexts/x", 401),
+        // What is not there is nobody's secret.
+        ("GET",    "/nothing", 404),
+    ];
+    for (method, uri, status) in cases {
+        let access = Access::default().with_token("0123456789abcdef").unwrap();
+        let answer = ask_with(access, Exposure::Network, method, uri, &[]).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {uri}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn no_page_is_told_that_it_may_ask() {
+    let origin = ("origin", "http://evil.example");
+    let asks = ("access-control-request-method", "POST");
+    for method in ["OPTIONS", "GET", "POST"] {
+        for uri in ["/_ping", "/build", "/v1/builds", "/images/json"] {
+            for headers in [&[("host", "localhost")][..], &[("host", "localhost"), origin, asks]] {
+                let answer = ask_at(Exposure::Loopback, method, uri, headers).await;
+                let told = answer.headers.keys().find(|name| name.as_str().starts_with("access-"));
+                assert_eq!(told, None, "{method} {uri}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_ends_the_work_that_panicked_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = service(dir.path(), Exposure::Socket, Access::default()).await;
+    let (done, waits) = tokio::sync::oneshot::channel();
+    service.spawn(async { panic!("a bug") });
+    service.spawn(async { done.send(()).unwrap() });
+    waits.await.unwrap();
+    service.0.tasks.close();
+    service.0.tasks.wait().await;
 }
 
 #[tokio::test]
