@@ -1,5 +1,6 @@
 //! Who may ask a service: tokens with scopes, TLS, client certificates.
 
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +15,11 @@ struct Authority(PathBuf);
 
 impl Authority {
     fn new(dir: &Path) -> Self {
-        let authority = Self(dir.join("pki"));
+        Self::named(dir, "pki")
+    }
+
+    fn named(dir: &Path, name: &str) -> Self {
+        let authority = Self(dir.join(name));
         std::fs::create_dir(&authority.0).expect("writable");
         let ca = [
             "req",
@@ -158,6 +163,51 @@ fn tls_is_spoken_and_certificates_are_asked_for() {
     let mut docker = command("docker", &["--tlsverify", "images"]);
     docker.env("DOCKER_HOST", format!("tcp://127.0.0.1:{port}")).env_remove("DOCKER_CONTEXT");
     run(docker.env("DOCKER_CERT_PATH", &pki.0)).ok().says("REPOSITORY");
+}
+
+#[test]
+fn certificates_are_read_anew_by_sighup() {
+    let dir = tempfile::tempdir().unwrap();
+    let [old, new] = ["old", "new"].map(|name| Authority::named(dir.path(), name));
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let install = |pki: &Authority| {
+        std::fs::copy(pki.path("server.pem"), &cert).unwrap();
+        std::fs::copy(pki.path("server-key.pem"), &key).unwrap();
+    };
+    install(&old);
+    let port = free_port();
+    let server = serve(dir.path(), port, |serve| {
+        serve.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
+    });
+    let is_believed = |pki: &Authority| {
+        let mut client = rbuild(dir.path(), &["images"]);
+        client.env("RBUILD_HOST", format!("https://127.0.0.1:{port}"));
+        run(client.env("RBUILD_TLS_CA", pki.path("ca.pem"))).code == Some(0)
+    };
+    let hang_up = || run(&mut command("kill", &["-HUP", &server.id().to_string()])).ok();
+    assert!(is_believed(&old) && !is_believed(&new));
+    let mut following = command("curl", &["-sSNi", "--cacert"]);
+    following.arg(old.path("ca.pem")).arg(format!("https://127.0.0.1:{port}/events"));
+    let mut following = following.stdout(Stdio::piped()).spawn().unwrap();
+    // It is connected once it has a head.
+    following.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
+
+    install(&new);
+    hang_up();
+    let since = std::time::Instant::now();
+    while !is_believed(&new) {
+        assert!(since.elapsed().as_secs() < 30, "the new certificate is never shown");
+    }
+    assert!(!is_believed(&old));
+    // What cannot be read changes nothing: neither a key that does not fit nor half a file.
+    std::fs::copy(old.path("server-key.pem"), &key).unwrap();
+    hang_up();
+    std::fs::write(&cert, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    hang_up();
+    assert!(is_believed(&new));
+    assert!(following.try_wait().unwrap().is_none(), "a connection that was there is left alone");
+    following.kill().unwrap();
+    following.wait().unwrap();
 }
 
 #[test]

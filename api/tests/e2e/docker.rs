@@ -14,7 +14,7 @@ pub(crate) fn dockerd() -> &'static str {
 }
 
 /// Starts a dockerd in a PID namespace that ends with this process, and returns its URL.
-pub(crate) fn start_dockerd(options: &'static [&str]) -> String {
+pub(crate) fn start_dockerd(options: &[&'static str]) -> String {
     let dir = tempfile::tempdir().expect("a temporary directory").keep();
     let socket = dir.join("docker.sock");
     let host = format!("unix://{}", socket.display());
@@ -22,6 +22,7 @@ pub(crate) fn start_dockerd(options: &'static [&str]) -> String {
     let arguments: Vec<PathBuf> = ["data", "exec", "pid"].map(|name| dir.join(name)).into();
     let (ready, wait) = std::sync::mpsc::channel();
     let (host_of_thread, socket_of_thread) = (host.clone(), socket);
+    let options = options.to_vec();
     // The daemon is tied to the thread that starts it: this one lives as long as the process.
     std::thread::spawn(move || {
         let mut daemon = command("setpriv", &["--pdeathsig", "KILL", "unshare", "--pid"]);

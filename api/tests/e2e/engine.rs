@@ -93,6 +93,26 @@ fn a_root_filesystem_is_imported() {
 }
 
 #[test]
+fn removal_of_containers_is_told_as_asked_and_layers_are_squashed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, url) = engine(dir.path());
+    let docker = |args: &[&str]| docker(&url, dir.path(), args);
+    let app = context(&[("Dockerfile", "FROM busybox\nRUN echo 1 > /a\nRUN rm /a\n")]);
+    let build = |args: &[&str]| {
+        run(docker(&[&["build", "--no-cache"], args].concat()).arg(app.path())).ok().stdout
+    };
+    let removing = "Removing intermediate container";
+    assert_eq!(build(&[]).matches(removing).count(), 2);
+    assert_eq!(build(&["--rm=false"]).matches(removing).count(), 0);
+    let layers = |args: &[&str]| {
+        build(&[&["-t", "squashed:1"], args].concat());
+        let format = "{{len .RootFS.Layers}}";
+        run(&mut docker(&["inspect", "squashed:1", "--format", format])).ok().stdout
+    };
+    assert_eq!([layers(&[]), layers(&["--squash"])], ["3\n", "2\n"]);
+}
+
+#[test]
 fn what_is_not_here_is_told_as_an_engine_tells_it() {
     let dir = tempfile::tempdir().unwrap();
     let (_server, url) = engine(dir.path());
@@ -102,7 +122,24 @@ fn what_is_not_here_is_told_as_an_engine_tells_it() {
     run(&mut docker(&["volume", "ls"])).ok().says("VOLUME NAME");
     run(&mut docker(&["inspect", "nothing"])).fails_with(1).says("No such object: nothing");
     run(&mut docker(&["run", "busybox", "true"])).fails_with(125).says("runs no containers");
-    run(&mut docker(&["version", "--format", "{{.Server.Os}}"])).ok().says("linux");
+    let version = run(&mut docker(&["version"])).ok().stdout;
+    let (_, server) = version.split_once("Server: ").expect("the server is told");
+    let mut fields = server.lines().filter_map(|line| line.split_once(':'));
+    let empty = fields.find(|(name, value)| value.trim().is_empty() && name.trim() != "Engine");
+    assert_eq!(empty, None, "{version}");
+    for (args, want) in [
+        (&["swarm", "init"][..], "swarms are not supported by rbuild"),
+        (&["node", "ls"], "swarms are not supported by rbuild"),
+        (&["service", "create", "busybox"], "swarms are not supported by rbuild"),
+        (&["stack", "ls"], "swarms are not supported by rbuild"),
+        (&["search", "busybox"], "searching a registry is not supported by rbuild"),
+        (&["network", "create", "x"], "networks are not supported by rbuild"),
+        (&["volume", "create", "x"], "volumes are not supported by rbuild"),
+        (&["plugin", "disable", "x"], "plugins are not supported by rbuild"),
+        (&["container", "start", "x"], "No such container: x"),
+    ] {
+        run(&mut docker(args)).fails_with(1).says(want);
+    }
     run(&mut docker(&["info", "--format", "{{.OSType}}"])).ok().says("linux");
 }
 

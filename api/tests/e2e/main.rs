@@ -3,12 +3,16 @@
 //! (they drop to an ordinary user themselves) and fail where something is missing.
 
 mod access;
+mod attached;
 mod authorities;
 mod builds;
 mod cache;
+mod cancelled;
 mod ci;
+mod classic;
 mod clients;
 mod container;
+mod crowd;
 mod devices;
 mod docker;
 mod embedded;
@@ -36,3 +40,4 @@ mod store;
 mod support;
 mod telemetry;
 mod tour;
+mod wire;

@@ -26,6 +26,7 @@ enum Want {
 use Want::{Refused, Same, Words};
 
 const EARLY: &str = "faults are found before anything runs, and told with their place";
+const SWARM: &str = "rbuild says that it has no swarms, the daemon how to get one";
 const LIST: &str = "rbuild names the parameter that it refuses";
 
 /// What is run, in this order. `CTX` is the context, `DIR` a directory of each side, `REG` a
@@ -128,6 +129,17 @@ const ROWS: &[(&str, Want)] = &[
     ("volume inspect nothing", Same),
     ("network inspect nothing", Same),
     ("plugin ls", Same),
+    ("node ls", Words(SWARM)),
+    ("service ls", Words(SWARM)),
+    ("stack ls", Words(SWARM)),
+    ("secret ls", Words(SWARM)),
+    ("container start nothing", Same),
+    ("container stop nothing", Same),
+    ("network rm nothing", Same),
+    ("volume rm nothing", Same),
+    ("network create net", Refused("rbuild has no networks")),
+    ("volume create vol", Refused("rbuild has no volumes")),
+    ("version --format {{.Server.Experimental}}", Same),
     ("version --format {{.Server.Os}}/{{.Server.Arch}}", Same),
     ("info --format {{.OSType}}/{{.Architecture}}/{{.Swarm.LocalNodeState}}", Same),
     ("run --rm --network none busybox true", Refused("rbuild runs no containers")),
@@ -226,8 +238,9 @@ fn transcript(text: &mut String, row: &str, sides: [&Ran; 2]) {
 fn the_tour_is_that_of_dockers_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let (_server, ours) = engine(dir.path());
-    // The bridge and the firewall belong to the other tests' daemon.
-    let theirs = start_dockerd(&["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
+    // The bridge and the firewall belong to the other tests' daemon; squashing is an experiment.
+    let options = ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--experimental"];
+    let theirs = start_dockerd(&options);
     let context = dir.path().join("context");
     std::fs::create_dir(&context).unwrap();
     for (name, text) in FILES {

@@ -1,0 +1,2 @@
+400
+{"message":"invalid parameter `memory`: `much` is not a number"}

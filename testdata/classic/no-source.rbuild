@@ -1,0 +1,2 @@
+400
+{"message":"COPY none /: \"/none\": not found"}
