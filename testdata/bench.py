@@ -2,7 +2,7 @@
 """Builds the same things by rbuild and its peers, and prints how long each took.
 
     bench.py [--scale small|full] [--rounds N] [--rbuild PATH] [--no-peers]
-             [--cache | --outputs [--row NAME]...]
+             [--cache | --outputs [--row NAME]... | --service]
 
 Peers are what of Debian's dockerd (classic builder and BuildKit) and buildah is installed, each on
 a store of its own. All take turns in every round; the table has medians in milliseconds, the floor
@@ -10,8 +10,8 @@ of the same round (the same work by plain tools), what rbuild needs of the best 
 floor, and rbuild's CPU seconds. Before each turn everything is on the disk, so that nobody pays for
 what the one before has left. The last rows are the peak of resident memory, client and engine
 together, while many files are copied and when nothing has changed since. Needs root, and
-busybox-static. There is no gate on the times. In place of builds, `--cache` times shared caches, and
-`--outputs` exports, pushes and loads.
+busybox-static. There is no gate on the times. In place of builds, `--cache` times shared caches,
+`--outputs` exports, pushes and loads, and `--service` what clients of `rbuild serve` wait for.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import time
 
 import bench_cache
 import bench_outputs
+import bench_service
 
 SCALES = {
     "small": {"steps": 10, "files": 500, "sleep": 1, "builds": 4, "kept": 20, "ignored": 2000},
@@ -381,6 +382,7 @@ def main():
     parser.add_argument("--cache", action="store_true")
     parser.add_argument("--outputs", action="store_true")
     parser.add_argument("--row", action="append", choices=bench_outputs.ROWS)
+    parser.add_argument("--service", action="store_true")
     args = parser.parse_args()
     place = tempfile.mkdtemp(prefix="rbuild-bench-")
     try:
@@ -404,6 +406,10 @@ def main():
             if args.outputs:
                 tools = sys.modules[__name__]
                 bench_outputs.measure(bench, builders, args.scale, args.rounds, tools, args.row)
+                return
+            if args.service:
+                tools = sys.modules[__name__]
+                bench_service.measure(bench, builders, args.scale, args.rounds, tools)
                 return
             measure(bench, builders, args.rounds)
             measure_memory(bench, builders, args.rounds)
