@@ -250,7 +250,9 @@ impl RegistryError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Stalled { .. } => true,
-            Self::Status { status, .. } => is_transient_status(*status),
+            Self::Status { status, message, .. } => {
+                is_transient_status(*status) || message.contains(BLOB_UNKNOWN)
+            }
             _ => false,
         }
     }
@@ -293,6 +295,11 @@ impl RegistryError {
         Self::Everywhere { tried: tried.join("; "), source: Box::new(origin) }
     }
 }
+
+/// What a registry says of a manifest whose blobs it does not know (distribution-spec, "Error
+/// Codes"). Each was there or was taken a moment ago: where others push the same blob at the same
+/// time, registries that keep files are seen to lose sight of it while they write it down again.
+const BLOB_UNKNOWN: &str = "MANIFEST_BLOB_UNKNOWN";
 
 /// Whether a status says "later" (distribution-spec, "Error Codes"; RFC 9110, 15.6). A full disk
 /// (RFC 4918, 11.5) is not emptied by asking again.

@@ -269,6 +269,15 @@ async fn a_full_registry_gets_no_tag() {
     }
 }
 
+fn later(code: u16) -> Response {
+    with_header(code, "retry-after", "0")
+}
+
+/// What docker-registry says of a manifest while others push the same blob.
+fn lost() -> Response {
+    status(400, r#"{"errors":[{"code":"DIGEST_INVALID"},{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_busy_is_pushed_to_later() {
     let image = TinyImage::new("a");
@@ -283,10 +292,11 @@ async fn a_registry_that_is_busy_is_pushed_to_later() {
         (503, "PUT", "/upload/"),
         (429, "PUT", "/manifests/"),
         (503, "PUT", "/manifests/"),
+        (400, "PUT", "/manifests/"),
     ] {
         let fake = taking(move |seen, before| {
             let is_it = seen.method == method && seen.path.contains(path) && before < 2;
-            is_it.then(|| with_header(code, "retry-after", "0"))
+            is_it.then(|| if code == 400 { lost() } else { later(code) })
         })
         .await;
         let to = reference(&format!("{}/x/z:1", fake.host()));
