@@ -80,8 +80,9 @@ pub(super) async fn classic(call: &Call, body: Body) -> Result<Response, ApiErro
         call.service.access().judge(&call.headers, Scope::Push)?;
     }
     let (quiet, removal, name) = (query.quiet, query.removal(), query.build_id.clone());
+    let given = Given::in_query(&query);
     let request = prepare(call, query)?;
-    let mut running = start(call, body, Given::default(), name, request).await?;
+    let mut running = start(call, body, given, name, request).await?;
     let mut classic = Classic::new(running.number, quiet, removal);
     let mut first = String::new();
     // A quiet build has nothing to show before its end; a silent connection would be cut by some.

@@ -16,6 +16,7 @@ use super::agents::Agent;
 use super::error::ApiError;
 use super::mirror::Mirror;
 use super::native::{Delivery, NativeQuery, SENT, SENT_LAYOUT};
+use super::query::BuildQuery;
 
 /// What lasts as long as the build. Dropping it gives contexts and agents back.
 #[derive(Debug, Default)]
@@ -34,6 +35,12 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// What Docker's clients name: nothing was sent before.
+    pub(super) fn in_query(query: &BuildQuery) -> Self {
+        let (cache_from, cache_to) = (query.cache_from.clone(), query.cache_to.clone());
+        Self { cache_from, cache_to, ..Self::default() }
+    }
+
     /// Takes what `query` names. Blocking.
     ///
     /// # Errors
