@@ -1,6 +1,6 @@
 //! Who may ask a service: tokens with scopes, TLS, client certificates.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -186,11 +186,14 @@ fn certificates_are_read_anew_by_sighup() {
     };
     let hang_up = || run(&mut command("kill", &["-HUP", &server.id().to_string()])).ok();
     assert!(is_believed(&old) && !is_believed(&new));
-    let mut following = command("curl", &["-sSNi", "--cacert"]);
+    let mut following = command("curl", &["-sSNv", "--cacert"]);
     following.arg(old.path("ca.pem")).arg(format!("https://127.0.0.1:{port}/events"));
-    let mut following = following.stdout(Stdio::piped()).spawn().unwrap();
+    following.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut following = following.spawn().unwrap();
     // It is connected once it has a head.
-    following.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
+    let told = BufReader::new(following.stderr.take().unwrap()).lines();
+    let mut told = told.map_while(Result::ok);
+    assert!(told.any(|line| line.starts_with("< HTTP/1.1 200")), "curl is not connected");
 
     install(&new);
     hang_up();
