@@ -57,8 +57,11 @@ impl EventTail {
         let path = self.dir.join("events");
         // Asked first: what is written before the end is then seen.
         let is_over = !self.dir.exists() || !is_running(&self.dir)?;
-        let mut bytes = vec![0; limit.clamp(1, MAX_LINE)];
         let offset = self.offset;
+        // No more than what is there: many wait for a few lines each.
+        let there = self.file.metadata().at("read", &path)?.len().saturating_sub(offset);
+        let there = usize::try_from(there).unwrap_or(usize::MAX).saturating_add(1);
+        let mut bytes = vec![0; there.min(limit).clamp(1, MAX_LINE)];
         loop {
             let count = read_full(&self.file, &mut bytes, offset).at("read", &path)?;
             let end = bytes[..count].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);

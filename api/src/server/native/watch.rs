@@ -6,6 +6,7 @@ use std::time::Duration;
 use builder::{Builder, blocking};
 use cache::{EventLines, EventTail};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::Service;
@@ -17,12 +18,18 @@ const CHUNK: usize = 256 << 10;
 /// How long a record is left alone where nobody tells of its growth: builds of other processes.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How often a record is read at most while it grows: a reader who keeps up with every line of a
+/// long log takes from its step the processor that it needs. What comes alone is told at once.
+const PACE: Duration = Duration::from_millis(10);
+
 /// A reader of one record.
 #[derive(Debug)]
 pub(super) struct Watch {
     tail: EventTail,
     /// Read and not handed out.
     next: EventLines,
+    /// When it was read last.
+    read_at: Option<Instant>,
     /// Of a build of this service.
     growth: Option<watch::Receiver<u64>>,
     /// Whether to wait for what is still to come.
@@ -50,7 +57,8 @@ impl Watch {
         let tail = blocking::run(move || open_tail(&builder, &asked, after)).await?;
         let (readers, ending) = (service.0.readers.clone(), service.0.ending.clone());
         let next = EventLines::default();
-        Self { tail, next, growth, follows, readers, ending }.read().await
+        let read_at = None;
+        Self { tail, next, read_at, growth, follows, readers, ending }.read().await
     }
 
     /// Whether the build is over and nothing is left to be read.
@@ -59,6 +67,7 @@ impl Watch {
     }
 
     async fn read(mut self) -> Result<Self, ApiError> {
+        self.read_at = Some(Instant::now());
         // Marked as seen before the record is read, so that nothing is slept through.
         if let Some(growth) = &mut self.growth {
             growth.borrow_and_update();
@@ -97,6 +106,10 @@ impl Watch {
             if growth.changed().await.is_err() {
                 // It is complete, or nearly so: then the record says that it is over.
                 self.growth = None;
+                return true;
+            }
+            if let Some(read_at) = self.read_at {
+                tokio::time::sleep_until(read_at + PACE).await;
             }
             return true;
         }
