@@ -5,13 +5,15 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// How often a look-up is tried again. Each failure means that somewhere on this machine a mount
-/// or a directory moved at that very moment, so a few are usual and a thousand are not.
-const TRIES: u32 = 1000;
+/// How long a look-up is tried again. Each failure means that somewhere on this machine a mount or
+/// a directory moved at that very moment, and somebody may be at just that: a number of tries would
+/// be a matter of luck.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens `path` with its links followed, save those of procfs; `flags` may ask for a directory.
 pub(super) fn open_followed(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -32,13 +34,14 @@ fn open(
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
     let resolve = resolve | ResolveFlags::IN_ROOT;
-    let mut tries = 0;
+    let mut since = None;
     loop {
         match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
             // While anything is renamed or mounted, the kernel cannot promise that `..` stays
             // beneath the root, and wants to be asked again.
-            Err(Errno::AGAIN | Errno::INTR) if tries < TRIES => {
-                tries += 1;
+            Err(Errno::AGAIN | Errno::INTR)
+                if since.get_or_insert_with(Instant::now).elapsed() < PATIENCE =>
+            {
                 rustix::thread::sched_yield();
             }
             result => return result,
