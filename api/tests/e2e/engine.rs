@@ -4,8 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Server, bases, command, context, docker_registry, docker_registry_with, free_port, http_get,
-    rbuild, run,
+    Server, bases, command, context, docker_registry, guarded_registry, rbuild, run,
 };
 
 /// A service on a store of its own, which holds busybox, and its URL.
@@ -178,13 +177,7 @@ fn events_are_told_afterwards_and_as_they_happen() {
 fn a_login_is_asked_of_the_registry() {
     let dir = tempfile::tempdir().unwrap();
     let (_server, url) = engine(dir.path());
-    let users = dir.path().join("users");
-    run(command("htpasswd", &["-Bbc"]).arg(&users).args(["me", "right"])).ok();
-    let auth = format!("auth: {{htpasswd: {{realm: r, path: {}}}}}\n", users.display());
-    let port = free_port();
-    let (_registry, _data) = docker_registry_with(port, &auth, || {
-        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 401 "))
-    });
+    let (_registry, port, _data) = guarded_registry("me", "right");
     let host = format!("127.0.0.1:{port}");
     let login = |password: &str| {
         run(&mut docker(&url, dir.path(), &["login", "-u", "me", "-p", password, &host]))

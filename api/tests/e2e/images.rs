@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Ran, Server, command, context, docker_registry_with, free_port, http_get, rbuild, run,
+    Ran, Server, command, context, docker_registry_with, free_port, guarded_registry, http_get,
+    rbuild, run,
 };
 
 /// Runs `rbuild` with `given` on its standard input.
@@ -28,14 +29,7 @@ fn fed(command: &mut Command, given: &[u8]) -> Ran {
 #[test]
 fn credentials_are_checked_kept_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let users = dir.path().join("users");
-    let lines = run(&mut command("htpasswd", &["-Bbn", "me", "p:w"])).ok().stdout;
-    fs::write(&users, lines).unwrap();
-    let port = free_port();
-    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
-    let (_registry, _data) = docker_registry_with(port, &auth, || {
-        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 401 "))
-    });
+    let (_registry, port, _data) = guarded_registry("me", "p:w");
     let host = format!("127.0.0.1:{port}");
     let store = dir.path().join("store");
     let at = |args: &[&str]| {
@@ -83,14 +77,7 @@ fn credentials_are_checked_kept_and_forgotten() {
 #[test]
 fn a_service_uses_the_credentials_of_its_client() {
     let dir = tempfile::tempdir().unwrap();
-    let users = dir.path().join("users");
-    let lines = run(&mut command("htpasswd", &["-Bbn", "me", "p:w"])).ok().stdout;
-    fs::write(&users, lines).unwrap();
-    let port = free_port();
-    let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
-    let (_registry, _data) = docker_registry_with(port, &auth, || {
-        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 401 "))
-    });
+    let (_registry, port, _data) = guarded_registry("me", "p:w");
     let (here, there) = (dir.path().join("here"), dir.path().join("there"));
     let socket = dir.path().join("socket");
     let url = format!("unix://{}", socket.display());

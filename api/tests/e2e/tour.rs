@@ -8,10 +8,7 @@ use std::path::Path;
 
 use crate::docker::start_dockerd;
 use crate::engine::{docker, engine};
-use crate::support::{
-    Ran, bases, command, docker_registry, docker_registry_with, free_port, http_get, rbuild, run,
-    scratch,
-};
+use crate::support::{Ran, bases, docker_registry, guarded_registry, rbuild, run, scratch};
 
 /// How the two sides compare. The reason stands where they are meant to differ.
 #[derive(Clone, Copy)]
@@ -248,13 +245,7 @@ fn the_tour_is_that_of_dockers_daemon() {
     for (name, text) in FILES {
         std::fs::write(context.join(name), text).unwrap();
     }
-    let users = dir.path().join("users");
-    run(command("htpasswd", &["-Bbc"]).arg(&users).args(["me", "right"])).ok();
-    let auth = format!("auth: {{htpasswd: {{realm: r, path: {}}}}}\n", users.display());
-    let shut = free_port();
-    let (_shut, _data) = docker_registry_with(shut, &auth, || {
-        http_get(shut, "/v2/").is_some_and(|answer| answer.contains(" 401 "))
-    });
+    let (_shut, shut, _data) = guarded_registry("me", "right");
     let mut registries = Vec::new();
     let [theirs, ours] = [("theirs", theirs), ("ours", ours)].map(|(name, url)| {
         let (server, port, data) = docker_registry();

@@ -12,6 +12,7 @@ mod layer_tree;
 mod registry;
 mod registry_faults;
 mod registry_login;
+mod registry_push;
 mod registry_referrers;
 mod registry_support;
 mod registry_tls;
