@@ -344,10 +344,8 @@ impl Builds {
 /// Returns whether the build at `dir` goes on.
 pub(crate) fn is_running(dir: &Path) -> Result<bool> {
     let path = dir.join("events");
-    if !path.exists() {
-        return Ok(false);
-    }
-    Ok(FileLock::try_exclusive(&path).at("lock", &path)?.is_none())
+    // A record that is gone is no running one's.
+    Ok(matches!(found(FileLock::try_exclusive(&path)).at("lock", &path)?, Some(None)))
 }
 
 fn read(dir: &Path) -> Result<Option<BuildRecord>> {
@@ -359,10 +357,14 @@ fn read(dir: &Path) -> Result<Option<BuildRecord>> {
         started_ms: started(dir).unwrap_or_default(),
         ..BuildHeader::default()
     });
+    // Asked first: what ends by itself has its summary before it is seen to be over.
+    let is_running = is_running(dir)?;
     let summary = match document::load(Kind::Build, &dir.join("summary"))? {
         Loaded::Whole(summary) => summary,
         Loaded::Damaged(_) => BuildSummary::unfinished(BuildResult::Unknown),
-        Loaded::Absent if is_running(dir)? => BuildSummary::unfinished(BuildResult::Running),
+        Loaded::Absent if is_running => BuildSummary::unfinished(BuildResult::Running),
+        // It was forgotten meanwhile.
+        Loaded::Absent if !path.exists() => return Ok(None),
         Loaded::Absent => BuildSummary::unfinished(BuildResult::Interrupted),
     };
     Ok(Some(BuildRecord { id: id.to_owned(), header, summary }))

@@ -1,8 +1,9 @@
 //! Records of builds, read while they are written.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use cache::{BuildHeader, EventLines};
+use cache::{BuildHeader, BuildResult, BuildSummary, EventLines};
 
 use super::fixture::{Done, Fixture, commit};
 
@@ -49,6 +50,43 @@ fn a_record_that_is_forgotten_ends_its_readers() -> Done {
     assert!(builds.remove("0a1b2c3d")?);
     assert!(tail.read(100)?.is_over);
     Ok(())
+}
+
+#[test]
+fn a_build_that_ends_is_never_seen_as_interrupted() -> Done {
+    const BUILDS: u32 = 3000;
+    let fixture = Fixture::new();
+    let builds = fixture.store.builds();
+    let is_over = AtomicBool::new(false);
+    let summary = BuildSummary {
+        result: BuildResult::Cancelled,
+        millis: 0,
+        dockerfile: None,
+        steps: 0,
+        cached: 0,
+        warnings: 0,
+        log_bytes: 0,
+    };
+    std::thread::scope(|scope| -> Done {
+        let writer = scope.spawn(|| {
+            let all = (0..BUILDS).try_for_each(|number| {
+                let id = format!("{number:08x}");
+                builds.begin(&id, &BuildHeader::default())?.finish(&summary)?;
+                // The reader holds the lock while it looks.
+                while !builds.remove(&id)? {}
+                Ok::<_, cache::StoreError>(())
+            });
+            is_over.store(true, Ordering::Release);
+            all
+        });
+        while !is_over.load(Ordering::Acquire) {
+            for record in builds.list()? {
+                assert_ne!(record.summary.result, BuildResult::Interrupted);
+            }
+        }
+        writer.join().map_err(|_| "the writer panicked")??;
+        Ok(())
+    })
 }
 
 #[test]
