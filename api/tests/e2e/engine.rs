@@ -177,7 +177,7 @@ fn events_are_told_afterwards_and_as_they_happen() {
 fn a_login_is_asked_of_the_registry() {
     let dir = tempfile::tempdir().unwrap();
     let (_server, url) = engine(dir.path());
-    let (_registry, port, _data) = guarded_registry("me", "right");
+    let (_registry, port, _dirs) = guarded_registry("me", "right");
     let host = format!("127.0.0.1:{port}");
     let login = |password: &str| {
         run(&mut docker(&url, dir.path(), &["login", "-u", "me", "-p", password, &host]))

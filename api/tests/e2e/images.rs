@@ -29,7 +29,7 @@ fn fed(command: &mut Command, given: &[u8]) -> Ran {
 #[test]
 fn credentials_are_checked_kept_and_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let (_registry, port, _data) = guarded_registry("me", "p:w");
+    let (_registry, port, _dirs) = guarded_registry("me", "p:w");
     let host = format!("127.0.0.1:{port}");
     let store = dir.path().join("store");
     let at = |args: &[&str]| {
@@ -77,7 +77,7 @@ fn credentials_are_checked_kept_and_forgotten() {
 #[test]
 fn a_service_uses_the_credentials_of_its_client() {
     let dir = tempfile::tempdir().unwrap();
-    let (_registry, port, _data) = guarded_registry("me", "p:w");
+    let (_registry, port, _dirs) = guarded_registry("me", "p:w");
     let (here, there) = (dir.path().join("here"), dir.path().join("there"));
     let socket = dir.path().join("socket");
     let url = format!("unix://{}", socket.display());

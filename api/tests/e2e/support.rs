@@ -218,18 +218,21 @@ pub(crate) fn docker_registry() -> (Server, u16, tempfile::TempDir) {
     (server, port, dir)
 }
 
-/// The same, for `user` with `password` alone.
-pub(crate) fn guarded_registry(user: &str, password: &str) -> (Server, u16, tempfile::TempDir) {
+/// The same, for `user` with `password` alone. The directories are its users, which it reads when
+/// it is asked, and its data.
+pub(crate) fn guarded_registry(
+    user: &str,
+    password: &str,
+) -> (Server, u16, [tempfile::TempDir; 2]) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let users = dir.path().join("users");
     run(command("htpasswd", &["-Bbc"]).arg(&users).args([user, password])).ok();
     let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
     let port = free_port();
-    // It has read its users when it answers.
     let (server, data) = docker_registry_with(port, &auth, || {
         http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 401 "))
     });
-    (server, port, data)
+    (server, port, [dir, data])
 }
 
 /// Debian's docker-registry on `port`, with `more` lines in its configuration.

@@ -245,7 +245,7 @@ fn the_tour_is_that_of_dockers_daemon() {
     for (name, text) in FILES {
         std::fs::write(context.join(name), text).unwrap();
     }
-    let (_shut, shut, _data) = guarded_registry("me", "right");
+    let (_shut, shut, _dirs) = guarded_registry("me", "right");
     let mut registries = Vec::new();
     let [theirs, ours] = [("theirs", theirs), ("ours", ours)].map(|(name, url)| {
         let (server, port, data) = docker_registry();
