@@ -41,28 +41,14 @@ pub(super) async fn pull(args: PullArgs, engine: &Engine) -> Result<(), Fault> {
 /// `rbuild push`.
 pub(super) async fn push(args: PushArgs, engine: &Engine) -> Result<(), Fault> {
     let show = shower(args.quiet);
+    let options = push_options(&args)?;
     match engine {
-        Engine::Remote(_) if args.destination.is_some() => {
-            let fault = Fault::user(
-                "DESTINATION cannot be used with --host: a service pushes an image by its own names",
-            );
-            Err(fault.with_help("give the image that name first, with `rbuild tag`"))
-        }
-        Engine::Remote(_) if args.compression.is_some() => {
-            let fault = Fault::user(
-                "--compression cannot be used with --host: a service pushes an image as it keeps it",
-            );
-            Err(fault.with_help("say it when you build: -o type=registry,compression=zstd"))
-        }
-        Engine::Remote(client) => {
-            match client.push(&args.name, args.platform.as_ref(), show).await? {
-                Some(digest) => print(&format!("{digest}\n")),
-                None => Ok(()),
-            }
-        }
+        Engine::Remote(client) => match client.push(&args.name, &options, show).await? {
+            Some(digest) => print(&format!("{digest}\n")),
+            None => Ok(()),
+        },
         Engine::Local(builder) => {
             let none = BTreeMap::new();
-            let options = push_options(&args)?;
             let work =
                 async |events: &Events| builder.push(&args.name, &options, &none, events).await;
             let pushed = with_progress(args.quiet, work).await?;
@@ -74,14 +60,9 @@ pub(super) async fn push(args: PushArgs, engine: &Engine) -> Result<(), Fault> {
 
 fn push_options(args: &PushArgs) -> Result<PushOptions, Fault> {
     let PushArgs { compression, compression_level: level, force_compression: force, .. } = *args;
-    let levels = compression.unwrap_or_default().levels();
-    if let Some(level) = level.filter(|level| !levels.contains(level)) {
-        let (from, to) = (levels.start(), levels.end());
-        let what = format!("--compression-level {level} is not one of {from} to {to}");
-        return Err(Fault::user(what));
-    }
     let (destination, platform) = (args.destination.clone(), args.platform.clone());
     let form = ImageForm { compression, level, force, ..ImageForm::default() };
+    form.check().map_err(Fault::user)?;
     Ok(PushOptions { destination, platform, form })
 }
 

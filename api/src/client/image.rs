@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use axum::http::{HeaderName, Method};
-use builder::{ArchiveKind, ErrorKind, ImportOptions, blocking};
+use builder::{ArchiveKind, Compression, ErrorKind, ImportOptions, PushOptions, blocking};
 use bytes::Bytes;
 use frontend::{Platform, Reference};
 use http_body_util::BodyExt as _;
@@ -115,16 +115,29 @@ impl Client {
     pub(crate) async fn push(
         &self,
         name: &str,
-        platform: Option<&Platform>,
+        options: &PushOptions,
         show: impl FnMut(&str),
     ) -> Result<Option<String>, Fault> {
-        let (repository, tag) = split_tag(name);
-        let platform = platform.map(in_json);
-        let parameters =
-            [("tag", Some(tag.unwrap_or("latest"))), ("platform", platform.as_deref())];
-        let query = query(&parameters);
-        let path = format!("/images/{}/push?{query}", in_path(repository));
-        let auth = self.registry_auth(name).await;
+        let PushOptions { destination, platform, form } = options;
+        // An image that goes elsewhere may be named by its ID.
+        let (name_in_path, tag) = if destination.is_some() {
+            (name, None)
+        } else {
+            let (repository, tag) = split_tag(name);
+            (repository, Some(tag.unwrap_or("latest")))
+        };
+        let (platform, level) =
+            (platform.as_ref().map(in_json), form.level.map(|it| it.to_string()));
+        let query = query(&[
+            ("tag", tag),
+            ("platform", platform.as_deref()),
+            ("destination", destination.as_deref()),
+            ("compression", form.compression.map(Compression::name)),
+            ("compression-level", level.as_deref()),
+            ("force-compression", form.force.then_some("1")),
+        ]);
+        let path = format!("/images/{}/push?{query}", in_path(name_in_path));
+        let auth = self.registry_auth(destination.as_deref().unwrap_or(name)).await;
         self.follow(&path, Payload::Nothing, auth, show).await
     }
 

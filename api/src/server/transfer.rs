@@ -4,7 +4,8 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use builder::{
-    ArchiveKind, ErrorKind, Event, Events, ImageError, Pulled, PushOptions, Pushed, blocking,
+    ArchiveKind, Compression, ErrorKind, Event, Events, ImageError, ImageForm, Pulled, PushOptions,
+    Pushed, blocking,
 };
 use bytes::Bytes;
 use frontend::Reference;
@@ -89,23 +90,24 @@ fn pulling_from(name: &str, path: &str) -> String {
     line(&json!({ "status": format!("Pulling from {path}"), "id": tag }))
 }
 
-/// `POST /images/{name}/push?tag=`; without a tag, every tag of the repository.
+/// `POST /images/{name}/push?tag=`; without a tag, every tag of the repository. Ours are
+/// `destination`, another name for the one image, and how layers are compressed.
 pub(super) async fn push(call: &Call, repository: &str) -> Result<Response, ApiError> {
-    call.expect_only(&["tag", "platform"])?;
-    let names = match call.parameter("tag") {
-        Some(tag) => vec![with_tag(repository, Some(tag))],
-        None => tagged(call, repository).await?,
+    let options = push_options(call)?;
+    let names = match (call.parameter("tag"), &options.destination) {
+        (Some(tag), _) => vec![with_tag(repository, Some(tag))],
+        (None, Some(_)) => vec![repository.to_owned()],
+        (None, None) => tagged(call, repository).await?,
     };
-    let platform = wanted_platforms(call, "platform")?.into_iter().next();
-    let options = PushOptions { platform, ..PushOptions::default() };
-    let credentials = auth::for_image(&call.headers, repository)?;
+    let repository = options.destination.as_deref().map_or(repository, repository_of).to_owned();
+    let credentials = auth::for_image(&call.headers, &repository)?;
     let service = call.service.clone();
     let mut transfer = start(call, move |events| async move {
         let mut all = Vec::new();
         for name in names {
             let pushed = service.builder().push(&name, &options, &credentials, &events).await?;
             service.0.events.tell(EngineEvent::image("push", name.as_str(), &name));
-            all.push((name, pushed));
+            all.push((options.destination.clone().unwrap_or(name), pushed));
         }
         Ok(all)
     });
@@ -114,6 +116,31 @@ pub(super) async fn push(call: &Call, repository: &str) -> Result<Response, ApiE
     Ok(answer(begin, transfer, |all: Vec<(String, Pushed)>| {
         all.iter().map(|(name, pushed)| pushed_lines(name, pushed)).collect()
     }))
+}
+
+fn push_options(call: &Call) -> Result<PushOptions, ApiError> {
+    const COMPRESSION: [&str; 3] = ["compression", "compression-level", "force-compression"];
+    let known = [&["tag", "platform", "destination"][..], &COMPRESSION].concat();
+    call.expect_only(&known)?;
+    let [compression, level, force] = COMPRESSION;
+    let unknown = || {
+        let known = Compression::ALL.map(Compression::name).join(", ");
+        ApiError::parameter(compression, format!("it is none of {known}"))
+    };
+    let parsed = call.parameter(compression).map(|it| Compression::parse(it).ok_or_else(unknown));
+    let number = |text: &str| {
+        text.parse().map_err(|_| ApiError::parameter(level, "it is no number up to 255"))
+    };
+    let form = ImageForm {
+        compression: parsed.transpose()?,
+        level: call.parameter(level).map(number).transpose()?,
+        force: call.flag(force, false)?,
+        ..ImageForm::default()
+    };
+    form.check().map_err(|reason| ApiError::parameter(level, reason))?;
+    let destination = call.parameter("destination").map(str::to_owned);
+    let platform = wanted_platforms(call, "platform")?.into_iter().next();
+    Ok(PushOptions { destination, platform, form })
 }
 
 fn pushed_lines(name: &str, pushed: &Pushed) -> String {

@@ -347,7 +347,36 @@ fn a_push_compresses_as_it_is_told() {
     at(&["push", "--compression", "lz4", "above"]).fails_with(2).says("there is no compression");
     at(&["push", "--compression", "gzip", "--compression-level", "13", "above"])
         .fails_with(1)
-        .says("not one of 0 to 12");
+        .says("gzip has levels 0 to 12, not 13");
+}
+
+#[test]
+fn a_service_pushes_to_another_name_and_compresses_as_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("rbuild.sock");
+    let host = format!("unix://{}", socket.display());
+    let mut serve = rbuild(dir.path(), &["serve", "--listen", &host]);
+    let _server = Server::start(&mut serve, || socket.exists());
+    let port = free_port();
+    let (_registry, _data) = docker_registry_with(port, "", || {
+        http_get(port, "/v2/").is_some_and(|answer| answer.contains(" 200 "))
+    });
+    let at = |args: &[&str]| run(rbuild(dir.path(), args).env("RBUILD_HOST", &host));
+    let context = context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "a")]);
+    at(&["-q", "-t", "here:1", context.path().to_str().unwrap()]).ok();
+    let id = at(&["images", "-q", "--no-trunc", "here:1"]).ok().stdout;
+    for (tag, source) in [("by-name", "here:1"), ("by-id", id.trim())] {
+        let name = format!("127.0.0.1:{port}/there:{tag}");
+        let digest = at(&["push", "--compression", "zstd", source, &name]).ok().stdout;
+        let reference = format!("docker://{name}");
+        let inspect =
+            |raw| run(&mut command("skopeo", &["inspect", "--tls-verify=false", raw, &reference]));
+        inspect("--no-tags").ok().says(digest.trim());
+        inspect("--raw").ok().says("tar+zstd");
+    }
+    at(&["push", "--compression", "gzip", "--compression-level", "13", "here:1"])
+        .fails_with(1)
+        .says("gzip has levels 0 to 12, not 13");
 }
 
 #[test]

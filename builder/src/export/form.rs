@@ -29,6 +29,23 @@ pub enum MediaTypes {
 }
 
 impl ImageForm {
+    /// Tells what is wrong with the level, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// What the user should read: the levels that there are.
+    pub fn check(&self) -> Result<(), String> {
+        let compression = self.compression.unwrap_or_default();
+        let levels = compression.levels();
+        match self.level.filter(|level| !levels.contains(level)) {
+            None => Ok(()),
+            Some(level) => {
+                let (from, to) = (levels.start(), levels.end());
+                Err(format!("{compression} has levels {from} to {to}, not {level}"))
+            }
+        }
+    }
+
     /// As it is, with OCI documents: what an image layout must hold.
     #[must_use]
     pub fn as_oci(mut self) -> Self {

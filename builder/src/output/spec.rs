@@ -233,14 +233,7 @@ impl OutputSpec {
 
     /// Checks what hangs together.
     fn checked(self) -> Result<Self, String> {
-        if let Some(level) = self.form.level {
-            let compression = self.form.compression.unwrap_or_default();
-            let levels = compression.levels();
-            if !levels.contains(&level) {
-                let (from, to) = (levels.start(), levels.end());
-                return Err(format!("{compression} has levels {from} to {to}, not {level}"));
-            }
-        }
+        self.form.check()?;
         let tagged = self.names.iter().find(|name| name.tag.is_some());
         if let Some(name) = tagged.filter(|_| self.by_digest) {
             let name = name.familiar();
