@@ -11,8 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 mod look_up;
+mod report;
 
 use self::look_up::Search;
+use self::report::saved_by;
 use super::Prepared;
 use super::error::BuildError;
 use super::exported;
@@ -20,7 +22,6 @@ use super::imported::{Arrivals, Stack};
 use super::keys::{Keyed, Lookup, makes_layer, unix_now};
 use super::latest::Latest;
 use super::policy::Policy;
-use super::remotes;
 use super::steps::Steps;
 use crate::blocking;
 use crate::builder::Inner;
@@ -30,7 +31,6 @@ use crate::image::assemble::layer_chain;
 use crate::key;
 use crate::op::{self, OpError, Root, RunSettings, Step};
 use crate::progress::{Events, Saved};
-use crate::shell::{Known, RecordedSteps};
 use crate::solver::{InFlight, Resolved, Work};
 use crate::source::{RemoteFiles, ResolvedImage, Sources};
 use crate::tree::Trees;
@@ -232,54 +232,6 @@ impl Execution {
         .await
     }
 
-    /// Tells the RUN steps, and what the one that failed had left.
-    pub(super) fn remember(&self, failed: Option<VertexId>) -> (RecordedSteps, Option<SnapshotId>) {
-        let of_cache = self.keyed.iter().enumerate().filter_map(|(index, keyed)| {
-            Some((VertexId(index), keyed.record.as_ref()?.snapshot.clone()))
-        });
-        let mut results: BTreeMap<VertexId, SnapshotId> = of_cache.collect();
-        results.extend(lock(&self.made).clone());
-        let (graph, images, files) = (&self.graph, &self.images, &self.files);
-        let known = Known { graph, images, files, results: &results, settings: &self.settings };
-        let left = || lock(self.failed.as_ref()?).remove(&failed?);
-        (known.record(failed), left())
-    }
-
-    /// Reports every step that needs no work and returns (cached steps, steps with work).
-    pub(super) async fn report_hits(&self) -> (usize, usize) {
-        let mut hits = 0;
-        let mut total = 0;
-        let will_run = self.will_run();
-        for id in (0..self.graph.vertices.len()).map(VertexId) {
-            if self.steps.index_of(id).is_none() {
-                continue;
-            }
-            total += 1;
-            if will_run[id.0] {
-                self.steps.reopen(id);
-            } else {
-                hits += 1;
-                self.steps.cached(id, &self.short_id(id)).await;
-            }
-        }
-        (hits, total)
-    }
-
-    /// Returns how many steps were found only when their inputs were there.
-    pub(super) fn found_late(&self) -> usize {
-        lock(&self.found_late).len()
-    }
-
-    /// Returns what the steps would have cost that were found.
-    pub(super) fn saved(&self) -> Saved {
-        let known = self.keyed.iter().filter_map(|keyed| keyed.record.as_ref()).map(saved_by);
-        let late = lock(&self.found_late);
-        known.chain(late.values().copied()).fold(Saved::default(), |sum, one| Saved {
-            millis: sum.millis.saturating_add(one.millis),
-            bytes: sum.bytes.saturating_add(one.bytes),
-        })
-    }
-
     /// Which vertices the solver will resolve: what the output needs and the cache lacks.
     fn will_run(&self) -> Vec<bool> {
         let mut will_run = vec![false; self.graph.vertices.len()];
@@ -311,34 +263,6 @@ impl Execution {
                 sandbox.expect(kind.into());
             }
         }
-    }
-
-    /// Returns the records that were found.
-    pub(super) fn records(&self) -> BTreeMap<VertexId, Record> {
-        self.keyed
-            .iter()
-            .enumerate()
-            .filter_map(|(index, keyed)| Some((VertexId(index), keyed.record.clone()?)))
-            .collect()
-    }
-
-    /// Returns all records there are, also of a build that did not come to its end.
-    pub(super) fn finished(&self) -> BTreeMap<VertexId, Record> {
-        let mut records = self.records();
-        records.extend(lock(&self.sealed).clone());
-        records
-    }
-
-    /// Wraps the failure of a vertex with the name of its step.
-    pub(super) fn step_error(
-        &self,
-        vertex: VertexId,
-        error: OpError,
-        kept_by: Option<String>,
-    ) -> BuildError {
-        let index = remotes::step_of(&self.graph, vertex);
-        let step = index.map_or_else(String::new, |index| self.graph.steps[index].text.clone());
-        BuildError::Step { step, index, source: Box::new(error), kept_by }
     }
 
     fn vertex(&self, id: VertexId) -> &Vertex {
@@ -482,10 +406,6 @@ impl Execution {
         store.index().put_by_content(&op, &content, &record).map_err(OpError::store)?;
         Ok(record)
     }
-}
-
-const fn saved_by(record: &Record) -> Saved {
-    Saved { millis: record.duration_ms, bytes: record.size }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
