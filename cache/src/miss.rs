@@ -3,18 +3,16 @@
 //! Pure: compares tables that others kept. Nothing here decides what is a hit, so a fault here can
 //! only misname a reason.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::Digest;
 use crate::key::Component;
 
 /// Files named in one list of a [`FileChanges`]; the counts beside them are always whole.
 const MAX_NAMED: usize = 100;
-
-/// Files of a selection that are remembered by name; a larger one is remembered by its digest only.
-const MAX_FILES: usize = 50_000;
 
 /// Hex digits kept of a file's digest: enough to see that it changed, and never trusted for more.
 const MARK_DIGITS: usize = 16;
@@ -51,9 +49,10 @@ pub fn changes(before: &[Component], after: &[Component]) -> Vec<Change> {
 }
 
 /// What a COPY brought, by name: small enough to keep, so that a change can be named.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FileList(BTreeMap<String, FileMark>);
+///
+/// Each name once, in their order: what is compared is read side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileList(Vec<(String, FileMark)>);
 
 /// What is remembered of one file: its mode, and a mark that changes with its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +62,9 @@ impl FileMark {
     /// A regular file.
     #[must_use]
     pub fn file(mode: u32, digest: &Digest) -> Self {
-        Self(mode, digest.hex()[..MARK_DIGITS].to_owned())
+        let mut mark = digest.hex();
+        mark.truncate(MARK_DIGITS);
+        Self(mode, mark)
     }
 
     /// A symlink.
@@ -80,36 +81,70 @@ impl FileMark {
 }
 
 impl FileList {
-    /// Adds a file; what is beyond the limit makes the list unusable, and [`FileList::whole`] say
-    /// so.
-    pub fn add(&mut self, path: String, mark: FileMark) {
-        if self.0.len() <= MAX_FILES {
-            self.0.insert(path, mark);
-        }
-    }
+    /// Files of a selection that are remembered by name; a larger one is remembered by its digest
+    /// only.
+    pub const MOST: usize = 50_000;
 
-    /// Returns the list unless files had to be left out.
+    /// Lists `files`, of which the last counts where a name comes twice; `None` if they are too many.
     #[must_use]
-    pub fn whole(self) -> Option<Self> {
-        (self.0.len() <= MAX_FILES).then_some(self)
+    pub fn of(mut files: Vec<(String, FileMark)>) -> Option<Self> {
+        files.reverse();
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        files.dedup_by(|(a, _), (b, _)| a == b);
+        (files.len() <= Self::MOST).then_some(Self(files))
     }
 
     /// Says what became of the files of `before`.
     #[must_use]
     pub fn changes_since(&self, before: &Self) -> FileChanges {
         let mut changes = FileChanges::default();
+        let mut left = before.0.iter().peekable();
         for (path, FileMark(mode, mark)) in &self.0 {
-            match before.0.get(path) {
+            while let Some((gone, _)) = left.next_if(|(old, _)| old < path) {
+                changes.removed.add(gone);
+            }
+            match left.next_if(|(old, _)| old == path) {
                 None => changes.added.add(path),
-                Some(FileMark(_, old)) if old != mark => changes.changed.add(path),
-                Some(FileMark(old, _)) if old != mode => changes.modes.add(path),
+                Some((_, FileMark(_, old))) if old != mark => changes.changed.add(path),
+                Some((_, FileMark(old, _))) if old != mode => changes.modes.add(path),
                 Some(_) => {}
             }
         }
-        for path in before.0.keys().filter(|path| !self.0.contains_key(*path)) {
-            changes.removed.add(path);
+        for (gone, _) in left {
+            changes.removed.add(gone);
         }
         changes
+    }
+}
+
+impl Serialize for FileList {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(path, mark)| (path, mark)))
+    }
+}
+
+impl<'de> Deserialize<'de> for FileList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Files;
+
+        impl<'de> Visitor<'de> for Files {
+            type Value = Vec<(String, FileMark)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of files")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut files = Vec::new();
+                while let Some(file) = map.next_entry()? {
+                    files.push(file);
+                }
+                Ok(files)
+            }
+        }
+
+        let files = deserializer.deserialize_map(Files)?;
+        Self::of(files).ok_or_else(|| serde::de::Error::custom("too many files"))
     }
 }
 
@@ -183,7 +218,7 @@ mod tests {
     }
 
     fn list(text: &str) -> FileList {
-        let mut list = FileList::default();
+        let mut files = Vec::new();
         for line in text.split_whitespace() {
             let mut parts = line.split(':');
             let mut next = || parts.next().expect("path:kind:mode:content").to_owned();
@@ -194,9 +229,9 @@ mod tests {
                 "l" => FileMark::link(mode, &content),
                 _ => FileMark::other(mode, "dir"),
             };
-            list.add(path, mark);
+            files.push((path, mark));
         }
-        list
+        FileList::of(files).expect("few files")
     }
 
     #[test]
@@ -214,14 +249,22 @@ mod tests {
 
     #[test]
     fn very_many_files_are_not_listed_but_counted() {
-        let mut list = FileList::default();
-        for number in 0..MAX_FILES {
-            list.add(number.to_string(), FileMark::other(0, "file"));
-        }
+        let file = |number: usize| (number.to_string(), FileMark::other(0, "file"));
+        let mut files: Vec<_> = (0..FileList::MOST).map(file).collect();
+        let list = FileList::of(files.clone()).expect("not too many");
         let changes = list.changes_since(&FileList::default());
-        assert_eq!((changes.added.count, changes.added.names.len()), (MAX_FILES, MAX_NAMED));
-        assert!(list.clone().whole().is_some());
-        list.add("one more".into(), FileMark::other(0, "file"));
-        assert_eq!(list.whole(), None);
+        assert_eq!((changes.added.count, changes.added.names.len()), (FileList::MOST, MAX_NAMED));
+        files.push(file(0));
+        assert_eq!(FileList::of(files.clone()), Some(list), "a name twice is one file");
+        files.push(file(FileList::MOST));
+        assert_eq!(FileList::of(files), None);
+    }
+
+    #[test]
+    fn a_list_is_kept_as_a_map_in_the_order_of_the_names() {
+        let list = list("b/c:f:644:x b.d:f:644:x a:l:777:y a:l:777:x");
+        let text = serde_json::to_string(&list).expect("a list is JSON");
+        assert!(text.starts_with(r#"{"a":[511,"-> x"],"b.d":["#), "{text}");
+        assert_eq!(serde_json::from_str::<FileList>(&text).expect("it was written so"), list);
     }
 }

@@ -6,8 +6,8 @@
 //! lies, and mode and owner of a directory whose content is copied (the destination keeps its own).
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io::{self, BufWriter};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -54,7 +54,7 @@ pub(super) fn digest_selection(
     known: &[Known<'_>],
 ) -> Result<(Digest, FileDigests), SelectError> {
     let hashed = hash_files(selection, inputs, known)?;
-    let mut fields = Fields(BufWriter::new(HashingWriter::new(io::sink())));
+    let mut fields = Fields::new();
     fields.add("domain", DOMAIN.as_bytes());
     let mut files = hashed.iter();
     for item in &selection.items {
@@ -70,15 +70,13 @@ pub(super) fn digest_selection(
             }
         }
     }
-    let hashing = fields.0.into_inner().expect("a sink takes everything");
-    let (_, digest, _) = hashing.finish();
-    Ok((digest, hashed.into_iter().map(|file| file.digest).collect()))
+    Ok((fields.finish(), hashed.into_iter().map(|file| file.digest).collect()))
 }
 
 /// Lists the files of a selection by name, to say later which of them changed; `digests` are what
 /// [`digest_selection`] gave of it. `None` when there are too many.
 pub(super) fn list_files(selection: &Selection, digests: &[Digest]) -> Option<FileList> {
-    let mut list = FileList::default();
+    let mut files = Vec::new();
     let mut digests = digests.iter();
     for item in &selection.items {
         let Item::Match(found) = item else { continue };
@@ -92,26 +90,59 @@ pub(super) fn list_files(selection: &Selection, digests: &[Digest]) -> Option<Fi
                 Kind::Symlink => FileMark::link(mode, &String::from_utf8_lossy(&entry.link)),
                 _ => FileMark::other(mode, name_of(kind)),
             };
-            list.add(String::from_utf8_lossy(&entry.source).into_owned(), mark);
+            if files.len() == FileList::MOST {
+                return None;
+            }
+            files.push((String::from_utf8_lossy(&entry.source).into_owned(), mark));
         }
     }
-    list.whole()
+    FileList::of(files)
 }
 
-/// Fields with name and length, so that none can be read as part of another.
-struct Fields(BufWriter<HashingWriter<io::Sink>>);
+/// Fields with name and length, so that none can be read as part of another. Gathered before they
+/// are hashed: there may be very many, and all are short.
+struct Fields {
+    gathered: Vec<u8>,
+    hashing: HashingWriter<io::Sink>,
+    /// For values that must be written out before their length is known.
+    text: String,
+}
 
 impl Fields {
+    /// Bytes that are hashed at once.
+    const GATHERED: usize = 32 << 10;
+
+    fn new() -> Self {
+        let gathered = Vec::with_capacity(Self::GATHERED + 4096);
+        Self { gathered, hashing: HashingWriter::new(io::sink()), text: String::new() }
+    }
+
     fn add(&mut self, name: &str, value: &[u8]) {
         for part in [name.as_bytes(), value] {
-            for bytes in [&(part.len() as u64).to_le_bytes()[..], part] {
-                io::Write::write_all(&mut self.0, bytes).expect("a sink takes everything");
-            }
+            self.gathered.extend((part.len() as u64).to_le_bytes());
+            self.gathered.extend(part);
+        }
+        if self.gathered.len() >= Self::GATHERED {
+            self.hash();
         }
     }
 
-    fn add_text(&mut self, name: &str, value: &impl fmt::Display) {
-        self.add(name, value.to_string().as_bytes());
+    fn add_text(&mut self, name: &str, value: fmt::Arguments<'_>) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        text.write_fmt(value).expect("a string takes everything");
+        self.add(name, text.as_bytes());
+        self.text = text;
+    }
+
+    fn hash(&mut self) {
+        self.hashing.write_all(&self.gathered).expect("a sink takes everything");
+        self.gathered.clear();
+    }
+
+    fn finish(mut self) -> Digest {
+        self.hash();
+        self.hashing.finish().1
     }
 }
 
@@ -137,23 +168,23 @@ fn add_match<'a>(
         }
         let metadata = &entry.node.metadata;
         fields.add("path", entry.path());
-        fields.add_text("kind", &name_of(metadata.kind));
-        fields.add_text("implied", &entry.is_implied);
-        fields.add_text("mode", &format_args!("{:o}", metadata.mode));
+        fields.add("kind", name_of(metadata.kind).as_bytes());
+        fields.add("implied", if entry.is_implied { b"true" } else { b"false" });
+        fields.add_text("mode", format_args!("{:o}", metadata.mode));
         fields.add("link", &entry.link);
-        fields.add_text("device", &format_args!("{}:{}", metadata.device.0, metadata.device.1));
+        fields.add_text("device", format_args!("{}:{}", metadata.device.0, metadata.device.1));
         if !input.is_context() {
-            fields.add_text("owner", &format_args!("{}:{}", metadata.uid, metadata.gid));
+            fields.add_text("owner", format_args!("{}:{}", metadata.uid, metadata.gid));
         }
         let xattrs = match metadata.kind {
             Kind::File => {
                 let hashed = files.next().expect("every file has been hashed");
-                fields.add_text("content", &hashed.digest);
+                fields.add_text("content", format_args!("{}", hashed.digest));
                 if metadata.links > 1 {
                     let first = *links.entry((entry.node.layer, metadata.inode)).or_insert(index);
                     // Names outside of the selection are nobody's business.
                     if first != index {
-                        fields.add_text("same as", &first);
+                        fields.add_text("same as", format_args!("{first}"));
                     }
                 }
                 hashed.xattrs.as_deref().cloned().unwrap_or_default()
