@@ -59,7 +59,7 @@ impl Latest {
         if store.snapshots().get(&record.snapshot).map_err(OpError::store)?.is_none() {
             return Ok(record);
         }
-        let (diff_id, size, _) = op::seal(store, &record.snapshot, self.epoch)?;
+        let (diff_id, size, _) = op::seal(store, &record.snapshot, self.epoch, None)?;
         let record = Record { diff_id, size, latest: self.epoch, ..record };
         store.index().put(&record).map_err(OpError::store)?;
         Ok(record)

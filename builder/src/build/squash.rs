@@ -65,7 +65,7 @@ fn merged(store: &Store, below: &[DiffId], layers: &[Record]) -> Result<Record, 
     let snapshot = root.snapshot().cloned();
     let snapshot = snapshot.ok_or_else(|| OpError::lost("the squashed layer"))?;
     // Each layer has the times that count already.
-    let (diff_id, size, _) = op::seal(store, &snapshot, None)?;
+    let (diff_id, size, _) = op::seal(store, &snapshot, None, None)?;
     let record = Record {
         key,
         snapshot,

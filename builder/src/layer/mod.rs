@@ -11,6 +11,7 @@ mod entry;
 mod estargz;
 mod gzip;
 mod header;
+mod pieces;
 mod read;
 mod small_files;
 mod sparse;
@@ -30,6 +31,8 @@ pub use unpack::UnpackError;
 pub use write::{WriteError, diff_id, write_layer};
 
 pub(crate) use estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
+pub(crate) use pieces::{Piece, Room, What, write_pieces};
+pub(crate) use small_files::SmallFile;
 pub(crate) use unpack::{Devices, Owners, Policy, Whiteouts, begins_archive, unpack};
 pub(crate) use write::{Told, write_layer_telling, write_layer_until};
 

@@ -8,8 +8,8 @@ use rustix::fs::FileType;
 use crate::rootfs::{Dir, Metadata, Xattrs, fd_xattrs};
 use crate::side_by_side::Ahead;
 
-/// Files of at most this many bytes are read ahead.
-const SMALL: u64 = 16 << 10;
+/// Files of at most this many bytes are read ahead, or wait with their content.
+pub(super) const SMALL: u64 = 16 << 10;
 
 /// Files read ahead at most: together they stay below 4 MiB.
 const MOST: usize = 256;
@@ -19,12 +19,12 @@ const WORTH_A_THREAD: usize = 32;
 
 /// All that a layer says of one file.
 #[derive(Debug)]
-pub(super) struct SmallFile {
-    pub(super) metadata: Metadata,
-    pub(super) xattrs: Xattrs,
-    pub(super) content: Vec<u8>,
+pub(crate) struct SmallFile {
+    pub(crate) metadata: Metadata,
+    pub(crate) xattrs: Xattrs,
+    pub(crate) content: Vec<u8>,
     /// Of the content, where it was asked for.
-    pub(super) digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
 }
 
 /// Reads the first of `names`, which begin at `start`, up to what is no regular file. Those that are

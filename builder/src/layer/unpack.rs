@@ -322,7 +322,8 @@ impl<R: Read> Unpack<R> {
         }
         self.stats.bytes += entry.size;
         let attributes = self.attributes(entry);
-        Ok(self.upper.describe_file(&file, &path, &attributes)?)
+        self.upper.describe_file(&file, &path, &attributes)?;
+        Ok(())
     }
 
     fn special(

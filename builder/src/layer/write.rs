@@ -17,11 +17,13 @@ use super::read::TarError;
 use super::small_files::{SmallFile, read_ahead};
 use super::tar_writer::TarWriter;
 use super::{LayerStats, OPAQUE_MARKER, WHITEOUT};
-use crate::rootfs::{Dir, InodeId, Kind, Metadata, Time, display_path, fd_xattrs, is_marked, join};
+use crate::rootfs::{
+    Dir, InodeId, Kind, Metadata, Time, Xattrs, display_path, fd_xattrs, is_marked, join,
+};
 use crate::side_by_side::Ahead;
 
 /// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
-const MAX_DEPTH: usize = 2048;
+pub(super) const MAX_DEPTH: usize = 2048;
 
 /// Why a snapshot cannot be written as a layer.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +116,9 @@ fn write(
 ) -> Result<LayerStats, WriteError> {
     let dir = Dir::open(upper)
         .map_err(|source| WriteError::Read { path: upper.to_path_buf(), source })?;
-    let mut writer = LayerWriter { tar: TarWriter::new(out), latest, links: HashMap::new(), tell };
+    let mut writer = LayerWriter::new(out, latest, tell);
     writer.content(&dir, b"", 0)?;
-    let (_, stats) = writer.tar.finish()?;
-    Ok(stats)
+    writer.finish()
 }
 
 /// Returns digest and size in bytes of the layer that [`write_layer`] makes of `upper`.
@@ -132,7 +133,8 @@ pub fn diff_id(upper: &Path) -> Result<(DiffId, u64), WriteError> {
     Ok((DiffId(digest), size))
 }
 
-struct LayerWriter<'a, W: Write> {
+/// Writes what a snapshot holds, object by object.
+pub(super) struct LayerWriter<'a, W: Write> {
     tar: TarWriter<W>,
     /// Stands for every later time, in seconds since 1970.
     latest: Option<i64>,
@@ -142,7 +144,19 @@ struct LayerWriter<'a, W: Write> {
     tell: Option<&'a mut dyn FnMut(Told<'_>)>,
 }
 
-impl<W: Write> LayerWriter<'_, W> {
+impl<'a, W: Write> LayerWriter<'a, W> {
+    pub(super) fn new(
+        out: W,
+        latest: Option<i64>,
+        tell: Option<&'a mut dyn FnMut(Told<'_>)>,
+    ) -> Self {
+        Self { tar: TarWriter::new(out), latest, links: HashMap::new(), tell }
+    }
+
+    pub(super) fn finish(self) -> Result<LayerStats, WriteError> {
+        Ok(self.tar.finish()?.1)
+    }
+
     fn clamped(&self, mut metadata: Metadata) -> Metadata {
         if let Some(latest) = self.latest.filter(|latest| metadata.mtime.seconds >= *latest) {
             metadata.mtime = Time { seconds: latest, nanoseconds: 0 };
@@ -179,12 +193,11 @@ impl<W: Write> LayerWriter<'_, W> {
             let failed = |source| WriteError::Read { path: display_path(&path), source };
             let metadata = dir.layer_metadata_of(name).map_err(failed)?;
             let metadata = metadata.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-            let metadata = self.clamped(metadata);
             if *file_type == FileType::Directory || metadata.is_dir() {
                 let below = dir.open_dir(name).map_err(failed)?;
-                self.dir(&below, &path, &metadata, depth)?;
+                self.dir(&below, &path, metadata, depth)?;
             } else {
-                self.leaf(dir, name, path, &metadata)?;
+                self.leaf(dir, name, path, metadata)?;
             }
         }
         Ok(())
@@ -194,21 +207,35 @@ impl<W: Write> LayerWriter<'_, W> {
         &mut self,
         dir: &Dir,
         path: &[u8],
-        metadata: &Metadata,
+        metadata: Metadata,
         depth: usize,
     ) -> Result<(), WriteError> {
         let failed = |source| WriteError::Read { path: display_path(path), source };
         reserved(path)?;
-        let xattrs = fd_xattrs(dir).map_err(failed)?;
-        if let Some(entry) = TarEntry::of(path.to_vec(), metadata, Vec::new(), xattrs) {
+        let (xattrs, is_opaque) = dir.layer_attributes().map_err(failed)?;
+        self.dir_entry(path, metadata, xattrs, is_opaque)?;
+        self.content(dir, path, depth + 1)
+    }
+
+    /// Writes a directory, of whose content nothing is written yet.
+    pub(super) fn dir_entry(
+        &mut self,
+        path: &[u8],
+        metadata: Metadata,
+        xattrs: Xattrs,
+        is_opaque: bool,
+    ) -> Result<(), WriteError> {
+        reserved(path)?;
+        let metadata = self.clamped(metadata);
+        if let Some(entry) = TarEntry::of(path.to_vec(), &metadata, Vec::new(), xattrs) {
             self.tar.entry(&entry)?;
             self.tell(Told::Entry(&entry, None));
         }
-        if dir.is_opaque().map_err(failed)? {
+        if is_opaque {
             self.tar.whiteout(join(path, OPAQUE_MARKER))?;
             self.tell(Told::Opaque);
         }
-        self.content(dir, path, depth + 1)
+        Ok(())
     }
 
     fn leaf(
@@ -216,7 +243,7 @@ impl<W: Write> LayerWriter<'_, W> {
         dir: &Dir,
         name: &[u8],
         path: Vec<u8>,
-        metadata: &Metadata,
+        metadata: Metadata,
     ) -> Result<(), WriteError> {
         if metadata.is_whiteout() {
             return self.deleted(name, &path);
@@ -224,20 +251,31 @@ impl<W: Write> LayerWriter<'_, W> {
         if metadata.kind == Kind::File {
             return self.file(dir, name, path);
         }
-        reserved(&path)?;
-        if metadata.kind == Kind::Socket {
-            self.tar.stats.skipped_sockets += 1;
-            return Ok(());
-        }
-        if self.is_linked(&path, metadata)? {
-            return Ok(());
-        }
         let failed = |source| WriteError::Read { path: display_path(&path), source };
         let link = match metadata.kind {
             Kind::Symlink => dir.read_link(name).map_err(failed)?,
             _ => Vec::new(),
         };
-        if let Some(entry) = TarEntry::of(path, metadata, link, Vec::new()) {
+        self.other(path, metadata, link)
+    }
+
+    /// Writes what is neither file nor directory.
+    pub(super) fn other(
+        &mut self,
+        path: Vec<u8>,
+        metadata: Metadata,
+        link: Vec<u8>,
+    ) -> Result<(), WriteError> {
+        reserved(&path)?;
+        if metadata.kind == Kind::Socket {
+            self.tar.stats.skipped_sockets += 1;
+            return Ok(());
+        }
+        let metadata = self.clamped(metadata);
+        if self.is_linked(&path, &metadata)? {
+            return Ok(());
+        }
+        if let Some(entry) = TarEntry::of(path, &metadata, link, Vec::new()) {
             self.tar.entry(&entry)?;
             self.tell(Told::Entry(&entry, None));
         }
@@ -254,7 +292,7 @@ impl<W: Write> LayerWriter<'_, W> {
     }
 
     /// Writes a regular file.
-    fn file(&mut self, dir: &Dir, name: &[u8], path: Vec<u8>) -> Result<(), WriteError> {
+    pub(super) fn file(&mut self, dir: &Dir, name: &[u8], path: Vec<u8>) -> Result<(), WriteError> {
         let failed = |source| WriteError::Read { path: display_path(&path), source };
         let (file, metadata) = dir.open_file(name).map_err(failed)?;
         if metadata.may_be_marked() && is_marked(&file).map_err(failed)? {
@@ -279,7 +317,7 @@ impl<W: Write> LayerWriter<'_, W> {
     }
 
     /// Writes a regular file that was read already.
-    fn small_file(&mut self, path: Vec<u8>, file: SmallFile) -> Result<(), WriteError> {
+    pub(super) fn small_file(&mut self, path: Vec<u8>, file: SmallFile) -> Result<(), WriteError> {
         reserved(&path)?;
         let metadata = self.clamped(file.metadata);
         let entry = TarEntry::of(path, &metadata, Vec::new(), file.xattrs);

@@ -7,6 +7,7 @@
 //! - A file replaces a file or a link; a directory and anything else never replace each other.
 //! - Modes, times, links, hard links of one source and portable attributes are kept.
 
+mod draft;
 mod files;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use frontend::{CopyOp, Unpack};
 
+pub(super) use self::draft::Draft;
 use self::files::Gathered;
 use super::chmod::{Chmod, ChmodError};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
@@ -122,10 +124,11 @@ pub fn copy(
     root: &LayeredRoot,
     upper: &Path,
 ) -> Result<CopyStats, CopyError> {
-    copy_telling(op, selection, inputs, root, upper, &mut |_| ())
+    Ok(copy_telling(op, selection, inputs, root, upper, &mut |_| (), None)?.0)
 }
 
-/// As [`copy`], and tells now and then what was written so far.
+/// As [`copy`], and tells now and then what was written so far. Returns also whether `draft` was
+/// told the whole layer.
 pub(super) fn copy_telling(
     op: &CopyOp,
     selection: &Selection,
@@ -133,7 +136,8 @@ pub(super) fn copy_telling(
     root: &LayeredRoot,
     upper: &Path,
     told: &mut Told<'_>,
-) -> Result<CopyStats, CopyError> {
+    draft: Option<Draft>,
+) -> Result<(CopyStats, bool), CopyError> {
     let owner = op.owner.as_deref().map(|owner| resolve_owner(root, owner)).transpose()?;
     let mut copy = Copy {
         op,
@@ -143,6 +147,7 @@ pub(super) fn copy_telling(
         upper: Upper::open(upper, root)?,
         stats: CopyStats::default(),
         told,
+        draft,
     };
     for item in &selection.items {
         match item {
@@ -156,7 +161,7 @@ pub(super) fn copy_telling(
     copy.upper.finish()?;
     copy.stats.unmapped_owners += copy.upper.unmapped_owners();
     (copy.told)(&copy.stats);
-    Ok(copy.stats)
+    Ok((copy.stats, copy.draft.is_some()))
 }
 
 /// Hears what was written so far.
@@ -172,6 +177,8 @@ struct Copy<'a> {
     upper: Upper,
     stats: CopyStats,
     told: &'a mut Told<'a>,
+    /// Hears of the layer, as long as it can be told in its order.
+    draft: Option<Draft>,
 }
 
 /// One source on its way.
@@ -239,7 +246,7 @@ impl Copy<'_> {
             owner: Some(self.owner.unwrap_or((0, 0))),
             ..Attributes::default()
         };
-        let file = self.create(&target)?;
+        let (_, file) = self.create(&target, self.upper.creation_mode(&attributes))?;
         let written = (&file).write_all(content.as_bytes());
         written.map_err(|error| RootError::io(&target, error))?;
         self.upper.describe_file(&file, &target, &attributes)?;
@@ -259,6 +266,8 @@ impl Copy<'_> {
             return self.leaf(&mut source, None, top, &target);
         }
         let destination = self.dir_target()?;
+        let mtime = top.node.metadata.mtime;
+        self.tell_destination(&destination, mtime)?;
         let mut gathered = Gathered::default();
         for entry in &found.entries[1..] {
             let target = join(&destination, entry.path());
@@ -267,10 +276,15 @@ impl Copy<'_> {
             } else {
                 self.leaf(&mut source, Some(&mut gathered), entry, &target)?;
             }
+            if self.draft.as_ref().is_some_and(Draft::is_full) {
+                self.write(&source, &mut gathered)?;
+                self.send_pieces();
+            }
         }
         self.write(&source, &mut gathered)?;
+        self.send_pieces();
         let at = self.upper.dir(&destination, &Attributes::implied_dir())?;
-        self.upper.set_dir_time(&at, top.node.metadata.mtime);
+        self.upper.set_dir_time(&at, mtime);
         Ok(())
     }
 
@@ -314,7 +328,8 @@ impl Copy<'_> {
         self.stats.objects += 1;
         match at.lookup(name)? {
             None => {
-                self.upper.make_dir(&at, name, &attributes)?;
+                let made = self.upper.make_dir(&at, name, &attributes)?;
+                self.tell_dir(&made, attributes.mtime)?;
             }
             Some(node) if !node.metadata.is_dir() => {
                 return Err(CopyError::DirectoryOverFile { path: display_path(target) });
@@ -322,9 +337,12 @@ impl Copy<'_> {
             Some(_) => {
                 let dir = self.upper.dir(target, &attributes)?;
                 if entry.is_implied {
+                    // Its time is that of the last thing created in it.
+                    self.give_up();
                     dir.chmod(entry.node.metadata.mode)?;
                 } else {
                     self.upper.describe_dir(&dir, &attributes)?;
+                    self.tell_dir(&dir, attributes.mtime)?;
                 }
             }
         }
@@ -336,17 +354,20 @@ impl Copy<'_> {
         Ok(self.upper.dir(split_last(path).0, &Attributes::implied_dir())?)
     }
 
-    /// Creates a file in the place of what may be there, in a directory that is there.
-    fn create(&mut self, target: &[u8]) -> Result<File, CopyError> {
+    /// Creates a file in the place of what may be there, in a directory that is there and is
+    /// returned too. Its permissions are at most `mode`.
+    fn create(&mut self, target: &[u8], mode: u32) -> Result<(OpenDir, File), CopyError> {
         let (_, name) = split_last(target);
         let at = self.parent(target)?;
         if at.is_new()
             && !name.is_empty()
-            && let Some(file) = at.create_if_absent(name)?
+            && let Some(file) = at.create_if_absent(name, mode)?
         {
-            return Ok(file);
+            return Ok((at, file));
         }
-        Ok(self.clear(target)?.create_file(name)?)
+        let at = self.clear(target)?;
+        let file = at.create_file(name)?;
+        Ok((at, file))
     }
 
     fn clear(&mut self, target: &[u8]) -> Result<OpenDir, CopyError> {
@@ -379,18 +400,19 @@ impl Copy<'_> {
         let attributes = self.attributes(source.input, entry, Vec::new());
         if metadata.kind == Kind::Socket {
             // No archive can hold a socket: an empty file takes its place, as in BuildKit.
-            let file = self.create(target)?;
-            return Ok(self.upper.describe_file(&file, target, &attributes)?);
+            let (at, file) = self.create(target, self.upper.creation_mode(&attributes))?;
+            self.upper.describe_file(&file, target, &attributes)?;
+            return self.tell_leaf(&at, split_last(target).1, b"");
         }
         let (_, name) = split_last(target);
         let at = self.clear(target)?;
         if metadata.kind == Kind::Symlink {
-            return Ok(self.upper.symlink(&at, name, &entry.link, &attributes)?);
-        }
-        if !self.upper.special(&at, name, metadata.kind, metadata.device, &attributes)? {
+            self.upper.symlink(&at, name, &entry.link, &attributes)?;
+        } else if !self.upper.special(&at, name, metadata.kind, metadata.device, &attributes)? {
             self.stats.skipped_devices += 1;
+            return Ok(());
         }
-        Ok(())
+        self.tell_leaf(&at, name, &entry.link)
     }
 
     /// Unpacks an archive into the destination, which is its root as it is for BuildKit.

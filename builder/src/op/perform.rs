@@ -5,22 +5,26 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use cache::{ActiveSnapshot, DiffId, SnapshotId, Store, TempDir};
 use frontend::{CopyOp, CopySource, MakeDirOp, Unpack};
 
-use super::copy::copy_telling;
+use super::copy::{Draft, copy_telling};
 use super::error::OpError;
 use super::select::Item;
-use super::{CopyInput, Selection, copy, make_dir, select};
+use super::{CopyInput, CopyStats, Selection, copy, make_dir, select};
 use crate::context::FileRoot;
-use crate::layer::{self, ApplyError, LayerStats, Limits};
+use crate::layer::{self, ApplyError, LayerStats, Limits, Room};
 use crate::rootfs::LayeredRoot;
-use crate::tree::{self, Changes};
+use crate::tree::{self, Changes, Digested};
 
 /// What takes long enough to reach the disk that it should begin before more is written.
 const MUCH_OBJECTS: u64 = 2000;
 const MUCH_BYTES: u64 = 32 << 20;
+
+/// Lists of objects that wait to be digested at most.
+const PIECES_WAITING: usize = 16;
 
 /// A vertex's result as its users need it.
 #[derive(Clone, Debug)]
@@ -64,12 +68,15 @@ pub(super) fn commit(active: ActiveSnapshot) -> Result<Root, OpError> {
 
 /// COPY and ADD. `selected` is what the cache key was made of, where it is all that is copied:
 /// what changed since then is an error, not content under a key that it does not have.
+/// Returns also what was found out of the layer on the way, in which no time is later than `latest`
+/// (seconds since 1970).
 pub(crate) fn copy_onto(
     store: &Store,
     op: &CopyOp,
     inputs: &[Root],
     selected: Option<Selection>,
-) -> Result<Root, OpError> {
+    latest: Option<i64>,
+) -> Result<(Root, Option<Digested>), OpError> {
     let active = prepare(store, inputs)?;
     let roots = inputs
         .iter()
@@ -86,14 +93,42 @@ pub(crate) fn copy_onto(
     let below = LayeredRoot::open(active.lowers())?;
     let selected = selected.map_or_else(|| select(op, &views), Ok)?;
     let mut begun = 0;
-    copy_telling(op, &selected, &views, &below, active.upper(), &mut |written| {
+    let mut told = |written: &CopyStats| {
         let much = written.objects / MUCH_OBJECTS + written.bytes / MUCH_BYTES;
         if much > begun {
             begun = much;
             store.sync_early();
         }
+    };
+    let upper = active.upper();
+    let digested = digesting(upper, &selected, latest, |draft| {
+        Ok(copy_telling(op, &selected, &views, &below, upper, &mut told, draft)?.1)
     })?;
-    commit(active)
+    Ok((commit(active)?, digested))
+}
+
+/// Has `copy` fill the snapshot in the directory `upper` with `selection`, and digests the layer
+/// that it tells meanwhile; `copy` says whether it told it whole.
+fn digesting(
+    upper: &Path,
+    selection: &Selection,
+    latest: Option<i64>,
+    copy: impl FnOnce(Option<Draft>) -> Result<bool, OpError>,
+) -> Result<Option<Digested>, OpError> {
+    let (to, from) = sync_channel(PIECES_WAITING);
+    let room = Room::default();
+    let Some(draft) = Draft::of(selection, to, room.clone()) else {
+        copy(None)?;
+        return Ok(None);
+    };
+    std::thread::scope(|scope| {
+        let pieces = from.into_iter().flatten();
+        let digesting = scope.spawn(move || tree::digest_pieces(upper, pieces, &room, latest));
+        let is_whole = copy(Some(draft))?;
+        let digested = digesting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // What went wrong goes wrong again where the finished snapshot is read.
+        Ok(digested.ok().flatten().filter(|_| is_whole))
+    })
 }
 
 /// Returns when the newest file was changed that the rules leave, in seconds since 1970.
@@ -150,14 +185,17 @@ pub(super) fn piped(
     })
 }
 
-/// Digests a committed snapshot's layer; returns its diff_id, the size of its tar in bytes, and
-/// what it changes.
+/// Digests a committed snapshot's layer, unless that was done when it was made; returns its
+/// diff_id, the size of its tar in bytes, and what it changes.
 pub(crate) fn seal(
     store: &Store,
     snapshot: &SnapshotId,
     latest: Option<i64>,
+    digested: Option<Digested>,
 ) -> Result<(DiffId, u64, Changes), OpError> {
-    let (diff_id, size, bytes, changes) = tree::digest_layer(store, snapshot, latest)?;
+    let digested = digested.filter(|digested| digested.latest == latest);
+    let digested = digested.map_or_else(|| tree::digest_layer(store, snapshot, latest), Ok)?;
+    let Digested { diff_id, size, bytes, changes, .. } = digested;
     let note = |record: &mut cache::LayerRecord| {
         record.snapshot = Some(snapshot.clone());
         record.latest = latest;
@@ -193,3 +231,6 @@ pub(super) fn bound_tree(store: &Store, files: &FileRoot, path: &str) -> Result<
     copy(&op, &selection, &views, &LayeredRoot::open(&[])?, dir.path())?;
     Ok(dir)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,16 +17,28 @@ const SMALL: usize = 64 << 10;
 /// A sparse file stays sparse: its holes cost no space and no time. Of a file that grows meanwhile
 /// there may be less than all: who cares looks at it again afterwards.
 pub(crate) fn copy_content(from: &File, to: &File, metadata: &Metadata) -> io::Result<u64> {
+    Ok(copy_small_content(from, to, metadata)?.0)
+}
+
+/// As [`copy_content`]; returns also what a small file holds.
+pub(crate) fn copy_small_content(
+    from: &File,
+    to: &File,
+    metadata: &Metadata,
+) -> io::Result<(u64, Option<Vec<u8>>)> {
     if metadata.is_sparse() {
-        return copy_sparse(from, to, metadata);
+        return Ok((copy_sparse(from, to, metadata)?, None));
     }
     match usize::try_from(metadata.size) {
-        Ok(size) if size <= SMALL => copy_small(from, to, size),
-        _ => io::copy(&mut &*from, &mut &*to),
+        Ok(size) if size <= SMALL => {
+            let content = copy_small(from, to, size)?;
+            Ok((content.len() as u64, Some(content)))
+        }
+        _ => Ok((io::copy(&mut &*from, &mut &*to)?, None)),
     }
 }
 
-fn copy_small(mut from: &File, mut to: &File, size: usize) -> io::Result<u64> {
+fn copy_small(mut from: &File, mut to: &File, size: usize) -> io::Result<Vec<u8>> {
     let mut content = vec![0; size];
     let mut filled = 0;
     while filled < size {
@@ -37,8 +49,9 @@ fn copy_small(mut from: &File, mut to: &File, size: usize) -> io::Result<u64> {
             Err(error) => return Err(error),
         }
     }
-    to.write_all(&content[..filled])?;
-    Ok(filled as u64)
+    content.truncate(filled);
+    to.write_all(&content)?;
+    Ok(content)
 }
 
 fn copy_sparse(from: &File, to: &File, metadata: &Metadata) -> io::Result<u64> {

@@ -129,6 +129,14 @@ impl Dir {
     }
 }
 
+impl Dir {
+    /// Reads what a layer says of this directory beside its metadata: the attributes that belong
+    /// into it, and whether it hides those of its name below it.
+    pub(crate) fn layer_attributes(&self) -> io::Result<(Xattrs, bool)> {
+        Ok((fd_xattrs(self)?, self.is_opaque()?))
+    }
+}
+
 impl From<OwnedFd> for Dir {
     fn from(fd: OwnedFd) -> Self {
         Self { fd }

@@ -26,7 +26,7 @@ pub use metadata::{InodeId, Kind, Metadata, Time};
 pub use resolve::{Follow, Resolved};
 pub use users::{Owner, UserError, resolve_owner, resolve_user};
 
-pub(crate) use content::copy_content;
+pub(crate) use content::{copy_content, copy_small_content};
 pub(crate) use dir::{Dir, Xattrs, fd_metadata, fd_xattrs, is_marked, is_portable};
 pub(crate) use merged::MergedDir;
 pub(crate) use open_dir::OpenDir;

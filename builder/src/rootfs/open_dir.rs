@@ -16,6 +16,9 @@ use super::{RootError, join};
 /// Directories nested deeper than this are not removed but refused; `PATH_MAX` allows no more.
 const MAX_DEPTH: usize = 2048;
 
+/// Mode of a file that nobody has described yet.
+pub(super) const PRIVATE: u32 = 0o600;
+
 /// A directory open for writing, with all that is in sight at its path.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenDir {
@@ -57,6 +60,11 @@ impl OpenDir {
         Ok(Self { path, dir, merged })
     }
 
+    /// Returns the directory of the upper.
+    pub(crate) fn upper(&self) -> &Arc<Dir> {
+        &self.dir
+    }
+
     /// Whether the lowers have nothing in sight here.
     pub(crate) fn is_new(&self) -> bool {
         self.merged.is_one_layer()
@@ -64,21 +72,26 @@ impl OpenDir {
 
     /// Creates the empty file `name`, 0600 until it is described.
     pub(crate) fn create_file(&self, name: &[u8]) -> Result<File, UpperError> {
-        self.create(name).map_err(failed("create", &join(&self.path, name)))
+        self.create(name, PRIVATE).map_err(failed("create", &join(&self.path, name)))
     }
 
-    /// As [`Self::create_file`]; `None` where the upper has something of that name.
-    pub(crate) fn create_if_absent(&self, name: &[u8]) -> Result<Option<File>, UpperError> {
-        match self.create(name) {
+    /// Creates the empty file `name` with at most the permissions `mode`; `None` where the upper
+    /// has something of that name.
+    pub(crate) fn create_if_absent(
+        &self,
+        name: &[u8],
+        mode: u32,
+    ) -> Result<Option<File>, UpperError> {
+        match self.create(name, mode) {
             Err(Errno::EXIST) => Ok(None),
             created => Ok(Some(created.map_err(failed("create", &join(&self.path, name)))?)),
         }
     }
 
-    fn create(&self, name: &[u8]) -> rustix::io::Result<File> {
+    fn create(&self, name: &[u8], mode: u32) -> rustix::io::Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+        openat(&self.dir, name, flags, Mode::from_raw_mode(mode)).map(File::from)
     }
 
     /// Gives the object `from_name` of `from`, which the upper has, a second name.

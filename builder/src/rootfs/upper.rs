@@ -18,11 +18,12 @@ use rustix::fs::{
     openat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
-use super::dir::{Dir, OPAQUE, WHITEOUT_MARK, Xattrs, fd_xattrs};
+use super::dir::{Dir, OPAQUE, WHITEOUT_MARK, Xattrs, fd_metadata, fd_xattrs};
 use super::merged::LayeredRoot;
 use super::metadata::{Kind, Metadata, Time};
-use super::open_dir::OpenDir;
+use super::open_dir::{OpenDir, PRIVATE};
 use super::{RootError, components, display_path, join};
 
 /// What a new object is given beside its name and content.
@@ -94,6 +95,8 @@ pub(crate) struct Upper {
     keeps_lower_times: bool,
     /// Owners that this user namespace cannot express; root stands in for them.
     unmapped_owners: AtomicU64,
+    /// Whose the files are that this process creates.
+    creator: (u32, u32),
 }
 
 impl Upper {
@@ -117,6 +120,17 @@ impl Upper {
             dir_times: Vec::new(),
             keeps_lower_times: false,
             unmapped_owners: AtomicU64::new(0),
+            creator: (geteuid().as_raw(), getegid().as_raw()),
+        }
+    }
+
+    /// Returns the mode to create a file with that will have `attributes`: theirs, as far as
+    /// nobody gets more from it than from the file described.
+    pub(crate) fn creation_mode(&self, attributes: &Attributes) -> u32 {
+        if attributes.owner.is_none_or(|owner| owner == self.creator) {
+            attributes.mode & 0o777
+        } else {
+            PRIVATE
         }
     }
 
@@ -248,6 +262,16 @@ impl Upper {
         self.dir_times.push((at.path.clone(), mtime));
     }
 
+    /// Returns what the directory `at` will be after [`Self::finish`], if its time is to be
+    /// `mtime`; `None` leaves that as it is. The file system may know less times than there are.
+    pub(crate) fn expect_dir(at: &OpenDir, mtime: Option<Time>) -> Result<Metadata, UpperError> {
+        if let Some(mtime) = mtime {
+            let set = futimens(&at.dir, &timestamps(mtime));
+            set.map_err(failed("set the time of", &at.path))?;
+        }
+        at.dir.metadata().map_err(failed("look at", &at.path))
+    }
+
     /// Hides everything that the lowers have in the directory `at`.
     pub(crate) fn set_opaque(&mut self, at: &OpenDir) -> Result<(), UpperError> {
         self.last = None;
@@ -315,16 +339,25 @@ impl Upper {
         Ok(true)
     }
 
-    /// Gives a file, once written, mode, owner, attributes and time.
+    /// Gives a file, once written, time, owner, mode and attributes, as far as it does not have
+    /// them; returns what it is then.
     pub(crate) fn describe_file(
         &self,
         file: &File,
         path: &[u8],
         attributes: &Attributes,
-    ) -> Result<(), UpperError> {
+    ) -> Result<Metadata, UpperError> {
+        if let Some(mtime) = attributes.mtime {
+            futimens(file, &timestamps(mtime)).map_err(failed("set the time of", path))?;
+        }
+        let look = || fd_metadata(file).map_err(failed("look at", path));
+        let made = look()?;
+        let is_owned = attributes.owner.is_none_or(|owner| owner == (made.uid, made.gid));
+        if is_owned && made.mode == attributes.mode && attributes.xattrs.is_empty() {
+            return Ok(made);
+        }
         self.describe(&file.as_fd(), path, attributes)?;
-        let Some(mtime) = attributes.mtime else { return Ok(()) };
-        futimens(file, &timestamps(mtime)).map_err(failed("set the time of", path))
+        look()
     }
 
     /// Owner first, since changing it drops set-uid bits and capabilities (chown(2)).

@@ -25,6 +25,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use cache::{DiffId, Digest, HashingWriter, KeyHasher, SnapshotId, Store};
@@ -32,7 +33,7 @@ use cache::{DiffId, Digest, HashingWriter, KeyHasher, SnapshotId, Store};
 pub(crate) use changes::Changes;
 
 use self::merge::Merged;
-use crate::layer::{WriteError, write_layer_telling};
+use crate::layer::{Piece, Room, Told, WriteError, write_layer_telling, write_pieces};
 use crate::op::OpError;
 use crate::relay::WriteBehind;
 
@@ -182,24 +183,66 @@ pub(crate) fn write_out(
     let found = store.snapshots().get(id).map_err(OpError::store)?;
     let upper = found.ok_or_else(|| OpError::lost("a fresh snapshot"))?.fs;
     let mut told = Changes::default();
-    told.push_root(&upper).map_err(|source| WriteError::Read { path: upper.clone(), source })?;
+    push_root(&mut told, &upper)?;
     let stats = write_layer_telling(&upper, latest, out, &mut |it| told.push(&it))?;
     Ok((told, stats.bytes))
 }
 
-/// Digests a snapshot's layer; returns its diff_id, the size of its tar and of its files in bytes,
-/// and what it holds.
+/// What was found out of a snapshot's layer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Digested {
+    pub(crate) diff_id: DiffId,
+    /// Size of its tar in bytes.
+    pub(crate) size: u64,
+    /// Bytes in its files.
+    pub(crate) bytes: u64,
+    pub(crate) changes: Changes,
+    /// What stands in it for every later time, in seconds since 1970.
+    pub(crate) latest: Option<i64>,
+}
+
+/// Digests a snapshot's layer.
 pub(crate) fn digest_layer(
     store: &Store,
     id: &SnapshotId,
     latest: Option<i64>,
-) -> Result<(DiffId, u64, u64, Changes), OpError> {
+) -> Result<Digested, OpError> {
     // Beside this thread, which hashes the content of each file.
     let mut hashing = WriteBehind::new(HashingWriter::new(io::sink()));
-    let (told, bytes) = write_out(store, id, latest, &mut hashing)?;
+    let (changes, bytes) = write_out(store, id, latest, &mut hashing)?;
+    Ok(digested(hashing, changes, bytes, latest))
+}
+
+/// Digests the layer of the snapshot in the directory `upper` while that is made; `None` if it is
+/// not told in the order of a layer. The result holds if the snapshot is all of `pieces`.
+pub(crate) fn digest_pieces(
+    upper: &Path,
+    pieces: impl Iterator<Item = Piece>,
+    room: &Room,
+    latest: Option<i64>,
+) -> Result<Option<Digested>, OpError> {
+    let mut hashing = WriteBehind::new(HashingWriter::new(io::sink()));
+    let mut changes = Changes::default();
+    push_root(&mut changes, upper)?;
+    let mut tell = |told: Told<'_>| changes.push(&told);
+    let written = write_pieces(pieces, room, latest, &mut hashing, &mut tell)?;
+    Ok(written.map(|stats| digested(hashing, changes, stats.bytes, latest)))
+}
+
+fn push_root(changes: &mut Changes, upper: &Path) -> Result<(), WriteError> {
+    let pushed = changes.push_root(upper);
+    pushed.map_err(|source| WriteError::Read { path: upper.to_path_buf(), source })
+}
+
+fn digested(
+    hashing: WriteBehind<HashingWriter<io::Sink>>,
+    changes: Changes,
+    bytes: u64,
+    latest: Option<i64>,
+) -> Digested {
     let hashing = hashing.finish().expect("a sink takes everything");
     let (_, digest, size) = hashing.finish();
-    Ok((DiffId(digest), size, bytes, told))
+    Digested { diff_id: DiffId(digest), size, bytes, changes, latest }
 }
 
 /// Makes the digest of a root out of its ground and what is changed in it.

@@ -33,7 +33,7 @@ use crate::op::{self, OpError, Root, RunSettings, Step};
 use crate::progress::{Events, Saved};
 use crate::solver::{InFlight, Resolved, Work};
 use crate::source::{RemoteFiles, ResolvedImage, Sources};
-use crate::tree::Trees;
+use crate::tree::{Digested, Trees};
 
 /// Imported layers of the image fetched at once.
 const FETCHES: usize = 3;
@@ -80,6 +80,8 @@ pub(crate) struct Execution {
     sealed: Mutex<BTreeMap<VertexId, Record>>,
     /// Results that the cache did not have from the beginning.
     made: Mutex<BTreeMap<VertexId, SnapshotId>>,
+    /// What was found out of layers while they were made, until they are sealed.
+    digested: Mutex<BTreeMap<VertexId, Digested>>,
     /// What commands left that failed; `None` where nobody will ask.
     failed: Option<Mutex<BTreeMap<VertexId, SnapshotId>>>,
     arrivals: Arrivals,
@@ -151,6 +153,7 @@ impl Execution {
             found_late: Mutex::default(),
             sealed: Mutex::default(),
             made: Mutex::default(),
+            digested: Mutex::default(),
             failed: keeps_failed.then(Mutex::default),
             arrivals,
             exports: Arc::clone(&shared.exports),
@@ -318,7 +321,14 @@ impl Execution {
             }
             Op::Copy(op) => {
                 let (op, selection) = (op.clone(), lock(&self.keyed[id.0].selection).take());
-                blocking::run(move || op::copy_onto(&store, &op, &inputs, selection)).await
+                let latest = self.latest.for_new().await;
+                let copied =
+                    blocking::run(move || op::copy_onto(&store, &op, &inputs, selection, latest));
+                let (root, digested) = copied.await?;
+                if let Some(digested) = digested {
+                    lock(&self.digested).insert(id, digested);
+                }
+                Ok(root)
             }
             Op::MakeDir(op) => {
                 let op = op.clone();
@@ -379,7 +389,8 @@ impl Execution {
         latest: Option<i64>,
     ) -> Result<Record, OpError> {
         let store = &self.inner.store;
-        let (diff_id, size, changes) = op::seal(store, &snapshot, latest)?;
+        let digested = lock(&self.digested).remove(&id);
+        let (diff_id, size, changes) = op::seal(store, &snapshot, latest, digested)?;
         self.trees.learn(&snapshot, changes)?;
         let record = Record {
             key: self.keyed[id.0].key.expect("a vertex that makes a layer has a key"),
