@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
+use zstd::zstd_safe::CParameter;
+
 use super::gzip::{GZIP_LEVEL, GzipWriter, gzip_level_writer};
 
 /// zstd's level: its own default.
@@ -14,6 +16,12 @@ const ZSTD_LEVEL: u8 = 3;
 /// Plain bytes of one job of zstd's. Its own choice, four windows, is 8 MiB, of which it holds about
 /// eight beside each other.
 const ZSTD_JOB: u32 = 2 << 20;
+
+/// Entries (as powers of two) of the tables of matches at zstd's own level: half of what it takes
+/// itself, so that they fit a core's cache beside what is read. Measured on a layer of programs and
+/// noise: a tenth less time in the compressor, 0.4 % more bytes.
+const ZSTD_LONG_TABLE: u32 = 16;
+const ZSTD_SHORT_TABLE: u32 = 15;
 
 /// How a layer is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,7 +197,11 @@ fn zstd_level_writer<W: Write>(
 ) -> Result<ZstdWriter<W>, CompressError> {
     let mut encoder = zstd::Encoder::new(out, i32::from(level))?;
     encoder.multithread(u32::try_from(threads.get()).unwrap_or(u32::MAX))?;
-    encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB))?;
+    encoder.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
+    if level == ZSTD_LEVEL {
+        encoder.set_parameter(CParameter::HashLog(ZSTD_LONG_TABLE))?;
+        encoder.set_parameter(CParameter::ChainLog(ZSTD_SHORT_TABLE))?;
+    }
     Ok(ZstdWriter { encoder })
 }
 
