@@ -76,6 +76,18 @@ fn images_are_pushed_in_every_compression() {
         let dest = out.path().to_str().unwrap();
         run(rbuild(other.path(), &["build", "-o", dest]).arg(from.path())).ok();
         assert_eq!(std::fs::read_to_string(out.path().join("own.txt")).unwrap(), "amd\n");
+        // What is noted of a base's layers stays true of them, and what stands on them says so too.
+        let over = format!("127.0.0.1:{port}/over:{compression}");
+        let dockerfile = format!("FROM {name}\nCOPY Dockerfile /\n");
+        let from = context(&[("Dockerfile", &dockerfile)]);
+        run(rbuild(other.path(), &["build", "--push", "-t", &over]).arg(from.path())).ok();
+        let over = raw(&over);
+        let (under, added) = over["layers"].as_array().unwrap().split_at(layers.len());
+        let noted = |layers: &[Value]| -> Vec<Value> {
+            layers.iter().map(|layer| layer["annotations"].clone()).collect()
+        };
+        assert_eq!(noted(under), noted(layers), "{over}");
+        assert_eq!(noted(added), [Value::Null], "{over}");
     }
     let docker_types = format!("type=registry,name=127.0.0.1:{port}/app:old,oci-mediatypes=false");
     build(&docker_types);

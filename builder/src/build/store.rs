@@ -22,6 +22,8 @@ use crate::source::{Target, name_target, write_image};
 struct Parts {
     platform: Platform,
     assembled: Assembled,
+    /// What the base's manifest notes of each of its layers.
+    annotations: Vec<BTreeMap<String, String>>,
 }
 
 /// Writes the image of every output, and gives each target's its names.
@@ -56,8 +58,8 @@ pub(super) async fn images(
             }
             let shown = names.first().map_or_else(|| "the image".to_owned(), ToString::to_string);
             let mut images = Vec::with_capacity(parts.len());
-            for Parts { assembled, .. } in parts {
-                let image = write_image(&store, &shown, &assembled.config, &assembled.layers)?;
+            for Parts { assembled: Assembled { config, layers }, annotations: noted, .. } in parts {
+                let image = write_image(&store, &shown, config, layers, noted)?;
                 images.push(annotate(&store, image, &annotations)?);
             }
             let target = if platforms == 1 {
@@ -108,7 +110,8 @@ fn parts(plan: &Plan, output: &Output, records: &BTreeMap<VertexId, Record>) -> 
     let base = base.and_then(|base| plan.image(base));
     let base_layers = base.map(|image| image.layers.clone()).unwrap_or_default();
     let assembled = assemble(output, base_layers, &chain, records, plan.epoch);
-    Parts { platform: output.platform.clone(), assembled }
+    let annotations = base.map(|image| image.layer_annotations.clone()).unwrap_or_default();
+    Parts { platform: output.platform.clone(), assembled, annotations }
 }
 
 /// Whether an output keeps the result from getting names.

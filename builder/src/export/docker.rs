@@ -96,6 +96,7 @@ fn prepare(store: &Store, entry: &ExportImage) -> Result<Plain, ExportError> {
     let parts = Manifest {
         config: config.clone(),
         layers: layers.iter().map(|(layer, _, size)| built_layer(layer.diff_id, *size)).collect(),
+        annotations: Vec::new(),
     };
     let manifest = keep(store, &manifest_bytes(&parts)?, OCI_MANIFEST)?;
     Ok(Plain { manifest, config, layers })

@@ -57,7 +57,8 @@ pub async fn import(
             .update(&layer.diff_id, |record| record.tar_size = Some(size))
             .map_err(SourceError::store("note a layer"))?;
         let name = options.name.as_ref().map_or_else(String::new, Reference::to_string);
-        let image = write_image(&store, &name, &config, std::slice::from_ref(&layer.descriptor))?;
+        let image =
+            write_image(&store, &name, &config, std::slice::from_ref(&layer.descriptor), &[])?;
         name_image(&store, &image, options.name.as_ref())?;
         Ok(image.config_digest.to_string())
     })

@@ -52,6 +52,7 @@ fn image(store: &Store, contents: &Contents, item: &Item) -> Result<ResolvedImag
     let parts = Manifest {
         config: descriptor(config, OCI_CONFIG),
         layers: layers.collect::<Result<_, LoadError>>()?,
+        annotations: Vec::new(),
     };
     let manifest = keep(store, &manifest_bytes(&parts)?, OCI_MANIFEST)?;
     let shown = config.digest.to_string();

@@ -216,7 +216,7 @@ impl Portable {
         let old = read(store, &image.manifest, MANIFEST_LIMIT)?;
         let mut annotations = annotations_of(&old);
         let asked = form.annotations.at(AnnotationLevel::Manifest, Some(&platform));
-        let layers = image.each_layer().zip(layer_annotations(&old));
+        let layers = image.each_layer().zip(image.layer_annotations.iter().cloned());
         let layers = layers.map(|(layer, noted)| portable_layer(store, &layer, noted, form, work));
         let layers: Vec<_> = layers.collect::<Result<_, ExportError>>()?;
         let is_same = layers.iter().zip(&image.layers).all(|(new, old)| new.blob == *old)
@@ -310,12 +310,6 @@ fn annotations_of(document: &Value) -> BTreeMap<String, String> {
     let all = document.get("annotations").and_then(Value::as_object);
     let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
     all.into_iter().flatten().filter_map(text).collect()
-}
-
-/// Returns the annotations of each layer's descriptor, base first.
-fn layer_annotations(manifest: &Value) -> impl Iterator<Item = BTreeMap<String, String>> {
-    let layers = manifest.get("layers").and_then(Value::as_array);
-    layers.into_iter().flatten().map(annotations_of)
 }
 
 fn descriptor_value(descriptor: &Descriptor, annotations: &BTreeMap<String, String>) -> Value {

@@ -4,6 +4,8 @@
 //! Invariant: what a document is follows from its media type, and the content must agree; one
 //! that is both manifest and index is refused (CVE-2021-41190).
 
+use std::collections::BTreeMap;
+
 use cache::{Descriptor, Digest, DigestError};
 use frontend::Platform;
 use oci_spec::image::{ImageIndex, ImageManifest};
@@ -54,6 +56,8 @@ pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     /// Base first.
     pub(crate) layers: Vec<Descriptor>,
+    /// What is noted of each of `layers`, as far as anything is.
+    pub(crate) annotations: Vec<BTreeMap<String, String>>,
 }
 
 /// One image of an index.
@@ -215,12 +219,15 @@ fn image(raw: &ImageManifest) -> Result<Document, DocumentError> {
         return Err(DocumentError::NotAnImage(config.media_type));
     }
     let layers: Vec<_> = raw.layers().iter().map(checked).collect::<Result<_, _>>()?;
-    match layers.iter().find(|layer| !is_layer(&layer.media_type)) {
-        Some(Descriptor { media_type, digest, .. }) => {
-            Err(DocumentError::LayerType { digest: *digest, media_type: media_type.clone() })
-        }
-        None => Ok(Document::Image(Manifest { config, layers })),
+    let odd = layers.iter().find(|layer| !is_layer(&layer.media_type));
+    if let Some(Descriptor { media_type, digest, .. }) = odd {
+        let media_type = media_type.clone();
+        return Err(DocumentError::LayerType { digest: *digest, media_type });
     }
+    let noted = raw.layers().iter().map(|layer| layer.annotations().iter().flatten());
+    let noted = noted.map(|all| all.map(|(key, value)| (key.clone(), value.clone())));
+    let annotations = noted.map(Iterator::collect).collect();
+    Ok(Document::Image(Manifest { config, layers, annotations }))
 }
 
 fn index(raw: &ImageIndex) -> Result<Document, DocumentError> {

@@ -1,8 +1,11 @@
 //! Images in the store: a manifest, its config, and the names of its layers.
 
+use std::collections::BTreeMap;
+
 use cache::{ChainId, Descriptor, DiffId, Digest, Store};
 use frontend::{ImageConfig, Platform, Reference};
 use oci_spec::image::{ImageManifestBuilder, MediaType};
+use serde_json::json;
 
 use super::error::SourceError;
 use super::name::repository;
@@ -30,6 +33,8 @@ pub struct ResolvedImage {
     pub config_digest: Digest,
     /// The layers as the manifest names them, base first.
     pub layers: Vec<Descriptor>,
+    /// What the manifest notes of each of `layers`.
+    pub layer_annotations: Vec<BTreeMap<String, String>>,
     /// The uncompressed layers as the config names them, base first; as many as `layers`.
     pub diff_ids: Vec<DiffId>,
 }
@@ -55,6 +60,8 @@ impl ResolvedImage {
         let image = || reference.to_owned();
         let config_digest = parts.config.digest;
         let layers = parts.layers;
+        let mut layer_annotations = parts.annotations;
+        layer_annotations.resize(layers.len(), BTreeMap::new());
         let config: ImageConfig = serde_json::from_slice(config)
             .map_err(|source| SourceError::Config { image: image(), source })?;
         let diff_ids = config.rootfs.diff_ids.iter().map(|text| {
@@ -67,7 +74,16 @@ impl ResolvedImage {
             return Err(SourceError::LayerCount { image: image(), diff_ids, layers });
         }
         let reference = image();
-        Ok(Self { reference, target, manifest, config, config_digest, layers, diff_ids })
+        Ok(Self {
+            reference,
+            target,
+            manifest,
+            config,
+            config_digest,
+            layers,
+            layer_annotations,
+            diff_ids,
+        })
     }
 
     /// Returns the layers under both names, base first.
@@ -131,7 +147,7 @@ pub fn read_image(
 }
 
 /// Keeps a built image: its config, and a manifest that names `layers`. Those of a base stay as
-/// they are named there; one that was built here is a [`super::built_layer`], whose tar is made
+/// they are named there, and `annotations` is what is noted there of the lowest ones; one that was built here is a [`super::built_layer`], whose tar is made
 /// from its snapshot when it must leave. The image gets no name by this. Blocking.
 ///
 /// # Errors
@@ -142,10 +158,12 @@ pub fn write_image(
     reference: &str,
     config: &ImageConfig,
     layers: &[Descriptor],
+    annotations: &[BTreeMap<String, String>],
 ) -> Result<ResolvedImage, SourceError> {
     let config = serde_json::to_vec(config).map_err(SourceError::store("write the config"))?;
     let layers = layers.iter().map(document::oci_layer).collect();
-    let parts = Manifest { config: keep(store, &config, OCI_CONFIG)?, layers };
+    let config_blob = keep(store, &config, OCI_CONFIG)?;
+    let parts = Manifest { config: config_blob, layers, annotations: annotations.to_vec() };
     let manifest = keep(store, &manifest_bytes(&parts)?, OCI_MANIFEST)?;
     ResolvedImage::join(reference, manifest.clone(), manifest, parts, &config)
 }
@@ -173,7 +191,20 @@ pub(crate) fn manifest_bytes(parts: &Manifest) -> Result<Vec<u8>, SourceError> {
         .layers(parts.layers.iter().map(wire).collect::<Vec<_>>())
         .build()
         .map_err(SourceError::store("write the manifest"))?;
-    serde_json::to_vec(&manifest).map_err(SourceError::store("write the manifest"))
+    let written = if parts.annotations.iter().all(BTreeMap::is_empty) {
+        serde_json::to_vec(&manifest)
+    } else {
+        // Sorted, which the library's own are not.
+        serde_json::to_value(&manifest).and_then(|mut manifest| {
+            for (at, noted) in parts.annotations.iter().enumerate() {
+                if !noted.is_empty() {
+                    manifest["layers"][at]["annotations"] = json!(noted);
+                }
+            }
+            serde_json::to_vec(&manifest)
+        })
+    };
+    written.map_err(SourceError::store("write the manifest"))
 }
 
 /// Returns the wire form of a descriptor.

@@ -85,7 +85,7 @@ fn build_on(bench: &Bench, base: &ResolvedImage, parent: &cache::SnapshotId) -> 
     config.rootfs.diff_ids.push(diff_id.to_string());
     let mut layers = base.layers.clone();
     layers.push(built_layer(diff_id, size));
-    write_image(bench.store(), "docker.io/library/built:1", &config, &layers).unwrap()
+    write_image(bench.store(), "docker.io/library/built:1", &config, &layers, &[]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
