@@ -43,12 +43,13 @@ pub(super) fn run_on(
     control: &mut dyn FnMut() -> Control,
 ) -> Result<Result<Ended, SandboxError>, OpError> {
     if sandbox.overlay_fault().is_none() {
-        let (upper, work) = (active.upper().to_owned(), active.work().to_owned());
-        spec.scratch = Some(OverlayDirs { upper, work });
+        let work = active.work().map_err(OpError::store)?;
+        let (upper, work) = (active.upper().to_owned(), work.to_owned());
+        spec.scratch = Some(OverlayDirs { upper, work: work.clone() });
         let ended = sandbox.run(spec, output, control);
         // Looked at only when something failed before the command began: nobody else waits for it.
         let is_set_up = !matches!(ended, Err(SandboxError::Step { .. }));
-        if is_set_up || sandbox.find_overlay_fault(active.work()).is_none() {
+        if is_set_up || sandbox.find_overlay_fault(&work).is_none() {
             return Ok(ended);
         }
     }

@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -12,7 +13,6 @@ use crate::document::{self, Kind};
 use crate::error::{AtPath, Result, StoreError};
 use crate::layout::make_dir;
 use crate::lease::Held;
-use crate::remove::remove_tree;
 
 /// Mode of the root directory of an image without a base.
 const ROOT_MODE: u32 = 0o755;
@@ -24,7 +24,8 @@ pub struct ActiveSnapshot {
     /// Empty once committed.
     dir: PathBuf,
     upper: PathBuf,
-    work: PathBuf,
+    /// Once somebody asked for it.
+    work: OnceLock<PathBuf>,
     lowers: Vec<PathBuf>,
     parent: Option<SnapshotId>,
 }
@@ -39,12 +40,12 @@ impl ActiveSnapshot {
         let active = Self {
             snapshots: snapshots.clone(),
             upper: dir.join("fs"),
-            work: dir.join("work"),
+            work: OnceLock::new(),
             dir,
             lowers,
             parent: parent.cloned(),
         };
-        for path in [&active.dir, &active.upper, &active.work] {
+        for path in [&active.dir, &active.upper] {
             make_dir(path, false).at("create", path)?;
         }
         active.take_root_attributes().at("create", &active.upper)?;
@@ -68,10 +69,20 @@ impl ActiveSnapshot {
         &self.upper
     }
 
-    /// Returns the overlay's work directory, on the same filesystem; it is not kept.
-    #[must_use]
-    pub fn work(&self) -> &Path {
-        &self.work
+    /// Makes the overlay's work directory, on the same filesystem, unless it is there; it is not kept.
+    ///
+    /// Apart from the layer, whose commit need not wait until it is deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn work(&self) -> Result<&Path> {
+        if let Some(work) = self.work.get() {
+            return Ok(work);
+        }
+        let work = self.snapshots.handle.session.fresh("work");
+        make_dir(&work, false).at("create", &work)?;
+        Ok(self.work.get_or_init(|| work))
     }
 
     /// Returns the directories below, top first; empty for a snapshot from scratch.
@@ -88,7 +99,7 @@ impl ActiveSnapshot {
 
     /// Turns what was written into a snapshot named `id`, or by chance, and keeps it from gc.
     ///
-    /// Nothing may be mounted on it any more. An existing snapshot of that name wins, and this one
+    /// Nobody may write to it any more. An existing snapshot of that name wins, and this one
     /// is dropped. The bytes need not be on the disk yet: see [`Store::sync`](crate::Store::sync).
     ///
     /// # Errors
@@ -99,7 +110,6 @@ impl ActiveSnapshot {
             Some(id) => id,
             None => SnapshotId::random().at("name", &self.dir)?,
         };
-        remove_tree(&self.work).at("remove", &self.work)?;
         let meta = Meta {
             id: id.clone(),
             parent: self.parent.clone(),
@@ -140,6 +150,9 @@ impl ActiveSnapshot {
 
 impl Drop for ActiveSnapshot {
     fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.snapshots.handle.session.discard(work);
+        }
         if self.dir != Path::new("") {
             let dir = std::mem::take(&mut self.dir);
             self.snapshots.handle.session.discard(dir);

@@ -59,8 +59,9 @@ fn a_commit_keeps_the_upper_directory_as_it_is_and_nothing_else() -> Done {
     symlink("/etc/passwd", upper.join("symlink"))?;
     fs::set_permissions(upper.join("closed"), Permissions::from_mode(0o1751))?;
     // What the kernel leaves in overlay's work directory.
-    fs::create_dir_all(active.work().join("work/#1"))?;
-    fs::set_permissions(active.work().join("work"), Permissions::from_mode(0o0))?;
+    let work = active.work()?.to_owned();
+    fs::create_dir_all(work.join("work/#1"))?;
+    fs::set_permissions(work.join("work"), Permissions::from_mode(0o0))?;
     let inode = fs::metadata(upper.join("link"))?.ino();
     let snapshot = active.commit(None)?;
     assert_eq!(names(&snapshot.fs), ["closed", "link", "symlink"]);
@@ -69,6 +70,8 @@ fn a_commit_keeps_the_upper_directory_as_it_is_and_nothing_else() -> Done {
     assert_eq!(fs::read_link(snapshot.fs.join("symlink"))?, Path::new("/etc/passwd"));
     let dir = snapshot.fs.parent().expect("it lies in the snapshot's directory");
     assert_eq!(names(dir), ["fs", "meta.json"]);
+    drop(fixture.store);
+    assert!(!work.exists());
     Ok(())
 }
 
