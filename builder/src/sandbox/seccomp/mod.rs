@@ -3,8 +3,9 @@
 //! What is not allowed fails with `EPERM`, calls newer than the table with `ENOSYS`. Programs for
 //! the 32-bit variant of the processor are filtered by the numbers of that variant.
 //!
-//! Speed does not matter here: since Linux 5.11 the kernel works out once which calls are allowed
-//! whatever their arguments are, and does not run the filter for them again.
+//! Since Linux 5.11 the kernel works out which calls are allowed whatever their arguments are, when
+//! the filter is installed, and does not run it for them again. To do so it follows the program for
+//! every number there is, on each architecture: so numbers are looked for as in a sorted list.
 
 mod calls;
 
@@ -111,12 +112,22 @@ fn compile() -> Vec<sock_filter> {
     program
 }
 
+/// Numbers in a row, both ends included, and the instructions that decide on them.
+#[derive(Debug)]
+struct Range {
+    start: u32,
+    end: u32,
+    decide: Vec<sock_filter>,
+}
+
+impl Range {
+    fn allowed((start, end): (u32, u32)) -> Self {
+        Self { start, end, decide: vec![give(SECCOMP_RET_ALLOW)] }
+    }
+}
+
 /// Decides on the calls of one architecture.
 fn section(architecture: &Architecture) -> Vec<sock_filter> {
-    let mut numbers: Vec<u32> = ALLOWED.iter().map(|row| row.1[architecture.column]).collect();
-    numbers.retain(|number| *number != NO);
-    numbers.sort_unstable();
-
     let no_namespaces = vec![
         load(FIRST_ARGUMENT),
         jump(BPF_JSET, NAMESPACES, 0, 1),
@@ -124,10 +135,11 @@ fn section(architecture: &Architecture) -> Vec<sock_filter> {
         give(SECCOMP_RET_ALLOW),
     ];
     let among = |allowed: &[(u32, u32)]| {
-        let mut block = vec![load(FIRST_ARGUMENT)];
-        block.extend(allow_ranges(allowed));
-        block.push(give(DENY));
-        block
+        let ranges: Vec<Range> = allowed.iter().copied().map(Range::allowed).collect();
+        let mut decide = vec![load(FIRST_ARGUMENT)];
+        decide.extend(search(&ranges, 0, 0));
+        decide.push(give(DENY));
+        decide
     };
     let conditions = [
         (architecture.socket, among(&FAMILIES)),
@@ -136,13 +148,15 @@ fn section(architecture: &Architecture) -> Vec<sock_filter> {
         // Its flags are in memory, which a filter cannot read; libraries fall back to clone(2).
         (architecture.clone3, vec![give(UNKNOWN)]),
     ];
+    let mut numbers: Vec<u32> = ALLOWED.iter().map(|row| row.1[architecture.column]).collect();
+    numbers.retain(|number| *number != NO);
+    numbers.sort_unstable();
+    let mut decided: Vec<Range> = ranges(&numbers).into_iter().map(Range::allowed).collect();
+    decided.extend(conditions.map(|(number, decide)| Range { start: number, end: number, decide }));
+    decided.sort_unstable_by_key(|range| range.start);
+
     let mut program = vec![load(NUMBER)];
-    for (number, block) in conditions {
-        program.push(jump(BPF_JEQ, number, 1, 0));
-        program.push(skip(block.len()));
-        program.extend(block);
-    }
-    program.extend(allow_ranges(&ranges(&numbers)));
+    program.extend(search(&decided, 0, 0));
     program.extend([jump(BPF_JGT, NEWEST, 0, 1), give(UNKNOWN), give(DENY)]);
     program
 }
@@ -159,17 +173,32 @@ fn ranges(numbers: &[u32]) -> Vec<(u32, u32)> {
     ranges
 }
 
-/// Allows what lies in one of `ranges`, which ascend; goes on behind for everything else.
-fn allow_ranges(ranges: &[(u32, u32)]) -> Vec<sock_filter> {
-    let mut program = Vec::with_capacity(4 * ranges.len());
-    for (index, &(start, end)) in ranges.iter().enumerate() {
-        let behind = 4 * (ranges.len() - index - 1);
-        program.extend([
-            jump(BPF_JGT, end, 3, 0),
-            jump(BPF_JGE, start, 0, 1),
-            give(SECCOMP_RET_ALLOW),
-            skip(behind),
-        ]);
+/// Decides on what was loaded if it lies in one of `ranges`, which ascend; goes on `behind`
+/// instructions further for everything else. What comes here is not less than `least`.
+fn search(ranges: &[Range], least: u32, behind: usize) -> Vec<sock_filter> {
+    let mut program = Vec::new();
+    match ranges {
+        [] => program.push(skip(behind)),
+        [range] => {
+            if range.start > least {
+                program.push(jump(BPF_JGE, range.start, 0, 1));
+            }
+            program.extend([jump(BPF_JGT, range.end, 0, 1), skip(range.decide.len() + behind)]);
+            program.extend_from_slice(&range.decide);
+        }
+        _ => {
+            let (lower, upper) = ranges.split_at(ranges.len() / 2);
+            let middle = upper[0].start;
+            let upper = search(upper, middle, behind);
+            let lower = search(lower, least, upper.len() + behind);
+            // A conditional jump does not reach further.
+            match u8::try_from(lower.len()) {
+                Ok(count) => program.push(jump(BPF_JGE, middle, count, 0)),
+                Err(_) => program.extend([jump(BPF_JGE, middle, 0, 1), skip(lower.len())]),
+            }
+            program.extend(lower);
+            program.extend(upper);
+        }
     }
     program
 }
