@@ -24,7 +24,7 @@ type Step = fn(&mut Child) -> Result<(), Fault>;
 
 /// What the process does before it becomes the command, in order. Each name is what the user
 /// reads when it fails.
-const STEPS: [(&str, Step); 28] = [
+const STEPS: [(&str, Step); 27] = [
     ("join the cgroups", namespace::join_more_cgroups),
     ("new namespaces", namespace::enter_namespaces),
     ("open directories", root::open_directories),
@@ -40,7 +40,6 @@ const STEPS: [(&str, Step); 28] = [
     ("masked paths", kernel_fs::mask_sys),
     ("pivot_root", root::pivot),
     ("hostname", namespace::set_hostname),
-    ("loopback", namespace::bring_loopback_up),
     ("session", identity::start_session),
     ("resource limits", identity::limit_resources),
     ("terminal", terminal::open_terminal),

@@ -36,12 +36,12 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// Open files of the command at most: what Docker gives since 2024, soft and hard.
 const OPEN_FILES: (u64, u64) = (1024, 524_288);
 
-/// Starts a session without a terminal, with default signals and nobody's keyring.
+/// Starts a session without a terminal and with nobody's keyring. Signals have their default actions
+/// since the first process of the sandbox reset them.
 pub(super) fn start_session(_: &mut Child) -> Result<(), Fault> {
     // The helper leads a session already, and this process is its child, so this cannot fail.
     rustix::process::setsid()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    sys::reset_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     match sys::join_new_session_keyring() {
         // Where a container's filter forbids keyrings, the step reaches none either.

@@ -4,12 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::child::Child;
 use super::error::{At as _, Fault};
 use super::spec::Network;
-use super::sys;
 
 /// Enters the cgroups that only some commands have.
 pub(super) fn join_more_cgroups(child: &mut Child) -> Result<(), Fault> {
@@ -40,14 +38,4 @@ pub(super) fn enter_namespaces(child: &mut Child) -> Result<(), Fault> {
 /// Names the machine.
 pub(super) fn set_hostname(child: &mut Child) -> Result<(), Fault> {
     nix::unistd::sethostname(&child.spec.hostname).at(&child.spec.hostname)
-}
-
-/// Brings `lo` up in a network of its own.
-pub(super) fn bring_loopback_up(child: &mut Child) -> Result<(), Fault> {
-    if child.spec.network == Network::Host {
-        return Ok(());
-    }
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-    Ok(sys::bring_loopback_up(socket)?)
 }

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use self::forward::Forwards;
 pub(super) use self::janitor::{JANITOR_ARG, run as run_janitor};
@@ -34,6 +35,7 @@ use super::etc;
 use super::pool::LULL;
 use super::run::HELPER_ARG;
 use super::spec::{Network as Reach, PortForward};
+use super::sys;
 
 /// Namespaces kept ready. Steps side by side take one each, and making one takes milliseconds.
 const READY: usize = 2;
@@ -283,14 +285,22 @@ impl Backend {
     }
 }
 
-/// Makes a network namespace by a thread that ends with it: in a user namespace there is no way
-/// back to this machine's.
+/// Makes a network namespace, in which only loopback is up, by a thread that ends with it: in a user
+/// namespace there is no way back to this machine's.
 fn new_namespace() -> Result<OwnedFd, Fault> {
     let make = || -> Result<OwnedFd, Fault> {
         unshare(CloneFlags::CLONE_NEWNET).at("network namespace")?;
+        bring_loopback_up()?;
         Ok(File::open("/proc/thread-self/ns/net").at("network namespace")?.into())
     };
     in_thread(make)
+}
+
+/// Brings `lo` up. Ahead of the step: networks that end hold the kernel's lock for milliseconds.
+fn bring_loopback_up() -> Result<(), Fault> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    sys::bring_loopback_up(socket).at("loopback")
 }
 
 /// Does something inside a network namespace.
