@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 
 use builder::{MountSource, SandboxSpec};
 
-use crate::sandbox::{Image, mount, run};
+use crate::sandbox::{Image, mount, run, run_with};
 
 fn bind(root: &std::path::Path, path: &str, writable: bool) -> MountSource {
     MountSource::Bind {
@@ -28,6 +28,17 @@ fn mount_points_that_the_image_lacks_leave_nothing() {
         vec![mount("/a/b/c", MountSource::Tmpfs { size: None }), mount("/s/key", file("k", 0o400))];
     assert_eq!(run(&spec).code, Some(0));
     assert_eq!(image.changes(), [""; 0]);
+}
+
+#[test]
+fn a_step_sees_what_was_mounted_while_its_helper_waited() {
+    let (image, place) = (Image::busybox(), tempfile::tempdir().unwrap());
+    fs::write(place.path().join("file"), "below").unwrap();
+    let mut spec = image.script("cat /m/file");
+    spec.scratch = None;
+    spec.mounts = vec![mount("/m", bind(place.path(), "", false))];
+    let outcome = run_with(&spec, &["mount", place.path().to_str().unwrap()]);
+    assert_eq!(outcome.stdout, "below above above below");
 }
 
 #[test]

@@ -2,13 +2,17 @@
 //!
 //! `sandbox-program run|rootless [cancel|SIGNAL MILLISECONDS]` reads a spec as JSON from standard
 //! input or the file `$SANDBOX_SPEC`, runs it (cancelling or sending the signal after that time) and writes what came of it.
+//! `sandbox-program run|rootless mount DIR` runs it in one sandbox before, while and after memory is
+//! mounted on a directory, and writes what came of each.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use builder::{Control, HELPER_ARG, OutputStream, Sandbox, SandboxSpec};
 use cache::Digest;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -27,6 +31,10 @@ fn main() -> ExitCode {
         _ => return ExitCode::from(2),
     };
     let outcome = match mapping {
+        Ok(_) if matches!(request, Some(("mount", _))) => {
+            let dir = request.map(|(_, dir)| dir).unwrap_or_default();
+            run_around_mount(Path::new(dir), mode == "run")
+        }
         Ok(mapping) => {
             let mut outcome = run(request);
             outcome["mapping"] = mapping.map(|mapping| format!("{mapping:?}")).into();
@@ -55,15 +63,46 @@ fn serve_names(address: &str, answer: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs the spec on standard input.
-fn run(request: Option<(&str, &str)>) -> Value {
+/// Runs the spec on standard input with and without memory, which holds a file, on `dir`.
+fn run_around_mount(dir: &Path, is_root: bool) -> Value {
+    if is_root {
+        // Whoever enters a user namespace has mounts of its own.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root may");
+        let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", flags).expect("the namespace is new");
+    }
+    let spec = read_spec().expect("a spec");
+    let sandbox = Sandbox::open().expect("a sandbox");
+    let run = || {
+        let mut stdout = Vec::new();
+        let mut output = |_: OutputStream, bytes: &[u8]| stdout.extend_from_slice(bytes);
+        sandbox.run(&spec, &mut output, &mut || Control::Continue).expect("it runs");
+        // What is prepared for the next step is prepared by now.
+        std::thread::sleep(Duration::from_millis(300));
+        String::from_utf8_lossy(&stdout).into_owned()
+    };
+    let before = run();
+    rustix::mount::mount("none", dir, "tmpfs", MountFlags::empty(), None).expect("memory");
+    std::fs::write(dir.join("file"), "above").expect("a file");
+    let (during, again) = (run(), run());
+    rustix::mount::unmount(dir, UnmountFlags::empty()).expect("nothing holds it");
+    let after = run();
+    let stdout = [before, during, again, after].join(" ");
+    json!({ "stdout": stdout })
+}
+
+fn read_spec() -> serde_json::Result<SandboxSpec> {
     // A step that inherits standard input has its spec in a file.
     let text = match std::env::var_os("SANDBOX_SPEC") {
         Some(file) => std::fs::read_to_string(file),
         None => io::read_to_string(io::stdin()),
     };
-    let spec = text.map_err(serde_json::Error::io).and_then(|text| serde_json::from_str(&text));
-    let spec: SandboxSpec = match spec {
+    text.map_err(serde_json::Error::io).and_then(|text| serde_json::from_str(&text))
+}
+
+/// Runs the spec on standard input.
+fn run(request: Option<(&str, &str)>) -> Value {
+    let spec = match read_spec() {
         Ok(spec) => spec,
         Err(error) => return json!({ "error": [error.to_string()] }),
     };
