@@ -4,13 +4,14 @@
 //! A mount namespace begins as a copy of the builder's and then stands still, so the builder takes
 //! no helper whose copy is out of date ([`super::pool`]).
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::MountPropagationFlags;
 
-use super::error::Fault;
+use super::error::{At as _, Fault};
 use super::mount::{DATA, attach, make_dir, open_dir, tmpfs};
 use super::{dev, kernel_fs};
 
@@ -36,6 +37,8 @@ const STEPS: [(&str, Step); 6] = [
 /// What was made.
 #[derive(Debug, Default)]
 pub(super) struct Ground {
+    /// The mount namespace.
+    pub(super) namespace: Option<OwnedFd>,
     scratch: Option<OwnedFd>,
     /// `/dev`, attached in the scratch memory.
     pub(super) dev: Option<OwnedFd>,
@@ -68,9 +71,12 @@ impl Ground {
 }
 
 /// Enters new mount, IPC and UTS namespaces; the PID namespace is new already.
-fn enter_namespaces(_: &mut Ground) -> Result<(), Fault> {
+fn enter_namespaces(ground: &mut Ground) -> Result<(), Fault> {
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    Ok(unshare(flags)?)
+    unshare(flags)?;
+    // While this machine's `/proc` is in sight.
+    ground.namespace = Some(File::open("/proc/self/ns/mnt").at("/proc/self/ns/mnt")?.into());
+    Ok(())
 }
 
 /// Keeps what happens to mounts here from the rest of the machine, and the other way round.

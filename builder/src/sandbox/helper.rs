@@ -62,7 +62,7 @@ fn spawn_all(builder: OwnedFd) -> Result<ExitCode, Fault> {
     // Before the forks, so that no step waits for it.
     seccomp::program();
     while let Some((prepare, fds)) = wire::receive::<Prepare>(&builder)? {
-        let control = fds.into_iter().next().ok_or(Errno::BADMSG)?;
+        let [control, launch] = fds.try_into().map_err(|_| Errno::BADMSG)?;
         match sys::fork_into_pid_namespace() {
             Ok(None) => {
                 // A builder that is gone by now has closed the other end of `control`.
@@ -70,7 +70,7 @@ fn spawn_all(builder: OwnedFd) -> Result<ExitCode, Fault> {
                 drop(builder);
                 sys::reset_signals();
                 rustix::process::setsid()?;
-                return Ok(init::run(&control, &prepare));
+                return Ok(init::run(&control, &launch, &prepare));
             }
             Ok(Some(process)) => wire::send(&builder, &Spawned::Here, &[process.as_fd()])?,
             Err(errno) => {

@@ -22,15 +22,14 @@ use super::child::Child;
 use super::error::Fault;
 use super::ground::Ground;
 use super::run::Exit;
-use super::spec::SandboxSpec;
 use super::wire::{self, Descriptors, Launch, Launched, Order, Prepare, Report};
 use super::{ca_bundle, namespace, sys};
 use crate::limits::StepUsage;
 
-/// Prepares a process for the command, waits to be told over `control` what to run, runs it to
-/// its end and reports that.
-pub(super) fn run(control: &OwnedFd, prepare: &Prepare) -> ExitCode {
-    match start(control, prepare).and_then(|started| match started {
+/// Prepares a process for the command, which waits to be told over `launch` what to run; takes orders
+/// over `control` until it has ended, and reports that.
+pub(super) fn run(control: &OwnedFd, launch: &OwnedFd, prepare: &Prepare) -> ExitCode {
+    match start(control, launch, prepare).and_then(|started| match started {
         Started::Command(code) => Ok(code),
         Started::Watch(running) => running.work(control),
     }) {
@@ -54,11 +53,15 @@ enum Started {
 struct Running {
     pidfd: OwnedFd,
     notes: OwnedFd,
-    /// Tells when the command's process was told what it becomes.
+    /// Where the command's process says what it was told, and leaves what takes long to let go of.
     link: OwnedFd,
 }
 
-fn start(control: &OwnedFd, prepare: &Prepare) -> Result<Started, (&'static str, Fault)> {
+fn start(
+    control: &OwnedFd,
+    launch: &OwnedFd,
+    prepare: &Prepare,
+) -> Result<Started, (&'static str, Fault)> {
     let system = |errno: Errno| ("start the command", Fault::from(errno));
     let notes = rustix::fs::memfd_create("sandbox-notes", MemfdFlags::CLOEXEC).map_err(system)?;
     let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
@@ -70,7 +73,7 @@ fn start(control: &OwnedFd, prepare: &Prepare) -> Result<Started, (&'static str,
     };
     let Some(pid) = fork().map_err(|errno| ("new PID namespace", Fault::from(errno)))? else {
         drop(link);
-        return Ok(Started::Command(become_command(control, &theirs, prepare, notes)));
+        return Ok(Started::Command(become_command(control, launch, &theirs, prepare, notes)));
     };
     let pid = Pid::from_raw(pid.as_raw()).expect("fork returns a process id above zero");
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(system)?;
@@ -80,6 +83,7 @@ fn start(control: &OwnedFd, prepare: &Prepare) -> Result<Started, (&'static str,
 /// Prepares, waits for a spec and becomes its command; returns if that fails.
 fn become_command(
     control: &OwnedFd,
+    launch: &OwnedFd,
     link: &OwnedFd,
     prepare: &Prepare,
     notes: OwnedFd,
@@ -88,10 +92,11 @@ fn become_command(
     let ground = Ground::make();
     let prepared = namespace::join_cgroups(&prepare.cgroups);
     let receive = || -> Result<Option<Child>, Fault> {
-        let Some((launch, fds)) = wire::receive::<Launch>(control)? else { return Ok(None) };
+        let Some((launch, fds)) = wire::receive::<Launch>(launch)? else { return Ok(None) };
         let fds = Descriptors::sort(&launch, fds)?;
-        let launched = Launched { timeline: launch.timeline.clone() };
-        wire::send(link, &launched, &[fds.spec.as_fd()])?;
+        let launched =
+            Launched { unclean: launch.unclean.clone(), timeline: launch.timeline.clone() };
+        wire::send(link, &launched, &[])?;
         prepared?;
         let ground = match ground {
             Ok(ground) => ground,
@@ -129,20 +134,26 @@ fn become_command(
 }
 
 impl Running {
-    /// Waits until the command's process has been told what to run, and watches what becomes of it.
-    fn work(self, control: &OwnedFd) -> Result<ExitCode, (&'static str, Fault)> {
-        let [_, is_launched] =
-            self.wait(&self.link).map_err(|fault| ("watch the command", fault))?;
-        let launched = if is_launched { wire::receive::<Launched>(&self.link) } else { Ok(None) };
-        let spec = |(launched, fds): (Launched, Vec<OwnedFd>)| -> Result<_, Fault> {
-            let spec = fds.first().ok_or(Errno::BADMSG)?;
-            Ok((launched.timeline, wire::read_spec(spec)?))
-        };
-        let launched = launched.map_err(Fault::from).and_then(|it| it.map(spec).transpose());
-        let launched = launched.map_err(|fault| ("instruct the command", fault))?;
+    /// Watches what becomes of the command.
+    ///
+    /// What came over `link` is let go of when this process ends: behind the builder's back, who has
+    /// the report by then.
+    fn work(&self, control: &OwnedFd) -> Result<ExitCode, (&'static str, Fault)> {
+        let watching = |fault| ("watch the command", fault);
         // The builder is gone or has no use for this; leaving takes everything along.
-        let Some((mut timeline, spec)) = launched else { return Ok(ExitCode::FAILURE) };
-        let Some(report) = self.watch(control, &spec)? else { return Ok(ExitCode::FAILURE) };
+        if !self.watch(control).map_err(watching)? {
+            return Ok(ExitCode::FAILURE);
+        }
+        let report = self.reap().map_err(watching)?;
+        let launched =
+            wire::receive::<Launched>(&self.link).map_err(|errno| watching(errno.into()));
+        // Without it the command's process has failed, and told so.
+        let Some((launched, _)) = launched? else { return Ok(ExitCode::FAILURE) };
+        if let Some(layer) = &launched.unclean {
+            ca_bundle::clean_layer(&self.notes, layer)
+                .map_err(|fault| ("take the extra certificates out of the layer", fault))?;
+        }
+        let mut timeline = launched.timeline;
         if timeline.is_wanted() {
             timeline.mark("command");
             let _ = wire::send(control, &Report::Times(timeline), &[]);
@@ -152,28 +163,17 @@ impl Running {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Follows orders until the command has ended; `None` when the builder is gone.
-    fn watch(
-        self,
-        control: &OwnedFd,
-        spec: &SandboxSpec,
-    ) -> Result<Option<Report>, (&'static str, Fault)> {
-        let watching = |fault| ("watch the command", fault);
+    /// Follows orders until the command has ended; false when the builder is gone.
+    fn watch(&self, control: &OwnedFd) -> Result<bool, Fault> {
         loop {
-            let [has_ended, has_order] = self.wait(control).map_err(watching)?;
-            if has_order && !self.obey(control).map_err(watching)? {
-                return Ok(None);
+            let [has_ended, has_order] = self.wait(control)?;
+            if has_order && !self.obey(control)? {
+                return Ok(false);
             }
             if has_ended {
-                break;
+                return Ok(true);
             }
         }
-        let report = self.reap().map_err(watching)?;
-        if let Some(dirs) = spec.scratch.as_ref().filter(|_| !spec.ca_certs.is_empty()) {
-            ca_bundle::clean_layer(&self.notes, &dirs.upper)
-                .map_err(|fault| ("take the extra certificates out of the layer", fault))?;
-        }
-        Ok(Some(report))
     }
 
     /// Does what the builder asks for; false if the builder is gone.
@@ -190,10 +190,10 @@ impl Running {
         Ok(true)
     }
 
-    /// Sleeps until the command ends or something comes over `link`.
-    fn wait(&self, link: &OwnedFd) -> Result<[bool; 2], Fault> {
+    /// Sleeps until the command ends or an order comes.
+    fn wait(&self, control: &OwnedFd) -> Result<[bool; 2], Fault> {
         let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = [watched(self.pidfd.as_fd()), watched(link.as_fd())];
+        let mut fds = [watched(self.pidfd.as_fd()), watched(control.as_fd())];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),

@@ -38,6 +38,7 @@ mod sys;
 mod target;
 mod terminal;
 mod timeline;
+mod uppers;
 mod view;
 mod wire;
 

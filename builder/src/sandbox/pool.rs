@@ -44,9 +44,12 @@ const PATIENCE: u16 = 700;
 #[derive(Debug)]
 pub(super) struct Helper {
     /// A descriptor of the process, which the kernel reaps.
-    process: OwnedFd,
-    /// Where it is told, and reports.
+    pub(super) process: Arc<OwnedFd>,
+    /// Where it takes orders and reports, and its command reports.
     pub(super) socket: OwnedFd,
+    /// Where its command is told what to become. Apart, so that the other process, which watches,
+    /// sleeps until the command has ended.
+    pub(super) launch: OwnedFd,
     /// What its command is in.
     pub(super) cgroup: Option<Cgroup>,
     /// Tells when something is mounted or unmounted in our mount namespace, of which it has a copy.
@@ -69,14 +72,19 @@ impl Helper {
 
     /// Waits until no process of it is left: it outlives them all. False if that takes too long.
     fn end(&self, patience: PollTimeout) -> bool {
-        loop {
-            // A descriptor of a process can be read from when that has ended (pidfd_open(2)).
-            let mut fds = [PollFd::new(self.process.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, patience) {
-                Ok(0) => return false,
-                Err(Errno::EINTR) => {}
-                Ok(_) | Err(_) => return true,
-            }
+        wait_for_end(&self.process, patience)
+    }
+}
+
+/// Waits until a process has ended, with all that it has; false if that takes too long.
+pub(super) fn wait_for_end(process: &OwnedFd, patience: PollTimeout) -> bool {
+    loop {
+        // A descriptor of a process can be read from when that has ended (pidfd_open(2)).
+        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, patience) {
+            Ok(0) => return false,
+            Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => return true,
         }
     }
 }
@@ -125,14 +133,15 @@ impl Spawner {
     /// Makes a helper, whose command is in `cgroup`.
     fn spawn(&self, cgroup: Option<Cgroup>) -> Result<Helper, Fault> {
         let (socket, theirs) = socket_pair()?;
+        let (launch, commands) = socket_pair()?;
         // Before the copy is made.
         let mounts = File::open("/proc/self/mountinfo")?;
         let cgroups = cgroup.as_ref().map(Cgroup::dirs).unwrap_or_default();
-        wire::send(self.socket(), &Prepare { cgroups }, &[theirs.as_fd()])?;
+        wire::send(self.socket(), &Prepare { cgroups }, &[theirs.as_fd(), commands.as_fd()])?;
         match wire::receive::<Spawned>(self.socket())? {
             Some((Spawned::Here, fds)) => {
                 let process = fds.into_iter().next().ok_or(rustix::io::Errno::BADMSG)?;
-                Ok(Helper { process, socket, cgroup, mounts })
+                Ok(Helper { process: Arc::new(process), socket, launch, cgroup, mounts })
             }
             Some((Spawned::Refused(fault), _)) => Err(fault),
             None => Err(rustix::io::Errno::PIPE.into()),

@@ -132,15 +132,20 @@ pub(super) fn find_mount_points(child: &mut Child) -> Result<(), Fault> {
     if let Some(ca) = &ca {
         ca.write_notes(&child.notes)?;
     }
-    if let (Some(attic), Some(merged)) = (&child.attic, view.into_merged()) {
-        // To let go of a mount takes longer than to make it.
-        wire::send(attic, &(), &[merged.as_fd()])?;
-    }
-
+    leave_behind(child, view.into_merged().as_ref())?;
     child.places = Some(Places { proc, dev, sys, etc, mounts });
     child.ca = ca;
     child.stub = stub;
     Ok(())
+}
+
+/// Leaves what takes long to let go of to the process that watches this one: the view, and the mount
+/// namespace with all that is mounted in it, which would otherwise end before the command has ended.
+fn leave_behind(child: &Child, view: Option<&OwnedFd>) -> Result<(), Fault> {
+    let Some(attic) = &child.attic else { return Ok(()) };
+    let left = [child.ground.namespace.as_ref(), view];
+    let left: Vec<BorrowedFd<'_>> = left.into_iter().flatten().map(AsFd::as_fd).collect();
+    Ok(wire::send(attic, &(), &left)?)
 }
 
 /// Mounts the overlay of all layers.

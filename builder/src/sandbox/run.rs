@@ -20,6 +20,7 @@ use super::network::{self, Networks};
 use super::pool::{Helper, Pool};
 use super::spec::{Network, SandboxSpec, StdioMode};
 use super::timeline::Timeline;
+use super::uppers::Uppers;
 use super::wire::{self, Launch, Order, Report};
 use crate::error::causes;
 use crate::limits::StepUsage;
@@ -104,6 +105,8 @@ pub enum Control {
 pub struct Sandbox {
     helpers: Arc<Pool>,
     networks: Arc<Networks>,
+    /// Layers of steps that have ended, as long as they are mounted.
+    uppers: Arc<Uppers>,
     /// Why the store's file system cannot hold overlays, once that was found out.
     overlay_fault: Arc<OnceLock<String>>,
 }
@@ -157,7 +160,7 @@ impl Sandbox {
         let program = Arc::new(program);
         let networks = Networks::new(Arc::clone(&program));
         let helpers = Arc::new(Pool::open(program, cgroups)?);
-        Ok(Self { helpers, networks, overlay_fault: Arc::default() })
+        Ok(Self { helpers, networks, uppers: Arc::default(), overlay_fault: Arc::default() })
     }
 
     /// Returns why overlays cannot be written in the store, if that was found out.
@@ -169,6 +172,11 @@ impl Sandbox {
     pub(crate) fn find_overlay_fault(&self, dir: &Path) -> Option<&str> {
         let fault = super::probe::overlays(dir).err()?;
         Some(self.overlay_fault.get_or_init(|| fault))
+    }
+
+    /// Waits until no overlay of a step is mounted on `layer` any more, so that others may mount it.
+    pub(crate) fn settle(&self, layer: &Path) {
+        self.uppers.wait([layer]);
     }
 
     /// Has made ready what steps with `network` will ask for soon.
@@ -186,7 +194,8 @@ impl Sandbox {
     /// `output` receives what the command writes, exact and complete, as long as `spec.stdio` is
     /// [`StdioMode::Capture`]. `control` is asked many times a second what to do.
     ///
-    /// When this returns, no process of the step is left.
+    /// When this returns, no process of the step is left, so nothing is written to its layer any
+    /// more. Its mounts, which nobody sees, end soon after.
     ///
     /// # Errors
     ///
@@ -254,15 +263,18 @@ impl Sandbox {
         timeline.mark("limits");
         let mut network = self.networks.take(spec.network, &spec.port_forwards)?;
         timeline.mark("network");
+        let adds_certs = !spec.ca_certs.is_empty();
         let launch = Launch {
             has_netns: network.is_some(),
             resolver: network.as_ref().and_then(|network| network.resolver),
             gateway: network::own_address(),
             hands_out_changes: changes.is_some(),
             cgroups,
+            unclean: spec.scratch.as_ref().map(|dirs| dirs.upper.clone()).filter(|_| adds_certs),
             timeline: timeline.fork(),
         };
         let netns = network.as_ref().map(|network| network.netns.as_fd());
+        self.uppers.wait(spec.layers());
         let mut step = RunningStep::start(helper, spec, &launch, netns)?;
         let followed = step.follow(output, control);
         timeline.mark("report");
@@ -278,6 +290,9 @@ impl Sandbox {
         // The kernel has ended all processes of the step before its first, whose end was reported.
         if let Some(network) = &mut network {
             network.close_ports();
+        }
+        if let Some(dirs) = &spec.scratch {
+            self.uppers.note(&dirs.upper, &step.helper.process);
         }
         self.helpers.retire(step.into_helper(), network);
         Ok(ended)
@@ -327,7 +342,7 @@ impl RunningStep {
             if spec.stdio == StdioMode::Inherit {
                 fds.push(stdin.as_fd());
             }
-            wire::send(&helper.socket, launch, &fds)?;
+            wire::send(&helper.launch, launch, &fds)?;
             let is_ours = spec.stdio == StdioMode::Capture;
             Ok([first.0, second.0].map(|pipe| is_ours.then_some(pipe)))
         };

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,16 @@ impl SandboxSpec {
             limits: Limits::default(),
             port_forwards: Vec::new(),
         }
+    }
+
+    /// Returns the directories of which overlays are made for the command.
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Path> {
+        let trees = self.mounts.iter().flat_map(|mount| match &mount.source {
+            MountSource::Tree { lowers, .. } => lowers.as_slice(),
+            MountSource::Bind { .. } | MountSource::Tmpfs { .. } | MountSource::File { .. } => &[],
+        });
+        let upper = self.scratch.iter().map(|dirs| &dirs.upper);
+        self.lowers.iter().chain(upper).chain(trees).map(PathBuf::as_path)
     }
 }
 

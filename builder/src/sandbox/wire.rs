@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! builder -> spawner  Hello, once
-//! builder -> spawner  Prepare, with the socket of the init to come; any number of times
+//! builder -> spawner  Prepare, with the sockets of an init to come and of its command; any number
+//!                     of times
 //! spawner -> builder  Spawned, with a descriptor of it
 //! builder -> command  Launch, with descriptors: memfd of the spec, standard output and error
 //!                     [, network] [, standard input]
-//! command -> init     Launched, with the memfd of the spec
+//! command -> init     Launched, which is read when the command has ended
 //! builder -> init     Order, any number of times
 //! init, command -> builder   Report, at least one unless it was killed
 //! ```
@@ -56,7 +57,7 @@ pub(super) struct Hello {
 /// What the spawner answers to [`Prepare`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Spawned {
-    /// A process that waits for [`Launch`]; a descriptor of it comes along.
+    /// A process whose command waits for [`Launch`]; a descriptor of it comes along.
     Here,
     /// None could be made.
     Refused(Fault),
@@ -69,7 +70,7 @@ pub(super) struct Prepare {
     pub cgroups: Vec<PathBuf>,
 }
 
-/// The second message: all that is not in the spec.
+/// What the command's process is told: all that is not in the spec.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     /// Whether the network namespace's descriptor follows that of the spec.
@@ -82,6 +83,8 @@ pub(super) struct Launch {
     pub hands_out_changes: bool,
     /// Directories of the cgroups that are needed beside those of [`Prepare`].
     pub cgroups: Vec<PathBuf>,
+    /// The layer that must be cleaned afterwards, if one must.
+    pub unclean: Option<PathBuf>,
     /// Takes notes of the time, if they are wanted.
     pub timeline: Timeline,
 }
@@ -89,6 +92,8 @@ pub(super) struct Launch {
 /// What the command's process says as soon as it has [`Launch`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launched {
+    /// As [`Launch::unclean`].
+    pub unclean: Option<PathBuf>,
     /// Takes notes of the time, if they are wanted.
     pub timeline: Timeline,
 }

@@ -389,6 +389,11 @@ impl Execution {
         latest: Option<i64>,
     ) -> Result<Record, OpError> {
         let store = &self.inner.store;
+        let layer = store.snapshots().get(&snapshot).map_err(OpError::store)?;
+        if let (Op::Run(_), Some(layer)) = (&self.vertex(id).op, layer) {
+            // What is remembered from here on tells others of the layer, who may mount it.
+            self.inner.sandbox()?.settle(&layer.fs);
+        }
         let digested = lock(&self.digested).remove(&id);
         let (diff_id, size, changes) = op::seal(store, &snapshot, latest, digested)?;
         self.trees.learn(&snapshot, changes)?;
