@@ -37,5 +37,6 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == builder::HELPER_ARG) {
         return builder::helper_main();
     }
+    builder::limit_heaps();
     cli::main()
 }

@@ -17,6 +17,7 @@ mod entitlement;
 mod error;
 mod explain;
 mod export;
+mod heap;
 mod history;
 mod image;
 mod key;
@@ -60,6 +61,7 @@ pub use export::{
     ImportOptions, LoadError, MediaTypes, PushForm, export, export_as, import, load, push,
     push_target,
 };
+pub use heap::limit_heaps;
 pub use history::RecordedEvent;
 pub use image::{
     Compared, FileChange, HistoryRow, ImageContents, ImageDetails, ImageDiff, ImageError,

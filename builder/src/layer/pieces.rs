@@ -16,7 +16,7 @@ use super::write::{LayerWriter, MAX_DEPTH, Told, WriteError};
 use crate::rootfs::{Dir, Metadata, Xattrs, components};
 
 /// Bytes of content that wait to be written at most.
-const MOST_BYTES: usize = 4 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
 /// One object of a snapshot.
 #[derive(Debug)]

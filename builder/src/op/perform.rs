@@ -24,7 +24,7 @@ const MUCH_OBJECTS: u64 = 2000;
 const MUCH_BYTES: u64 = 32 << 20;
 
 /// Lists of objects that wait to be digested at most.
-const PIECES_WAITING: usize = 16;
+const PIECES_WAITING: usize = 4;
 
 /// A vertex's result as its users need it.
 #[derive(Clone, Debug)]
