@@ -1,4 +1,5 @@
-//! The system calls that no safe wrapper offers: beside `heap.rs` the one file of the workspace with unsafe code.
+//! The system calls that no safe wrapper offers. No other file of the workspace but `heap.rs` has unsafe
+//! code.
 
 #![expect(unsafe_code, reason = "each block is one system call that nix and rustix lack")]
 
