@@ -26,6 +26,8 @@ mod limits;
 mod op;
 mod output;
 mod progress;
+#[cfg(test)]
+mod random;
 mod registry;
 mod relay;
 mod request;

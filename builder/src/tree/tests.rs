@@ -9,24 +9,8 @@ use cache::{ChainId, Digest, SnapshotId, Store};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 
 use super::*;
+use crate::random::Random;
 use crate::rootfs::{Kind, LayeredRoot, join};
-
-/// Numbers that only look random (xorshift64*), so that a failure can be made again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let mixed = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(mixed).expect("31 bits fit") % end
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-}
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -103,7 +87,7 @@ fn clear(path: &Path) {
 
 /// Makes one change as overlayfs would record it in an upper directory.
 fn change(random: &mut Random, store: &Store, parent: &SnapshotId, upper: &Path) {
-    let path = *random.pick(&["a", "d", "l", "n", "d/a", "d/e", "d/n", "d/e/a", "n/a", "n/d"]);
+    let path = random.pick(&["a", "d", "l", "n", "d/a", "d/e", "d/n", "d/e/a", "n/a", "n/d"]);
     let target = upper.join(path);
     let above = Path::new(path).parent().unwrap();
     if above != Path::new("") {
@@ -120,7 +104,7 @@ fn change(random: &mut Random, store: &Store, parent: &SnapshotId, upper: &Path)
         0 | 1 => {
             clear(&target);
             fs::write(&target, random.pick(&["ground", "other"])).unwrap();
-            let mode = *random.pick(&[0o644, 0o600]);
+            let mode = random.pick(&[0o644, 0o600]);
             fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
         }
         2 => {
