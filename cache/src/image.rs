@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use crate::error::{AtPath, Result, found};
 use crate::lease::{Handle, Held};
 use crate::lock::FileLock;
 use crate::snapshot::Snapshots;
+
+/// How the file of an image without a tag is called, before the digest of its config.
+const UNTAGGED: &str = "untagged-";
 
 /// One name of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,14 +117,22 @@ impl Images {
         if old.as_ref().is_some_and(names_it) {
             return Ok(());
         }
-        if let Some(old) = old.filter(|old| old.config != image.config) {
-            self.keep_untagged(&old, &path)?;
+        if image.reference.is_none() {
+            return self.write(&path, image);
+        }
+        let mut tagged = self.tagged()?;
+        tagged.retain(|other| other.reference != image.reference);
+        let is_last_of = |old: &ImageRecord| {
+            old.config != image.config && tagged.iter().all(|other| other.config != old.config)
+        };
+        if let Some(old) = old.filter(is_last_of) {
+            let untagged = ImageRecord { reference: None, ..old };
+            self.write(&self.path(&untagged), &untagged)?;
         }
         self.write(&path, image)?;
-        if image.reference.is_some() {
-            self.drop_untagged(&image.config)?;
-        }
-        self.write_index()
+        self.drop_untagged(&image.config)?;
+        tagged.push(image.clone());
+        self.write_index(tagged)
     }
 
     /// Removes a tag; false when there was none. The image's content is gc's to remove.
@@ -132,7 +144,7 @@ impl Images {
         let _alone = self.lock()?;
         let path = self.tagged_path(reference);
         let removed = found(fs::remove_file(&path)).at("remove", &path)?.is_some();
-        self.write_index()?;
+        self.write_index(self.tagged()?)?;
         Ok(removed)
     }
 
@@ -165,6 +177,16 @@ impl Images {
         Ok(images)
     }
 
+    /// Returns the images that have a tag. Those without one, which only grow in number while the
+    /// same names are built again and again, are not read.
+    fn tagged(&self) -> Result<Vec<ImageRecord>> {
+        let mut images = Vec::new();
+        for path in self.paths()?.iter().filter(|path| !is_untagged(path)) {
+            images.extend(load(path)?);
+        }
+        Ok(images)
+    }
+
     /// Returns all names of the one image whose id begins with `prefix` (`sha256:` or not), and
     /// keeps it from gc; none when there is no such image.
     ///
@@ -193,17 +215,6 @@ impl Images {
         Ok(images)
     }
 
-    /// Keeps the image that `path` named, unless another tag names it too.
-    fn keep_untagged(&self, old: &ImageRecord, path: &Path) -> Result<()> {
-        for other in self.paths()? {
-            if other != path && load(&other)?.is_some_and(|other| other.config == old.config) {
-                return Ok(());
-            }
-        }
-        let untagged = ImageRecord { reference: None, ..old.clone() };
-        self.write(&self.path(&untagged), &untagged)
-    }
-
     fn drop_untagged(&self, config: &Digest) -> Result<bool> {
         let path = self.untagged_path(config);
         Ok(found(fs::remove_file(&path)).at("remove", &path)?.is_some())
@@ -214,17 +225,17 @@ impl Images {
     }
 
     /// Writes `index.json`, by which other tools find the images (OCI image-spec, image-layout.md).
-    fn write_index(&self) -> Result<()> {
+    fn write_index(&self, mut tagged: Vec<ImageRecord>) -> Result<()> {
+        tagged.sort_by(|a, b| a.reference.cmp(&b.reference));
         let entry = |image: &ImageRecord| {
-            let name = image.reference.as_ref()?;
-            Some(serde_json::json!({
+            serde_json::json!({
                 "mediaType": image.manifest.media_type,
                 "digest": image.manifest.digest,
                 "size": image.manifest.size,
-                "annotations": { "org.opencontainers.image.ref.name": name },
-            }))
+                "annotations": { "org.opencontainers.image.ref.name": image.reference },
+            })
         };
-        let manifests: Vec<_> = self.list()?.iter().filter_map(entry).collect();
+        let manifests: Vec<_> = tagged.iter().map(entry).collect();
         let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
         let path = self.handle.layout.content().join("index.json");
         let bytes = index.to_string();
@@ -257,8 +268,12 @@ impl Images {
     }
 
     fn untagged_path(&self, config: &Digest) -> PathBuf {
-        self.handle.layout.images().join(format!("untagged-{}", config.hex()))
+        self.handle.layout.images().join(format!("{UNTAGGED}{}", config.hex()))
     }
+}
+
+fn is_untagged(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(UNTAGGED.as_bytes()))
 }
 
 /// Reads the image record at `path`, if it is whole.
