@@ -122,7 +122,8 @@ fn sandbox(network: &str, rounds: usize, dir: &str) {
         builder::enter_user_namespace().unwrap();
     }
     let image = PathBuf::from(std::env::var_os("IMAGE").unwrap());
-    let sandbox = Sandbox::open().unwrap();
+    let reach = if network == "none" { Network::None } else { Network::Private };
+    let sandbox = Sandbox::open().unwrap().for_steps(vec![reach; rounds + 1]);
     let mut times = Vec::with_capacity(rounds);
     let mut parts = Parts::default();
     let mut first = Duration::ZERO;
@@ -133,7 +134,7 @@ fn sandbox(network: &str, rounds: usize, dir: &str) {
         fs::create_dir_all(&upper).unwrap();
         fs::create_dir_all(&work).unwrap();
         let mut spec = SandboxSpec::new(vec![image.clone()], vec!["/bin/true".to_owned()]);
-        spec.network = if network == "none" { Network::None } else { Network::Private };
+        spec.network = reach;
         spec.scratch = Some(OverlayDirs { upper, work });
         let since = Instant::now();
         let ran = sandbox.run_timed(&spec, &mut |_, _| {}, &mut || Control::Continue);

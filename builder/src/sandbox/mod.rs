@@ -17,6 +17,7 @@ mod devices;
 mod error;
 mod etc;
 mod exec;
+mod forecast;
 mod ground;
 mod helper;
 mod identity;

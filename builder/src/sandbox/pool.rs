@@ -30,7 +30,7 @@ use super::network::Network;
 use super::run::HELPER_ARG;
 use super::wire::{self, Hello, Prepare, Spawned};
 
-/// Helpers kept ready beside those that somebody waits for.
+/// Helpers kept ready at most, beside those that somebody waits for.
 const READY: usize = 2;
 
 /// How long a step that begins is left alone: it takes the same locks of the kernel as what is made
@@ -182,6 +182,8 @@ struct State {
     /// Why the last one could not be started; told to whoever waits.
     error: Option<SandboxError>,
     waiting: usize,
+    /// Steps that are going to be run and have not begun.
+    expected: usize,
     is_closed: bool,
 }
 
@@ -204,6 +206,18 @@ impl Pool {
         let failed = |error| SandboxError::helper("start the sandbox's threads", error);
         let (thread, leftovers) = (thread.map_err(failed)?, Leftovers::open().map_err(failed)?);
         Ok(Self { shared, thread: Some(thread), leftovers })
+    }
+
+    /// Has helpers made ready for `count` more steps.
+    pub(super) fn expect(&self, count: usize) {
+        self.shared.lock().expected += count;
+        self.shared.changed.notify_all();
+    }
+
+    /// Takes back that one step is expected.
+    pub(super) fn forget(&self) {
+        let mut state = self.shared.lock();
+        state.expected = state.expected.saturating_sub(1);
     }
 
     /// Hands out a helper.
@@ -310,7 +324,8 @@ impl Shared {
 
 impl State {
     fn is_idle(&self) -> bool {
-        let has_enough = self.error.is_some() || self.ready.len() >= READY + self.waiting;
+        let enough = READY.min(self.expected) + self.waiting;
+        let has_enough = self.error.is_some() || self.ready.len() >= enough;
         !self.is_closed && has_enough
     }
 }

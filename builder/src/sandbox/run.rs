@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{self, Place};
 use super::console::Console;
 use super::error::SandboxError;
+use super::forecast::Forecast;
 use super::mount::clone_of;
 use super::network::{self, Networks};
 use super::pool::{Helper, Pool};
@@ -109,6 +110,8 @@ pub struct Sandbox {
     uppers: Arc<Uppers>,
     /// Why the store's file system cannot hold overlays, once that was found out.
     overlay_fault: Arc<OnceLock<String>>,
+    /// What is made ahead for whoever has this.
+    forecast: Option<Arc<Forecast>>,
 }
 
 impl Sandbox {
@@ -160,7 +163,8 @@ impl Sandbox {
         let program = Arc::new(program);
         let networks = Networks::new(Arc::clone(&program));
         let helpers = Arc::new(Pool::open(program, cgroups)?);
-        Ok(Self { helpers, networks, uppers: Arc::default(), overlay_fault: Arc::default() })
+        let (uppers, overlay_fault) = (Arc::default(), Arc::default());
+        Ok(Self { helpers, networks, uppers, overlay_fault, forecast: None })
     }
 
     /// Returns why overlays cannot be written in the store, if that was found out.
@@ -179,9 +183,14 @@ impl Sandbox {
         self.uppers.wait([layer]);
     }
 
-    /// Has made ready what steps with `network` will ask for soon.
-    pub(crate) fn expect(&self, network: Network) {
-        self.networks.expect(network);
+    /// Returns the same sandbox for a build that is going to run steps with these networks, in any
+    /// order. What takes longest of them, and does not depend on them, is made ahead as long as this
+    /// or a clone of it is there.
+    #[must_use]
+    pub fn for_steps(&self, networks: Vec<Network>) -> Self {
+        let (helpers, made) = (Arc::clone(&self.helpers), Arc::clone(&self.networks));
+        let forecast = Forecast::new(helpers, made, networks);
+        Self { forecast: Some(Arc::new(forecast)), ..self.clone() }
     }
 
     /// Makes a private network and tells of what kind it is, or why there is none.
@@ -254,6 +263,9 @@ impl Sandbox {
         changes: Option<&mut Option<OwnedFd>>,
         timeline: &mut Timeline,
     ) -> Result<Ended, SandboxError> {
+        if let Some(forecast) = &self.forecast {
+            forecast.begin(spec.network);
+        }
         let mut helper = self.helpers.take()?;
         timeline.mark("helper");
         let cgroups = match &mut helper.cgroup {

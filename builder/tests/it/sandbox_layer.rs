@@ -42,6 +42,18 @@ fn a_step_sees_what_was_mounted_while_its_helper_waited() {
 }
 
 #[test]
+fn no_more_is_made_ahead_than_steps_will_take() {
+    let image = Image::busybox();
+    let mut spec = image.spec(&["true"]);
+    spec.scratch = None;
+    let waiting = |count: &str| run_with(&spec, &["expect", count]).stdout;
+    // The process that others would be forked from.
+    assert_eq!(waiting("1"), "1");
+    assert_eq!(waiting("2"), "3", "a process that watches, and one that becomes the command");
+    assert_eq!(waiting("9"), "5");
+}
+
+#[test]
 fn a_bare_root_has_mount_points_too() {
     let image = Image::busybox();
     // All that the command needs comes by a mount; the image has no layer at all.

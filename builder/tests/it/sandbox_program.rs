@@ -4,6 +4,8 @@
 //! input or the file `$SANDBOX_SPEC`, runs it (cancelling or sending the signal after that time) and writes what came of it.
 //! `sandbox-program run|rootless mount DIR` runs it in one sandbox before, while and after memory is
 //! mounted on a directory, and writes what came of each.
+//! `sandbox-program run|rootless expect COUNT` runs it as the first of so many steps, and writes how
+//! many processes wait for the others.
 
 use std::io;
 use std::path::Path;
@@ -34,6 +36,10 @@ fn main() -> ExitCode {
         Ok(_) if matches!(request, Some(("mount", _))) => {
             let dir = request.map(|(_, dir)| dir).unwrap_or_default();
             run_around_mount(Path::new(dir), mode == "run")
+        }
+        Ok(_) if matches!(request, Some(("expect", _))) => {
+            let count = request.and_then(|(_, count)| count.parse().ok()).expect("a number");
+            run_first_of(count)
         }
         Ok(mapping) => {
             let mut outcome = run(request);
@@ -72,7 +78,7 @@ fn run_around_mount(dir: &Path, is_root: bool) -> Value {
         rustix::mount::mount_change("/", flags).expect("the namespace is new");
     }
     let spec = read_spec().expect("a spec");
-    let sandbox = Sandbox::open().expect("a sandbox");
+    let sandbox = Sandbox::open().expect("a sandbox").for_steps(vec![spec.network; 4]);
     let run = || {
         let mut stdout = Vec::new();
         let mut output = |_: OutputStream, bytes: &[u8]| stdout.extend_from_slice(bytes);
@@ -89,6 +95,25 @@ fn run_around_mount(dir: &Path, is_root: bool) -> Value {
     let after = run();
     let stdout = [before, during, again, after].join(" ");
     json!({ "stdout": stdout })
+}
+
+/// Runs the spec on standard input as the first of `count` steps.
+fn run_first_of(count: usize) -> Value {
+    let spec = read_spec().expect("a spec");
+    let sandbox = Sandbox::open().expect("a sandbox").for_steps(vec![spec.network; count]);
+    sandbox.run(&spec, &mut |_, _| {}, &mut || Control::Continue).expect("it runs");
+    // What is prepared for the next step is prepared by now, and what is left of this one is gone.
+    std::thread::sleep(Duration::from_millis(300));
+    json!({ "stdout": descendants(std::process::id()).to_string() })
+}
+
+/// Counts the processes that come from `parent`.
+fn descendants(parent: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let children =
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let children: String = children.collect();
+    children.split_whitespace().map(|child| 1 + descendants(child.parse().expect("an id"))).sum()
 }
 
 fn read_spec() -> serde_json::Result<SandboxSpec> {

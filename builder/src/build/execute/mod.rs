@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use cache::{CacheKey, Record, SnapshotId};
-use frontend::{BuildGraph, Op, RunNetwork, Vertex, VertexId};
+use frontend::{BuildGraph, Op, Vertex, VertexId};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use crate::image::assemble::layer_chain;
 use crate::key;
 use crate::op::{self, OpError, Root, RunSettings, Step};
 use crate::progress::{Events, Saved};
+use crate::sandbox::{Network, Sandbox, SandboxError};
 use crate::solver::{InFlight, Resolved, Work};
 use crate::source::{RemoteFiles, ResolvedImage, Sources};
 use crate::tree::{Digested, Trees};
@@ -86,6 +87,8 @@ pub(crate) struct Execution {
     failed: Option<Mutex<BTreeMap<VertexId, SnapshotId>>>,
     arrivals: Arrivals,
     exports: Arc<Exports>,
+    /// The sandbox, which knows of the steps that are expected.
+    sandbox: OnceLock<Sandbox>,
 }
 
 /// The shared caches of one build.
@@ -157,6 +160,7 @@ impl Execution {
             failed: keeps_failed.then(Mutex::default),
             arrivals,
             exports: Arc::clone(&shared.exports),
+            sandbox: OnceLock::new(),
         };
         for (id, record) in this.records() {
             this.offer(id, &record);
@@ -254,18 +258,20 @@ impl Execution {
         let will_run = self.will_run();
         let ops = self.graph.vertices.iter().zip(will_run).filter(|(_, will_run)| *will_run);
         let networks = ops.filter_map(|(vertex, _)| match &vertex.op {
-            Op::Run(op) => Some(self.settings.network_of(op)),
+            Op::Run(op) => Some(self.settings.network_of(op).into()),
             _ => None,
         });
-        let networks: Vec<RunNetwork> = networks.collect();
-        for kind in [RunNetwork::Default, RunNetwork::None, RunNetwork::Host] {
-            // Whatever is wrong with it is told by the step that needs it.
-            if networks.contains(&kind)
-                && let Ok(sandbox) = self.inner.sandbox()
-            {
-                sandbox.expect(kind.into());
-            }
+        let networks: Vec<Network> = networks.collect();
+        // Whatever is wrong with it is told by the step that needs it.
+        if !networks.is_empty()
+            && let Ok(sandbox) = self.inner.sandbox()
+        {
+            self.sandbox.get_or_init(|| sandbox.for_steps(networks));
         }
+    }
+
+    fn sandbox(&self) -> Result<Sandbox, SandboxError> {
+        self.sandbox.get().cloned().map_or_else(|| self.inner.sandbox(), Ok)
     }
 
     fn vertex(&self, id: VertexId) -> &Vertex {
@@ -337,7 +343,7 @@ impl Execution {
             Op::Merge => blocking::run(move || op::merge(&store, &inputs)).await,
             Op::Run(op) => {
                 let (op, settings) = (op.clone(), Arc::clone(&self.settings));
-                let sandbox = self.inner.sandbox()?;
+                let sandbox = self.sandbox()?;
                 let (index, events) = (self.steps.index_of(id), self.events.clone());
                 let left = self.failed.as_ref().map(|_| Arc::new(OnceLock::new()));
                 let step = Step { index, events, cancel, failed: left.clone() };

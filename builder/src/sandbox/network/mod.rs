@@ -37,7 +37,7 @@ use super::run::HELPER_ARG;
 use super::spec::{Network as Reach, PortForward};
 use super::sys;
 
-/// Namespaces kept ready. Steps side by side take one each, and making one takes milliseconds.
+/// Namespaces kept ready at most. Steps side by side take one each, and making one takes milliseconds.
 const READY: usize = 2;
 
 /// Names the program that is missing and how to get it.
@@ -113,6 +113,8 @@ struct Stock {
     /// How they are made, once that is known.
     backend: Option<Backend>,
     ready: Vec<Network>,
+    /// Steps that are going to be run and have not begun.
+    expected: usize,
     /// Whether somebody is at work on more.
     is_filling: bool,
 }
@@ -143,33 +145,29 @@ impl Networks {
             Reach::Private => "private network",
         };
         let take = || -> Result<Network, Fault> {
-            let (backend, ready) = self.choose(reach)?;
+            let backend = self.backend(reach)?;
+            let ready = self.stock(reach).ready.pop();
             let mut network = ready.map_or_else(|| backend.make(), Ok)?;
             if !ports.is_empty() {
                 let (netns, address) = (&network.netns, network.address);
                 network.forwards = Some(Forwards::open(ports, netns, address)?);
             }
-            self.refill(reach, backend);
+            self.refill(reach);
             Ok(network)
         };
         take().map(Some).map_err(|fault| SandboxError::reported(step.to_owned(), fault))
     }
 
-    /// Has networks made that steps will ask for soon.
-    pub(super) fn expect(self: &Arc<Self>, reach: Reach) {
-        if reach == Reach::Host || !self.stock(reach).ready.is_empty() {
-            return;
-        }
-        let networks = Arc::clone(self);
-        let start = move || {
-            // The step that asks for one is told why there is none.
-            if let Ok((backend, ready)) = networks.choose(reach) {
-                networks.stock(reach).ready.extend(ready);
-                networks.refill(reach, backend);
-            }
-        };
-        // Without a thread the first step makes its own.
-        drop(std::thread::Builder::new().name("networks".to_owned()).spawn(start));
+    /// Has networks made for `count` more steps.
+    pub(super) fn expect(self: &Arc<Self>, reach: Reach, count: usize) {
+        self.stock(reach).expected += count;
+        self.refill(reach);
+    }
+
+    /// Takes back that one step is expected.
+    pub(super) fn forget(&self, reach: Reach) {
+        let mut stock = self.stock(reach);
+        stock.expected = stock.expected.saturating_sub(1);
     }
 
     /// Makes a network to see whether that can be done, and tells of what kind it is.
@@ -188,27 +186,28 @@ impl Networks {
         stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells how networks are made, which may mean to make a first one; takes one if one is ready.
-    fn choose(&self, reach: Reach) -> Result<(Backend, Option<Network>), Fault> {
+    /// Tells how networks are made, which may mean to make a first one.
+    fn backend(&self, reach: Reach) -> Result<Backend, Fault> {
         let mut stock = self.stock(reach);
-        if let Some(backend) = stock.backend.clone() {
-            return Ok((backend, stock.ready.pop()));
+        if let Some(backend) = &stock.backend {
+            return Ok(backend.clone());
         }
         let (backend, first) = Backend::choose(&self.program)?;
-        Ok((stock.backend.insert(backend).clone(), Some(first)))
+        stock.ready.push(first);
+        Ok(stock.backend.insert(backend).clone())
     }
 
     /// Makes further ones, beside the step that begins now.
-    fn refill(self: &Arc<Self>, reach: Reach, backend: Backend) {
+    fn refill(self: &Arc<Self>, reach: Reach) {
         let mut stock = self.stock(reach);
-        if std::mem::replace(&mut stock.is_filling, true) {
+        if stock.is_filling || stock.has_enough() {
             return;
         }
         let networks = Arc::downgrade(self);
         let pause = if stock.ready.is_empty() { Duration::ZERO } else { LULL };
         let fill = move || {
             std::thread::sleep(pause);
-            while Self::add_one(&networks, reach, &backend) {}
+            while Self::add_one(&networks, reach) {}
         };
         let started = std::thread::Builder::new().name("networks".to_owned()).spawn(fill);
         // Without a thread the next step makes its own.
@@ -216,27 +215,32 @@ impl Networks {
     }
 
     /// Makes one more; false when there are enough, or nobody wants them.
-    fn add_one(networks: &Weak<Self>, reach: Reach, backend: &Backend) -> bool {
-        let with_stock = |change: &mut dyn FnMut(&mut Stock) -> bool| {
-            networks.upgrade().is_some_and(|networks| {
-                let mut stock = networks.stock(reach);
-                let goes_on = change(&mut stock);
-                stock.is_filling = goes_on;
-                goes_on
-            })
-        };
-        if !with_stock(&mut |stock| stock.ready.len() < READY) {
-            return false;
-        }
-        // A step that needs one will tell why there is none.
-        let mut made = backend.make().ok();
-        with_stock(&mut |stock| match made.take() {
-            Some(network) => {
-                stock.ready.push(network);
-                true
-            }
-            None => false,
+    fn add_one(networks: &Weak<Self>, reach: Reach) -> bool {
+        let wanted = networks.upgrade().and_then(|networks| networks.wanted(reach));
+        let Some(backend) = wanted else { return false };
+        let made = backend.make().ok();
+        networks.upgrade().is_some_and(|networks| {
+            let mut stock = networks.stock(reach);
+            stock.is_filling = made.is_some();
+            stock.ready.extend(made);
+            stock.is_filling
         })
+    }
+
+    /// How to make another one, if there are too few. A step that needs one will tell why there is
+    /// none.
+    fn wanted(&self, reach: Reach) -> Option<Backend> {
+        let backend = self.backend(reach).ok();
+        let mut stock = self.stock(reach);
+        let wanted = backend.filter(|_| !stock.has_enough());
+        stock.is_filling = wanted.is_some();
+        wanted
+    }
+}
+
+impl Stock {
+    fn has_enough(&self) -> bool {
+        self.ready.len() >= READY.min(self.expected)
     }
 }
 
