@@ -144,6 +144,14 @@ fn fills_the_disk() -> Done {
     let cause = error.source().expect("it tells its cause").to_string();
     assert!(cause.contains("No space left"), "{error}: {cause}");
 
+    // What was written of it is gone by the end of the session, and not later: it would leave room.
+    drop(store);
+    let store = store_of_parent();
+    assert_eq!(
+        store.images().get("app:1")?,
+        Some(before.clone()),
+        "and what is in use has a place"
+    );
     // Fill the rest, then try everything that writes.
     let hog = store.temp_dir()?;
     let full = std::fs::File::create(hog.path().join("hog"))
