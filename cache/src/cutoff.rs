@@ -2,8 +2,9 @@
 //!
 //! A record in the index is found by the history of its step. Here the same result is found by
 //! what the step was given: one file an op (`cutoffs/<hex of the op alone>`) lists the trees that
-//! the op was used on lately, and what came out. That there is no such file says, for the price of
-//! one failed open, that no tree need be digested.
+//! the op was used on lately, and what came out: newest first, a line of JSON each, of which only
+//! those that are asked for are parsed. That there is no such file says, for the price of one failed
+//! open, that no tree need be digested.
 //!
 //! Invariants: nothing is kept because it stands here (gc may take what an entry names, and the
 //! entry is then a miss); a file that is torn or damaged is an op that was never used.
@@ -52,11 +53,12 @@ impl Index {
     #[must_use]
     pub fn get_by_content(&self, op: &CacheKey, content: &CacheKey) -> Option<Record> {
         let path = self.cutoff_path(op);
-        let entries = load(&path).unwrap_or_else(|error| {
+        let lines = load(&path).unwrap_or_else(|error| {
             tracing::warn!(%op, error = &error as &dyn std::error::Error, "no content looked up");
-            Vec::new()
+            String::new()
         });
-        let entry = entries.into_iter().find(|entry| entry.content == *content)?;
+        let hex = content.digest().hex();
+        let entry = lines.lines().find_map(|line| entry_of(line, &hex))?;
         match self.believe(&entry) {
             Ok(true) => Some(Record {
                 key: *content,
@@ -81,8 +83,9 @@ impl Index {
     /// Returns the content that `op` made `snapshot` of, if that is still known.
     #[must_use]
     pub fn content_of(&self, op: &CacheKey, snapshot: &SnapshotId) -> Option<CacheKey> {
-        let entries = load(&self.cutoff_path(op)).ok()?;
-        entries.into_iter().find(|entry| entry.snapshot == *snapshot).map(|entry| entry.content)
+        let lines = load(&self.cutoff_path(op)).ok()?;
+        let entry = lines.lines().filter_map(parse).find(|entry| entry.snapshot == *snapshot)?;
+        Some(entry.content)
     }
 
     /// Notes that `op` made what `record` names of `content`; the record's snapshot is committed.
@@ -96,23 +99,25 @@ impl Index {
         make_dir(&dir, true).at("create", &dir)?;
         let lock = dir.join(".lock");
         let _alone = FileLock::exclusive(&lock).at("lock", &lock)?;
-        let mut entries = load(&path)?;
-        entries.retain(|entry| entry.content != *content);
-        entries.insert(
-            0,
-            Entry {
-                content: *content,
-                snapshot: record.snapshot.clone(),
-                diff_id: record.diff_id,
-                size: record.size,
-                latest: record.latest,
-                created: record.created,
-                duration_ms: record.duration_ms,
-            },
-        );
-        entries.truncate(MAX_ENTRIES);
+        let entry = Entry {
+            content: *content,
+            snapshot: record.snapshot.clone(),
+            diff_id: record.diff_id,
+            size: record.size,
+            latest: record.latest,
+            created: record.created,
+            duration_ms: record.duration_ms,
+        };
+        let newest = serde_json::to_string(&entry).map_err(io::Error::from).at("write", &path)?;
+        let (lines, hex) = (load(&path)?, content.digest().hex());
+        let others = lines.lines().filter(|line| entry_of(line, &hex).is_none());
+        self.replace(&path, std::iter::once(newest.as_str()).chain(others).take(MAX_ENTRIES))
+    }
+
+    fn replace<'a>(&self, path: &Path, lines: impl Iterator<Item = &'a str>) -> Result<()> {
+        let text: String = lines.flat_map(|line| [line, "\n"]).collect();
         let session = &self.handle().session;
-        document::replace(session, Kind::Cutoff, &path, &entries, Durability::Later)
+        document::replace_text(session, Kind::Cutoff, path, &text, Durability::Later)
     }
 
     /// Holds the entry's layer and looks for its snapshot, as [`Index::get`] does.
@@ -139,18 +144,29 @@ pub(crate) fn sweep(index: &Index) -> Result<()> {
             continue;
         }
         let before = load(&path)?;
-        let is_there = |entry: &&Entry| index.snapshots().dir(&entry.snapshot).exists();
-        let after: Vec<Entry> = before.iter().filter(is_there).cloned().collect();
+        let is_there = |line: &&str| {
+            parse(line).is_some_and(|entry| index.snapshots().dir(&entry.snapshot).exists())
+        };
+        let after: Vec<&str> = before.lines().filter(is_there).collect();
         if after.is_empty() {
             found(fs::remove_file(&path)).at("remove", &path)?;
-        } else if after.len() < before.len() {
-            let session = &index.handle().session;
-            document::replace(session, Kind::Cutoff, &path, &after, Durability::Later)?;
+        } else if after.len() < before.lines().count() {
+            index.replace(&path, after.into_iter())?;
         }
     }
     Ok(())
 }
 
-fn load(path: &Path) -> Result<Vec<Entry>> {
-    Ok(document::load(Kind::Cutoff, path)?.or_warn(path).unwrap_or_default())
+fn load(path: &Path) -> Result<String> {
+    Ok(document::load_text(Kind::Cutoff, path)?.or_warn(path).unwrap_or_default())
+}
+
+fn parse(line: &str) -> Option<Entry> {
+    serde_json::from_str(line).ok()
+}
+
+/// Parses the entry in `line`, if it is that of the content with these hex digits.
+fn entry_of(line: &str, hex: &str) -> Option<Entry> {
+    let entry = line.contains(hex).then(|| parse(line)).flatten()?;
+    (entry.content.digest().hex() == hex).then_some(entry)
 }

@@ -52,7 +52,7 @@ impl Kind {
             Self::Build => "rbuild build 1 ",
             Self::Steps => "rbuild steps 1 ",
             Self::Failed => "rbuild failed 1 ",
-            Self::Cutoff => "rbuild cutoff 1 ",
+            Self::Cutoff => "rbuild cutoff 2 ",
         }
     }
 }
@@ -88,10 +88,26 @@ pub(crate) fn is_whole(kind: Kind, path: &Path) -> Result<bool> {
 
 /// Reads the document at `path`.
 pub(crate) fn load<T: DeserializeOwned>(kind: Kind, path: &Path) -> Result<Loaded<T>> {
-    let Some(file) = found(File::open(path)).at("open", path)? else { return Ok(Loaded::Absent) };
+    Ok(read(path)?.map_or(Loaded::Absent, |bytes| decode(kind, &bytes)))
+}
+
+/// Reads the document at `path` as text: its user parses what he needs of it.
+pub(crate) fn load_text(kind: Kind, path: &Path) -> Result<Loaded<String>> {
+    let Some(mut bytes) = read(path)? else { return Ok(Loaded::Absent) };
+    let length = match body(kind, &bytes) {
+        Ok(body) => body.len(),
+        Err(fault) => return Ok(Loaded::Damaged(fault)),
+    };
+    bytes.drain(..bytes.len() - length);
+    let text = String::from_utf8(bytes);
+    Ok(text.map_or(Loaded::Damaged("it is no text"), Loaded::Whole))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let Some(file) = found(File::open(path)).at("open", path)? else { return Ok(None) };
     let mut bytes = Vec::with_capacity(USUAL);
     file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).at("read", path)?;
-    Ok(decode(kind, &bytes))
+    Ok(Some(bytes))
 }
 
 fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Loaded<T> {
@@ -116,11 +132,18 @@ fn body(kind: Kind, bytes: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 fn encode<T: Serialize>(kind: Kind, value: &T) -> io::Result<Vec<u8>> {
+    encode_with(kind, |bytes| Ok(serde_json::to_writer(bytes, value)?))
+}
+
+fn encode_with(
+    kind: Kind,
+    write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
     // Every digest is as long as any: the body is written once, where it stays.
     let line = |digest: &Digest| format!("{}{digest}\n", kind.header()).into_bytes();
     let mut bytes = line(&Digest::of(b""));
     let body = bytes.len();
-    serde_json::to_writer(&mut bytes, value)?;
+    write(&mut bytes)?;
     let digest = Digest::of(&bytes[body..]);
     bytes[..body].copy_from_slice(&line(&digest));
     if bytes.len() as u64 > MAX_DOCUMENT {
@@ -154,6 +177,21 @@ pub(crate) fn replace<T: Serialize>(
 ) -> Result<()> {
     let bytes = encode(kind, value).at("write", path)?;
     replace_bytes(session, path, &bytes, durability)
+}
+
+/// As [`replace`], with what [`load_text`] reads.
+pub(crate) fn replace_text(
+    session: &Session,
+    kind: Kind,
+    path: &Path,
+    text: &str,
+    durability: Durability,
+) -> Result<()> {
+    let bytes = encode_with(kind, |bytes| {
+        bytes.extend_from_slice(text.as_bytes());
+        Ok(())
+    });
+    replace_bytes(session, path, &bytes.at("write", path)?, durability)
 }
 
 /// Puts `bytes` at `path`, whole or not at all.
