@@ -17,6 +17,7 @@ mod entitlement;
 mod error;
 mod explain;
 mod export;
+mod growing;
 mod heap;
 mod history;
 mod image;

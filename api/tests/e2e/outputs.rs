@@ -1,5 +1,8 @@
 //! Where results go: registries, archives, directories, a docker engine; read back by others.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -246,5 +249,40 @@ fn buildah_reads_what_was_pushed_and_archived() {
         let mut pull = command("buildah", &["--storage-driver", "vfs", "--root"]);
         pull.arg(root.path().join("root")).arg("--runroot").arg(root.path().join("run"));
         run(pull.args(["pull", "-q", "--tls-verify=false", &image])).ok();
+    }
+}
+
+/// It is written while its layers are compressed where that can be, and afterwards where not.
+#[test]
+fn an_archive_is_the_same_wherever_it_goes() {
+    let dir = context(&[("Dockerfile", "FROM scratch\nCOPY large small /\n"), ("small", "text\n")]);
+    let mut noise = Vec::new();
+    File::open("/dev/urandom").unwrap().take(20 << 20).read_to_end(&mut noise).unwrap();
+    std::fs::write(dir.path().join("large"), noise).unwrap();
+    let machine = tempfile::tempdir().unwrap();
+    let build = |store: &str, compression: &str, dest: &Path| {
+        let output = format!("type=oci,compression={compression},dest={}", dest.display());
+        let mut build =
+            rbuild(&machine.path().join(store), &["build", "--progress", "plain", "-o", &output]);
+        build.args(["--build-arg", "SOURCE_DATE_EPOCH=0"]).arg(dir.path());
+        build
+    };
+    for compression in ["zstd", "gzip", "estargz", "uncompressed"] {
+        let [made, kept, piped, streamed] = ["made", "kept", "piped", "streamed"]
+            .map(|name| machine.path().join(format!("{compression}-{name}.tar")));
+        let pipe = machine.path().join(format!("{compression}-pipe"));
+        run(&mut build("store", compression, &made)).ok();
+        run(&mut build("store", compression, &kept)).ok();
+        run(command("mkfifo", &[]).arg(&pipe)).ok();
+        let mut reader = command("cp", &[]).args([&pipe, &piped]).spawn().unwrap();
+        run(&mut build("piping", compression, &pipe)).ok();
+        assert!(reader.wait().unwrap().success());
+        let mut stream = build("streaming", compression, Path::new("-"));
+        assert!(stream.stdout(File::create(&streamed).unwrap()).status().unwrap().success());
+        let wanted = std::fs::read(made).unwrap();
+        for other in [kept, piped, streamed] {
+            let is_same = std::fs::read(&other).unwrap() == wanted;
+            assert!(is_same, "{} is another archive", other.display());
+        }
     }
 }

@@ -42,7 +42,8 @@ pub(super) fn write(
         annotations: BTreeMap::new(),
         names: &entry.names,
     });
-    oci::begin(&mut archive, entries)?;
+    oci::documents(&mut archive, entries)?;
+    oci::directories(&mut archive)?;
     let entries: Value =
         images.iter().zip(&plain).map(|(entry, plain)| loader_entry(entry, plain)).collect();
     archive.file("manifest.json", entries.to_string().as_bytes())?;
@@ -50,7 +51,7 @@ pub(super) fn write(
     for image in &plain {
         for blob in [&image.manifest, &image.config] {
             if written.insert(blob.digest) {
-                archive.blob(store, &blob_path(&blob.digest), blob, false, &mut |_| ())?;
+                archive.blob(store, &blob_path(&blob.digest), blob, &mut |_| ())?;
             }
         }
         let mut below: Option<ChainId> = None;

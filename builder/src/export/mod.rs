@@ -8,9 +8,11 @@ mod annotation;
 mod archive;
 mod atomic;
 mod docker;
+mod documents;
 mod error;
 mod form;
 mod import;
+mod layer;
 mod load;
 mod load_docker;
 mod load_oci;
@@ -32,11 +34,12 @@ use crate::source::{Sources, Target};
 
 pub use annotation::{AnnotationLevel, Annotations};
 pub(crate) use atomic::replace;
+pub(crate) use documents::{annotate, write_index};
 pub use error::ExportError;
 pub use form::{ImageForm, MediaTypes};
 pub use import::{ImportOptions, import};
+pub(crate) use layer::{compress, form_name, media_type};
 pub use load::{LoadError, load};
-pub(crate) use portable::{annotate, compress, form_name, media_type, write_index};
 pub use push::{PushForm, push, push_target};
 
 /// An image to be written, with the names that it gets in the archive.

@@ -1,17 +1,20 @@
 //! OCI image layouts in a tar (OCI image-spec, image-layout.md).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::{panic, thread};
 
 use cache::{Descriptor, Digest, Store};
 use frontend::{Platform, Reference};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::ExportImage;
 use super::annotation::AnnotationLevel;
 use super::archive::{Archive, Out};
 use super::error::ExportError;
 use super::form::ImageForm;
-use super::portable::{PortableTarget, Work};
+use super::layer::{Outgoing, Work};
+use super::portable::PortableTarget;
 use crate::progress::{Events, TransferPhase};
 use crate::registry::document::OCI_INDEX;
 use crate::source::{Meter, platform_value};
@@ -23,7 +26,8 @@ const NAME_ANNOTATION: &str = "io.containerd.image.name";
 /// Annotation with the tag (OCI image-spec, annotations.md).
 const REF_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 
-/// Writes `images` as one layout.
+/// Writes `images` as one layout: layers first, each while it is compressed, and then what names
+/// them.
 pub(super) fn write(
     store: &Store,
     images: &[ExportImage],
@@ -32,11 +36,27 @@ pub(super) fn write(
     events: &Events,
 ) -> Result<(), ExportError> {
     let form = form.clone().as_oci();
-    let prepare = |entry: &ExportImage| {
-        PortableTarget::prepare(store, &entry.target, &form, &Work::alone(events))
-    };
-    let portable: Vec<_> = images.iter().map(prepare).collect::<Result<_, _>>()?;
     let mut archive = Archive::new(out);
+    directories(&mut archive)?;
+    let (layers, outgoing) = mpsc::unbounded_channel();
+    let work = Work { events: events.clone(), layers: Some(layers) };
+    let (portable, mut written) = thread::scope(|scope| {
+        let form = &form;
+        let preparing = scope.spawn(move || {
+            let prepare =
+                |entry: &ExportImage| PortableTarget::prepare(store, &entry.target, form, &work);
+            images.iter().map(prepare).collect::<Result<Vec<_>, _>>()
+        });
+        let written = write_layers(&mut archive, store, outgoing, events);
+        let portable = preparing.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+        // A layer that could not be made ends the archive too, and is the cause.
+        Ok::<_, ExportError>((portable?, written?))
+    })?;
+    for target in &portable {
+        for blob in target.blobs().chain([&target.descriptor]) {
+            write_blob(&mut archive, store, blob, &mut written, events)?;
+        }
+    }
     let entries = images.iter().zip(&portable).map(|(entry, portable)| {
         let platform = (!portable.is_index()).then(|| portable.images[0].platform.clone());
         let level = match platform {
@@ -50,19 +70,42 @@ pub(super) fn write(
             names: &entry.names,
         }
     });
-    begin(&mut archive, entries)?;
+    documents(&mut archive, entries)?;
+    archive.finish()
+}
+
+/// Writes layers in the order in which they come; returns their digests.
+fn write_layers(
+    archive: &mut Archive<'_>,
+    store: &Store,
+    mut outgoing: UnboundedReceiver<Outgoing>,
+    events: &Events,
+) -> Result<BTreeSet<Digest>, ExportError> {
     let mut written = BTreeSet::new();
-    for target in &portable {
-        for blob in std::iter::once(&target.descriptor).chain(target.blobs()) {
-            if !written.insert(blob.digest) {
-                continue;
+    while let Some(layer) = outgoing.blocking_recv() {
+        match layer {
+            Outgoing::Kept(blob) => write_blob(archive, store, &blob, &mut written, events)?,
+            Outgoing::Growing(growing) => {
+                written.insert(archive.growing(&growing, blob_path)?);
             }
-            let meter = Meter::new(events, &blob.digest, TransferPhase::Exporting, Some(blob.size));
-            let (path, is_fresh) = (blob_path(&blob.digest), target.is_fresh(&blob.digest));
-            archive.blob(store, &path, blob, is_fresh, &mut |bytes| meter.moved(bytes))?;
         }
     }
-    archive.finish()
+    Ok(written)
+}
+
+/// Writes a blob of the store, unless it is among those `written`.
+fn write_blob(
+    archive: &mut Archive<'_>,
+    store: &Store,
+    blob: &Descriptor,
+    written: &mut BTreeSet<Digest>,
+    events: &Events,
+) -> Result<(), ExportError> {
+    if !written.insert(blob.digest) {
+        return Ok(());
+    }
+    let meter = Meter::new(events, &blob.digest, TransferPhase::Exporting, Some(blob.size));
+    archive.blob(store, &blob_path(&blob.digest), blob, &mut |bytes| meter.moved(bytes))
 }
 
 /// One entry of `index.json`.
@@ -79,15 +122,19 @@ pub(super) fn blob_path(digest: &Digest) -> String {
     format!("{BLOBS}/{}", digest.hex())
 }
 
-/// Writes what comes before the blobs.
-pub(super) fn begin<'a>(
+/// Writes the documents that tell of the blobs.
+pub(super) fn documents<'a>(
     archive: &mut Archive<'_>,
     images: impl Iterator<Item = IndexEntry<'a>>,
 ) -> Result<(), ExportError> {
     let manifests: Vec<Value> = images.flat_map(|image| entries(&image)).collect();
     let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    archive.file("index.json", index.to_string().as_bytes())?;
+    archive.file("index.json", index.to_string().as_bytes())
+}
+
+/// Writes the directories that the blobs lie in.
+pub(super) fn directories(archive: &mut Archive<'_>) -> Result<(), ExportError> {
     archive.directory("blobs/")?;
     archive.directory(&format!("{BLOBS}/"))
 }

@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 
 use super::error::ExportError;
 use super::form::ImageForm;
-use super::portable::{PortableTarget, Work};
+use super::layer::{Outgoing, Work};
+use super::portable::PortableTarget;
 use crate::blocking;
+use crate::growing::Growing;
 use crate::progress::{Event, Events, TransferPhase};
-use crate::registry::{Growing, ManifestName, Pushed, RegistryError, Repository, Route, document};
+use crate::registry::{ManifestName, Pushed, RegistryError, Repository, Route, document};
 use crate::source::{
     Meter, ResolvedImage, SourceError, Sources, Target, manifest_name, repository,
 };
@@ -64,12 +66,12 @@ pub async fn push_target(
     let (store, wanted, reports) = (sources.store().clone(), target.clone(), events.clone());
     let asked = form.image.clone();
     let route = sources.registry().origin(&repository(destination))?;
-    let (uploads, growing) = mpsc::unbounded_channel();
+    let (layers, outgoing) = mpsc::unbounded_channel();
     let prepare = blocking::run(move || {
-        let work = Work { events: &reports, uploads: Some(&uploads) };
+        let work = Work { events: reports, layers: Some(layers) };
         PortableTarget::prepare(&store, &wanted, &asked, &work)
     });
-    let (portable, ()) = tokio::join!(prepare, upload_growing(&route, growing, events));
+    let (portable, ()) = tokio::join!(prepare, upload_growing(&route, outgoing, events));
     let portable = portable?;
     if portable.is_part {
         let platforms: Vec<_> =
@@ -110,13 +112,20 @@ pub async fn push_target(
     Ok(portable.descriptor)
 }
 
-/// Sends layers while they are compressed. What fails here is sent once more when it is whole.
+/// Sends layers while they are compressed, and those alone: what was kept may be there already. What
+/// fails here is sent once more when it is whole.
 async fn upload_growing(
     route: &Route,
-    growing: mpsc::UnboundedReceiver<Arc<Growing>>,
+    outgoing: mpsc::UnboundedReceiver<Outgoing>,
     events: &Events,
 ) {
-    let each = stream::unfold(growing, async |mut growing| Some((growing.recv().await?, growing)));
+    let each = stream::unfold(outgoing, async |mut outgoing| {
+        loop {
+            if let Outgoing::Growing(growing) = outgoing.recv().await? {
+                return Some((growing, outgoing));
+            }
+        }
+    });
     let upload = async |growing: Arc<Growing>| {
         let meter = Meter::named(events, &growing.name, TransferPhase::Pushing, None);
         let sent = route.push_growing(growing, &|bytes| meter.moved(bytes)).await;

@@ -1,7 +1,10 @@
 //! Entries written as a tar archive, in the order that the caller gives.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 use super::LayerStats;
 use super::entry::{TarEntry, TarKind};
@@ -65,7 +68,7 @@ impl<W: Write> TarWriter<W> {
     pub(super) fn file_seen(
         &mut self,
         entry: &TarEntry,
-        mut file: &File,
+        file: &File,
         mut see: impl FnMut(&[u8]),
     ) -> Result<(), TarError> {
         self.entry(entry)?;
@@ -76,18 +79,17 @@ impl<W: Write> TarWriter<W> {
                 self.flush()?;
             }
             let start = self.buffer.len();
-            let room = (BUFFER - start).min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.buffer.resize(start + room, 0);
-            let read = file.read(&mut self.buffer[start..]);
-            self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
-            match read {
+            // Not by `Read`, which wants the room to be filled with something first.
+            match rustix::io::read(file, spare_capacity(&mut self.buffer)) {
                 Ok(0) => return Err(changed()),
                 Ok(read) => {
-                    see(&self.buffer[start..start + read]);
+                    let read = read.min(usize::try_from(left).unwrap_or(usize::MAX));
+                    self.buffer.truncate(start + read);
+                    see(&self.buffer[start..]);
                     left -= read as u64;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
             }
         }
         pad(&mut self.buffer, entry.size);

@@ -46,7 +46,6 @@ pub fn registry_host(text: &str) -> String {
 
 pub(crate) use exchange::Route;
 pub(crate) use fetch::{Fetched, RawManifest};
-pub(crate) use growing::{Growing, GrowingWriter};
 pub(crate) use push::Pushed;
 pub(crate) use transport::{Transport, is_loopback};
 
