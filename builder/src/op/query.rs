@@ -9,16 +9,13 @@ use crate::layer::WHITEOUT;
 use crate::rootfs::{
     DirEntry, Follow, Kind, MergedDir, Node, RootError, components, display_path, join, split_last,
 };
-use crate::side_by_side::Ahead;
+use crate::side_by_side::Hands;
 
 /// Directories nested deeper than this are refused; `PATH_MAX` allows no deeper path.
 const MAX_DEPTH: usize = 2048;
 
-/// Directories that are listed before their turn, side by side.
-const AHEAD: usize = 32;
-
-/// Directories below which another thread costs more than it saves.
-const WORTH_A_THREAD: usize = 16;
+/// Directories in one directory below which another thread costs more than it saves.
+const WORTH_A_THREAD: usize = 8;
 
 /// Makes rules that leave out all but what `pattern` matches.
 pub(super) fn only(pattern: &str) -> Result<IgnoreRules, SelectError> {
@@ -153,14 +150,11 @@ impl Query<'_> {
             }
         }
         let top = self.entry(0, &resolved.path, node)?;
-        let mut entries = vec![top];
-        if is_dir {
-            let below = self.walk(&resolved.path, node)?;
-            if below.is_empty() && verdict == Verdict::Skip {
-                return Err(self.not_found(path, true)?);
-            }
-            entries.extend(below);
+        let mut entries = if is_dir { self.walk(&resolved.path, node)? } else { Vec::new() };
+        if is_dir && entries.is_empty() && verdict == Verdict::Skip {
+            return Err(self.not_found(path, true)?);
         }
+        entries.insert(0, top);
         Ok(Some(Match { input: self.index, name, entries }))
     }
 
@@ -169,12 +163,12 @@ impl Query<'_> {
         if !node.metadata.is_dir() {
             return Ok(Vec::new());
         }
-        let dir = self.input.root().dir(path)?;
-        let mut walk = Walk { query: self, pending: Vec::new(), entries: Vec::new() };
-        if let Some(dir) = dir {
-            walk.content(&dir, &entries(&dir, path)?, b"", path, 0)?;
-        }
-        Ok(walk.entries)
+        let Some(dir) = self.input.root().dir(path)? else { return Ok(Vec::new()) };
+        let top = if path.is_empty() { 0 } else { path.len() + 1 };
+        let mut entries = Vec::new();
+        let walk = Walk { query: self, top, hands: Hands::new() };
+        walk.content(&dir, path, 0, &mut entries)?;
+        Ok(entries)
     }
 
     fn entry(&self, path_len: usize, source: &[u8], node: Node) -> Result<Entry, SelectError> {
@@ -235,84 +229,92 @@ impl Query<'_> {
 /// A walk below one directory.
 struct Walk<'a> {
     query: &'a Query<'a>,
-    /// Directories passed that are not selected themselves, in case something in them is.
-    pending: Vec<Entry>,
-    entries: Vec<Entry>,
+    /// Where in a path in the input the one relative to the match begins.
+    top: usize,
+    hands: Hands,
 }
 
 impl Walk<'_> {
-    /// Walks the directory `dir`, in which `listed` was found.
+    /// Adds what is selected of the content of the directory `dir`, which is at `source` in the
+    /// input and `depth` below the match, to `entries`.
     fn content(
-        &mut self,
+        &self,
         dir: &MergedDir,
-        listed: &[DirEntry],
-        path: &[u8],
         source: &[u8],
         depth: usize,
+        entries: &mut Vec<Entry>,
     ) -> Result<(), SelectError> {
         if depth > MAX_DEPTH {
             return Err(SelectError::TooDeep { path: display_path(source) });
         }
-        let dirs: Vec<&DirEntry> = listed.iter().filter(|it| it.node.metadata.is_dir()).collect();
-        let (mut turn, mut ahead) = (0..dirs.len(), Ahead::nothing());
-        for DirEntry { name, node } in listed {
-            let path = join(path, name);
-            let below = join(source, name);
-            let turn = if node.metadata.is_dir() { turn.next() } else { None };
-            let pending = self.pending.len();
-            match self.query.choose(&path, &below, node) {
-                Choice::Leave => continue,
-                Choice::Take => {
-                    let mut entry = self.query.entry(path.len(), &below, *node)?;
-                    if node.metadata.kind == Kind::Symlink {
-                        let link = dir.read_link(name, node);
-                        entry.link = link.map_err(|error| RootError::io(&below, error))?.into();
-                    }
-                    self.entries.append(&mut self.pending);
-                    self.entries.push(entry);
-                }
-                Choice::PassThrough => {
-                    let mut entry = self.query.entry(path.len(), &below, *node)?;
-                    entry.is_implied = true;
-                    self.pending.push(entry);
-                }
+        let own = self.own(dir, source)?;
+        let below = |source: &[u8], entries: &mut Vec<Entry>| match open_dir(
+            dir,
+            split_last(source).1,
+            source,
+        )? {
+            Some(dir) => self.content(&dir, source, depth + 1, entries),
+            None => Ok(()),
+        };
+        let dirs: Vec<&Entry> = own.iter().filter(|entry| entry.node.metadata.is_dir()).collect();
+        let mut ahead = Vec::new();
+        if dirs.len() >= WORTH_A_THREAD {
+            ahead = self.hands.try_map(&dirs, |dir| {
+                let mut entries = Vec::new();
+                below(&dir.source, &mut entries).map(|()| entries)
+            })?;
+        }
+        let mut ahead = ahead.into_iter();
+        for entry in own {
+            if !entry.node.metadata.is_dir() {
+                entries.push(entry);
+                continue;
             }
-            let Some(at) = turn else { continue };
-            if ahead.is_over(at) {
-                ahead = self.look_ahead(dir, (&dirs[at..], at), (&path, &below));
+            let (at, source, is_implied) = (entries.len(), entry.source.clone(), entry.is_implied);
+            entries.push(entry);
+            match ahead.next() {
+                Some(found) => entries.extend(found),
+                None => below(&source, entries)?,
             }
-            if let Some(dir) = open_dir(dir, name, &below)? {
-                let listed = ahead.take(at).map_or_else(|| entries(&dir, &below), Ok)?;
-                self.content(&dir, &listed, &path, &below, depth + 1)?;
+            // A directory that is not selected itself counts where something in it is.
+            if is_implied && entries.len() == at + 1 {
+                entries.pop();
             }
-            self.pending.truncate(pending);
         }
         Ok(())
     }
 
-    /// Lists the first of the directories `dirs`, which begin at `start`; the very first is at `path`
-    /// and `source`.
-    fn look_ahead(
-        &self,
-        dir: &MergedDir,
-        (dirs, start): (&[&DirEntry], usize),
-        (path, source): (&[u8], &[u8]),
-    ) -> Ahead<Vec<DirEntry>> {
-        let (above, source_above) = (split_last(path).0, split_last(source).0);
-        let dirs = &dirs[..dirs.len().min(AHEAD)];
-        Ahead::of(start, dirs, WORTH_A_THREAD, |DirEntry { name, node }| {
-            let (path, source) = (join(above, name), join(source_above, name));
-            match self.query.choose(&path, &source, node) {
-                Choice::Leave => None,
-                // What fails fails in its turn.
-                Choice::Take | Choice::PassThrough => dir.open_dir(name).ok()??.entries().ok(),
+    /// Lists what is selected of a directory itself, and the directories in which something may be.
+    fn own(&self, dir: &MergedDir, source: &[u8]) -> Result<Vec<Entry>, SelectError> {
+        let listed = entries(dir, source)?;
+        let mut own = Vec::with_capacity(listed.len());
+        let mut source = source.to_vec();
+        if !source.is_empty() {
+            source.push(b'/');
+        }
+        let at = source.len();
+        for DirEntry { name, node } in listed {
+            source.truncate(at);
+            source.extend(&name);
+            let path = &source[self.top..];
+            let choice = self.query.choose(path, &source, &node);
+            if choice == Choice::Leave {
+                continue;
             }
-        })
+            let mut entry = self.query.entry(path.len(), &source, node)?;
+            entry.is_implied = choice == Choice::PassThrough;
+            if node.metadata.kind == Kind::Symlink {
+                let link = dir.read_link(&name, &node);
+                entry.link = link.map_err(|error| RootError::io(&source, error))?.into();
+            }
+            own.push(entry);
+        }
+        Ok(own)
     }
 }
 
 /// What becomes of something below a directory that is selected.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     /// It is not selected, nor is anything in it.
     Leave,
