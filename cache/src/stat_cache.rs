@@ -1,13 +1,17 @@
 //! Digests of files that were read before: what saves reading an unchanged context again.
 //!
 //! ```text
-//! "rbuild stat 1\n"  sha256 of all that follows (32)  entries of 88 bytes, sorted:
-//!   device major, minor (4 + 4)  inode (8)  size (8)
-//!   ctime, mtime: seconds (8), nanoseconds (4), each  digest (32)  zero (8)
+//! "rbuild stat 2\n"  blocks, each:
+//!   number of entries (8)  sha256 of all of them (32)  entries of 88 bytes, sorted:
+//!     device major, minor (4 + 4)  inode (8)  size (8)
+//!     ctime, mtime: seconds (8), nanoseconds (4), each  digest (32)  zero (8)
 //! ```
 //!
-//! Numbers are little-endian. One file a context directory, loaded once a build; whoever saves last
-//! wins, and what the other knew is read again. A file that is torn or damaged is empty.
+//! Numbers are little-endian. One file a context directory, loaded once a build. What a build
+//! learns is appended as a block, whose entries stand above those before it: most builds learn
+//! little of a large context. When that has become much, all is written anew as one block. Whoever
+//! does that last wins, and what the other knew is read again. From a block on that is torn or
+//! damaged nothing counts.
 //!
 //! Invariants: an entry is used only while device, inode, size, ctime and mtime are the same, all
 //! to the nanosecond. It is kept only if the file had been left alone for `SETTLED` when it was
@@ -19,14 +23,14 @@
 //! file was read; the kernel stamps the file when a page becomes writable, not at every store.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
 use crate::document::{Durability, replace_bytes};
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Result, found};
 use crate::layout::make_dir;
 use crate::session::Session;
 
@@ -36,15 +40,21 @@ const SETTLED: Duration = Duration::from_millis(50);
 /// The same for times without fractions, which some file systems keep (FAT: every 2 s).
 const SETTLED_WHOLE_SECONDS: Duration = Duration::from_secs(3);
 
-const MAGIC: &[u8] = b"rbuild stat 1\n";
+const MAGIC: &[u8] = b"rbuild stat 2\n";
 const ENTRY: usize = 88;
-const HEADER: usize = MAGIC.len() + 32;
+const BLOCK_HEADER: usize = 8 + 32;
+
+/// One file as it is written.
+type Encoded = [u8; ENTRY];
 
 /// Contexts remembered; the one unused longest goes first.
 const MAX_FILES: usize = 64;
 
 /// Files of one context remembered although no build of late selected them, beyond those it did.
 const MAX_UNUSED: usize = 20_000;
+
+/// Files in blocks behind the first up to which another is appended.
+const MAX_APPENDED: usize = 512;
 
 /// What must be the same for a file to be unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,10 +96,18 @@ impl FileStat {
 /// What is known of one context's files.
 #[derive(Debug, Default)]
 pub struct StatCache {
-    /// The file as it was read, whose entries are used where they lie: there may be very many.
+    /// The file as it was read, whose first block is used where it lies: it may be very long.
     file: Vec<u8>,
-    /// For each of its entries, whether it was asked for since.
+    /// How many entries its first block has.
+    first: usize,
+    /// For each of them, whether it was asked for since.
     used: Vec<bool>,
+    /// Where among them the last was found.
+    near: usize,
+    /// The entries of the blocks behind it: the last of each file, sorted.
+    later: Vec<Encoded>,
+    /// Whether the file is whole, so that a block may follow.
+    is_whole: bool,
     /// Learnt since it was read.
     new: HashMap<Name, (FileStat, Digest)>,
 }
@@ -100,8 +118,14 @@ impl StatCache {
         if let Some((known, digest)) = self.new.get(&stat.name()) {
             return (known == stat).then_some(*digest);
         }
-        let at = find(entries(&self.file), stat.name())?;
-        let (known, digest) = decode_entry(&entries(&self.file)[at])?;
+        if let Some(at) = find(&self.later, stat.name(), 0) {
+            let (known, digest) = decode(&self.later[at])?;
+            return (known == *stat).then_some(digest);
+        }
+        let first = &entries(&self.file)[..self.first];
+        let at = find(first, stat.name(), self.near)?;
+        self.near = at;
+        let (known, digest) = decode(&first[at])?;
         (known == *stat).then(|| {
             self.used[at] = true;
             digest
@@ -119,21 +143,38 @@ impl StatCache {
     pub(crate) fn load(path: &Path) -> Self {
         let mut file = Vec::new();
         let read = File::open(path).and_then(|mut opened| opened.read_to_end(&mut file));
-        if read.is_err() {
+        // One of another version is none.
+        if read.is_err() || !file.starts_with(MAGIC) {
             return Self::default();
         }
-        if !is_whole(&file) {
-            tracing::warn!(path = %path.display(), "damaged: all files are read again");
-            return Self::default();
+        let (blocks, is_whole) = blocks(&file);
+        if !is_whole {
+            tracing::warn!(path = %path.display(), "damaged: files are read again");
         }
-        let used = vec![false; entries(&file).len()];
-        Self { file, used, new: HashMap::new() }
+        let first = blocks.first().map_or(0, |block| block.len());
+        let mut later: Vec<Encoded> =
+            blocks.iter().skip(1).rev().copied().flatten().copied().collect();
+        // Of one file's entries the last is first, and stays.
+        later.sort_by_key(name_of);
+        later.dedup_by_key(|entry| name_of(entry));
+        let used = vec![false; first];
+        Self { file, first, used, near: 0, later, is_whole, new: HashMap::new() }
     }
 
     /// Writes what is new to `path`, if anything is.
     pub(crate) fn save(&self, session: &Session, path: &Path) -> Result<()> {
         if self.new.is_empty() {
             return Ok(());
+        }
+        if self.is_whole && self.later.len() + self.new.len() <= MAX_APPENDED {
+            // It may be gone by now, and one that is made here would have no beginning.
+            if let Some(mut file) =
+                found(OpenOptions::new().append(true).open(path)).at("open", path)?
+            {
+                // One write, so that blocks of several processes do not mix.
+                let block = encode(self.new.values().copied().collect());
+                return file.write_all(&block).at("write", path);
+            }
         }
         if let Some(dir) = path.parent() {
             make_dir(dir, true).at("create", dir)?;
@@ -143,67 +184,105 @@ impl StatCache {
         }
         let unused = self.used.iter().filter(|used| !**used).count();
         let keeps = |used: bool| used || unused <= MAX_UNUSED;
-        let old = entries(&self.file).iter().zip(&self.used).filter(|(_, used)| keeps(**used));
-        let old = old.filter_map(|(entry, _)| decode_entry(entry));
+        let first = entries(&self.file).iter().zip(&self.used);
+        let first = first.filter(|(entry, used)| {
+            keeps(**used) && find(&self.later, name_of(entry), 0).is_none()
+        });
+        let old = first.map(|(entry, _)| entry).chain(&self.later).filter_map(decode);
         let old = old.filter(|(stat, _)| !self.new.contains_key(&stat.name()));
         let all = old.chain(self.new.values().copied()).collect();
-        replace_bytes(session, path, &encode(all), Durability::Later)
+        let file = [MAGIC, &encode(all)].concat();
+        replace_bytes(session, path, &file, Durability::Later)
     }
 }
 
-/// Returns what stands under the header.
-fn entries(file: &[u8]) -> &[[u8; ENTRY]] {
-    file.get(HEADER..).unwrap_or_default().as_chunks().0
+/// Returns what stands in the first block and behind it.
+fn entries(file: &[u8]) -> &[Encoded] {
+    file.get(MAGIC.len() + BLOCK_HEADER..).unwrap_or_default().as_chunks().0
 }
 
-/// Whether the file is as it was written.
-fn is_whole(file: &[u8]) -> bool {
-    let Some((header, body)) = file.split_at_checked(HEADER) else { return false };
-    header.starts_with(MAGIC)
-        && body.len() % ENTRY == 0
-        && header[MAGIC.len()..] == *Digest::of(body).as_bytes()
+/// Returns the blocks of a file up to the first that is not as it was written, and whether that is
+/// all of it.
+fn blocks(file: &[u8]) -> (Vec<&[Encoded]>, bool) {
+    let mut rest = file.get(MAGIC.len()..).unwrap_or_default();
+    let mut blocks = Vec::new();
+    while let Some((block, behind)) = split_block(rest) {
+        blocks.push(block);
+        rest = behind;
+    }
+    let is_whole = rest.is_empty() && !blocks.is_empty();
+    (blocks, is_whole)
 }
 
-fn find(entries: &[[u8; ENTRY]], name: Name) -> Option<usize> {
-    let name_of = |entry: &[u8; ENTRY]| decode_entry(entry).map(|(stat, _)| stat.name());
-    entries.binary_search_by(|entry| name_of(entry).cmp(&Some(name))).ok()
+fn split_block(bytes: &[u8]) -> Option<(&[Encoded], &[u8])> {
+    let (header, rest) = bytes.split_at_checked(BLOCK_HEADER)?;
+    let (count, digest) = header.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*count)).ok()?.checked_mul(ENTRY)?;
+    let (body, behind) = rest.split_at_checked(length)?;
+    (digest == Digest::of(body).as_bytes()).then_some((body.as_chunks().0, behind))
 }
 
+/// Finds `name` among sorted entries. The search begins at `near`: files of one directory are asked
+/// for in a row, and their inodes mostly lie together.
+fn find(entries: &[Encoded], name: Name, near: usize) -> Option<usize> {
+    let (mut from, mut to) = (near.min(entries.len()), near.min(entries.len()));
+    let mut step = 1;
+    while from > 0 && name_of(&entries[from - 1]) >= name {
+        from = from.saturating_sub(step);
+        step *= 2;
+    }
+    while to < entries.len() && name_of(&entries[to]) <= name {
+        to = (to + step).min(entries.len());
+        step *= 2;
+    }
+    let found = entries[from..to].binary_search_by(|entry| name_of(entry).cmp(&name));
+    found.ok().map(|at| from + at)
+}
+
+/// Writes a block.
 fn encode(mut all: Vec<(FileStat, Digest)>) -> Vec<u8> {
     all.sort_unstable();
-    let mut file = Vec::with_capacity(HEADER + all.len() * ENTRY);
-    file.extend(MAGIC);
-    file.extend([0; 32]);
+    let mut block = Vec::with_capacity(BLOCK_HEADER + all.len() * ENTRY);
+    block.extend((all.len() as u64).to_le_bytes());
+    block.extend([0; 32]);
     for (stat, digest) in all {
-        file.extend(stat.device.0.to_le_bytes());
-        file.extend(stat.device.1.to_le_bytes());
-        file.extend(stat.inode.to_le_bytes());
-        file.extend(stat.size.to_le_bytes());
+        block.extend(stat.device.0.to_le_bytes());
+        block.extend(stat.device.1.to_le_bytes());
+        block.extend(stat.inode.to_le_bytes());
+        block.extend(stat.size.to_le_bytes());
         for (seconds, nanoseconds) in [stat.ctime, stat.mtime] {
-            file.extend(seconds.to_le_bytes());
-            file.extend(nanoseconds.to_le_bytes());
+            block.extend(seconds.to_le_bytes());
+            block.extend(nanoseconds.to_le_bytes());
         }
-        file.extend(digest.as_bytes());
-        file.extend([0; 8]);
+        block.extend(digest.as_bytes());
+        block.extend([0; 8]);
     }
-    let digest = Digest::of(&file[HEADER..]);
-    file[MAGIC.len()..HEADER].copy_from_slice(digest.as_bytes());
-    file
+    let digest = Digest::of(&block[BLOCK_HEADER..]);
+    block[8..BLOCK_HEADER].copy_from_slice(digest.as_bytes());
+    block
 }
 
-/// Reads one entry; only a shape that no entry has gives `None`.
-fn decode_entry(entry: &[u8; ENTRY]) -> Option<(FileStat, Digest)> {
-    let u32_at = |at: usize| entry[at..at + 4].try_into().map(u32::from_le_bytes).ok();
-    let u64_at = |at: usize| entry[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-    let time_at = |at: usize| Some((u64_at(at)?.cast_signed(), u32_at(at + 8)?));
-    let stat = FileStat {
-        device: (u32_at(0)?, u32_at(4)?),
-        inode: u64_at(8)?,
-        size: u64_at(16)?,
-        ctime: time_at(24)?,
-        mtime: time_at(36)?,
-    };
+/// Reads which file an entry is of.
+fn name_of(entry: &Encoded) -> Name {
+    ((u32_at(entry, 0), u32_at(entry, 4)), u64_at(entry, 8))
+}
+
+/// Reads one entry.
+fn decode(entry: &Encoded) -> Option<(FileStat, Digest)> {
+    let time_at = |at: usize| (u64_at(entry, at).cast_signed(), u32_at(entry, at + 8));
+    let (device, inode) = name_of(entry);
+    let stat =
+        FileStat { device, inode, size: u64_at(entry, 16), ctime: time_at(24), mtime: time_at(36) };
     Some((stat, Digest::from_bytes(entry[48..80].try_into().ok()?)))
+}
+
+/// Reads a number of an entry, whose fields lie at fixed places within it.
+fn u32_at(entry: &Encoded, at: usize) -> u32 {
+    entry[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+fn u64_at(entry: &Encoded, at: usize) -> u64 {
+    entry[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Removes the file unused longest where there are too many. A failure costs room, nothing else.
@@ -221,93 +300,4 @@ fn make_room(dir: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stat(inode: u64, ctime: (i64, u32), mtime: (i64, u32)) -> FileStat {
-        FileStat { device: (8, 1), inode, size: 10, ctime, mtime }
-    }
-
-    fn at(seconds: u64, millis: u32) -> SystemTime {
-        UNIX_EPOCH + Duration::new(seconds, millis * 1_000_000)
-    }
-
-    #[test]
-    fn only_settled_files_are_kept() {
-        let (old, ms) = ((90, 1), 1_000_000);
-        #[rustfmt::skip]
-        let cases = [
-            ("long ago",                  old,           old,           at(100, 0),  true),
-            ("just written",              (100, 1),      (100, 1),      at(100, 0),  false),
-            ("within the slack",          (100, 10 * ms), old,          at(100, 40), false),
-            ("after the slack",           (100, 10 * ms), old,          at(100, 61), true),
-            ("mtime in the future",       old,           (200, 1),      at(100, 0),  false),
-            ("clock set back since",      (200, 1),      old,           at(100, 0),  false),
-            ("whole seconds, close",      (99, 0),       (99, 0),       at(101, 0),  false),
-            ("whole seconds, far",        (90, 0),       (90, 0),       at(101, 0),  true),
-            ("before 1970",               old,           (-5, 1),       at(100, 0),  true),
-            ("no clock at all",           old,           old,           UNIX_EPOCH,  false),
-        ];
-        for (name, ctime, mtime, since, want) in cases {
-            let mut cache = StatCache::default();
-            let stat = stat(1, ctime, mtime);
-            cache.put(stat, Digest::of(b"x"), since);
-            assert_eq!(cache.get(&stat).is_some(), want, "{name}");
-        }
-    }
-
-    #[test]
-    fn any_other_stat_is_a_miss() {
-        let mut cache = StatCache::default();
-        let known = stat(1, (5, 1), (4, 1));
-        cache.put(known, Digest::of(b"x"), at(100, 0));
-        #[rustfmt::skip]
-        let others = [
-            ("device", FileStat { device: (8, 2), ..known }),
-            ("inode",  FileStat { inode: 2, ..known }),
-            ("size",   FileStat { size: 11, ..known }),
-            ("ctime",  FileStat { ctime: (5, 2), ..known }),
-            ("mtime",  FileStat { mtime: (4, 2), ..known }),
-        ];
-        for (name, other) in others {
-            assert_eq!(cache.get(&other), None, "{name}");
-        }
-        assert_eq!(cache.get(&known), Some(Digest::of(b"x")));
-    }
-
-    #[test]
-    fn what_was_saved_is_found_and_the_newer_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("stat");
-        let of = |inode: u64, size: u64| FileStat { size, ..stat(inode, (5, 1), (4, 1)) };
-        let all: Vec<_> = (0..200).rev().map(|inode| (of(inode, 1), Digest::of(b"x"))).collect();
-        fs::write(&path, encode(all)).unwrap();
-        let mut cache = StatCache::load(&path);
-        for inode in 0..200 {
-            assert_eq!(cache.get(&of(inode, 1)), Some(Digest::of(b"x")), "inode {inode}");
-        }
-        assert_eq!(cache.get(&of(200, 1)), None);
-        cache.put(of(7, 2), Digest::of(b"y"), at(100, 0));
-        assert_eq!(cache.get(&of(7, 1)), None);
-        assert_eq!(cache.get(&of(7, 2)), Some(Digest::of(b"y")));
-    }
-
-    #[test]
-    fn damage_at_any_byte_is_an_empty_cache() {
-        let stats = [
-            (stat(1, (5, 1), (4, 1)), Digest::of(b"x")),
-            (stat(2, (-5, 7), (i64::MAX, 999_999_999)), Digest::of(b"y")),
-        ];
-        let whole = encode(stats.to_vec());
-        assert_eq!(whole.len(), HEADER + 2 * ENTRY);
-        assert!(is_whole(&whole), "what is written is read");
-        let read: Vec<_> = entries(&whole).iter().filter_map(decode_entry).collect();
-        assert_eq!(read, stats);
-        for at in 0..whole.len() {
-            assert!(!is_whole(&whole[..at]), "cut at byte {at}");
-            let mut flipped = whole.clone();
-            flipped[at] ^= 1;
-            assert!(!is_whole(&flipped), "flipped at byte {at}");
-        }
-    }
-}
+mod tests;
