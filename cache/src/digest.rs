@@ -69,6 +69,14 @@ impl Digest {
         String::from_utf8_lossy(&self.digits()).into_owned()
     }
 
+    /// Returns `sha256:<hex>` in ASCII.
+    #[must_use]
+    pub fn text(&self) -> [u8; 71] {
+        let mut text = *b"sha256:0000000000000000000000000000000000000000000000000000000000000000";
+        text[7..].copy_from_slice(&self.digits());
+        text
+    }
+
     /// Writes the hex digits out. Not by `hex::encode`, whose iterator shows in profiles: large
     /// contexts have very many digests.
     fn digits(&self) -> [u8; 64] {
@@ -88,8 +96,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        f.write_str(str::from_utf8(&self.digits()).map_err(|_| fmt::Error)?)
+        f.write_str(str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -6,9 +6,9 @@
 //! lies, and mode and owner of a directory whose content is copied (the destination keeps its own).
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
-use std::sync::OnceLock;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::SystemTime;
 
 use cache::{Digest, FileList, FileMark, HashingReader, HashingWriter};
@@ -17,13 +17,19 @@ use super::copy::{check_unchanged, open_unchanged};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
 use crate::context::KnownFiles;
 use crate::rootfs::{InodeId, Kind, Metadata, RootError, Xattrs, display_path};
-use crate::side_by_side::try_each;
+use crate::side_by_side::Hands;
 
 /// Changes whenever the same selection would hash to something else.
 const DOMAIN: &str = "rbuild copy selection 2";
 
 /// Files beyond which it saves more, however small they are.
 const WORTH_A_THREAD_FILES: usize = 256;
+
+/// Files from which it saves time to hash their fields while more are gathered.
+const WORTH_A_HASHER: usize = 2048;
+
+/// Full buffers of fields that wait to be hashed at most.
+const BUFFERS: usize = 4;
 
 /// Bytes in all files together below which another thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 1 << 20;
@@ -54,7 +60,42 @@ pub(super) fn digest_selection(
     known: &[Known<'_>],
 ) -> Result<(Digest, FileDigests), SelectError> {
     let hashed = hash_files(selection, inputs, known)?;
-    let mut fields = Fields::new();
+    let digest = if hashed.len() < WORTH_A_HASHER {
+        let mut hashing = HashingWriter::new(io::sink());
+        add_selection(selection, inputs, &hashed, &mut |fields| hash(&mut hashing, &fields))?;
+        hashing.finish().1
+    } else {
+        let (to, from) = sync_channel::<Vec<u8>>(BUFFERS);
+        thread::scope(|scope| {
+            let beside = scope.spawn(move || {
+                let mut hashing = HashingWriter::new(io::sink());
+                for fields in from {
+                    hash(&mut hashing, &fields);
+                }
+                hashing.finish().1
+            });
+            let mut send = move |fields| to.send(fields).expect("it takes all there is");
+            let added = add_selection(selection, inputs, &hashed, &mut send);
+            drop(send);
+            let digest = beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            added.map(|()| digest)
+        })?
+    };
+    Ok((digest, hashed.into_iter().map(|file| file.digest).collect()))
+}
+
+fn hash(hashing: &mut HashingWriter<io::Sink>, fields: &[u8]) {
+    hashing.write_all(fields).expect("a sink takes everything");
+}
+
+/// Tells `full` the fields that make the digest of a selection, whose files are `hashed`.
+fn add_selection(
+    selection: &Selection,
+    inputs: &[CopyInput<'_>],
+    hashed: &[Hashed],
+    full: &mut dyn FnMut(Vec<u8>),
+) -> Result<(), SelectError> {
+    let mut fields = Fields::new(full);
     fields.add("domain", DOMAIN.as_bytes());
     let mut files = hashed.iter();
     for item in &selection.items {
@@ -70,7 +111,8 @@ pub(super) fn digest_selection(
             }
         }
     }
-    Ok((fields.finish(), hashed.into_iter().map(|file| file.digest).collect()))
+    fields.finish();
+    Ok(())
 }
 
 /// Lists the files of a selection by name, to say later which of them changed; `digests` are what
@@ -101,48 +143,66 @@ pub(super) fn list_files(selection: &Selection, digests: &[Digest]) -> Option<Fi
 
 /// Fields with name and length, so that none can be read as part of another. Gathered before they
 /// are hashed: there may be very many, and all are short.
-struct Fields {
+struct Fields<'a> {
     gathered: Vec<u8>,
-    hashing: HashingWriter<io::Sink>,
-    /// For values that must be written out before their length is known.
-    text: String,
+    full: &'a mut dyn FnMut(Vec<u8>),
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// Bytes that are hashed at once.
     const GATHERED: usize = 32 << 10;
 
-    fn new() -> Self {
-        let gathered = Vec::with_capacity(Self::GATHERED + 4096);
-        Self { gathered, hashing: HashingWriter::new(io::sink()), text: String::new() }
+    fn new(full: &'a mut dyn FnMut(Vec<u8>)) -> Self {
+        Self { gathered: Self::room(), full }
     }
 
+    fn room() -> Vec<u8> {
+        Vec::with_capacity(Self::GATHERED + 4096)
+    }
+
+    /// Inlined for the sake of the names, all of which are constants.
+    #[inline]
     fn add(&mut self, name: &str, value: &[u8]) {
         for part in [name.as_bytes(), value] {
-            self.gathered.extend((part.len() as u64).to_le_bytes());
-            self.gathered.extend(part);
+            self.gathered.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            self.gathered.extend_from_slice(part);
         }
+    }
+
+    /// Adds numbers with a colon in between.
+    fn add_pair(&mut self, name: &str, pair: (u32, u32)) {
+        match pair {
+            // What hardly anything else is.
+            (0, 0) => self.add(name, b"0:0"),
+            (first, second) => self.add(name, format!("{first}:{second}").as_bytes()),
+        }
+    }
+
+    /// Has what is gathered hashed, if that is worth it.
+    fn settle(&mut self) {
         if self.gathered.len() >= Self::GATHERED {
-            self.hash();
+            (self.full)(std::mem::replace(&mut self.gathered, Self::room()));
         }
     }
 
-    fn add_text(&mut self, name: &str, value: fmt::Arguments<'_>) {
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
-        text.write_fmt(value).expect("a string takes everything");
-        self.add(name, text.as_bytes());
-        self.text = text;
+    fn finish(self) {
+        (self.full)(self.gathered);
     }
+}
 
-    fn hash(&mut self) {
-        self.hashing.write_all(&self.gathered).expect("a sink takes everything");
-        self.gathered.clear();
-    }
+/// The octal digits of a mode.
+struct Octal {
+    mode: u32,
+    text: String,
+}
 
-    fn finish(mut self) -> Digest {
-        self.hash();
-        self.hashing.finish().1
+impl Octal {
+    /// Returns the digits of `mode`. Files in a row mostly have the same.
+    fn of(&mut self, mode: u32) -> &[u8] {
+        if self.text.is_empty() || self.mode != mode {
+            *self = Self { mode, text: format!("{mode:o}") };
+        }
+        self.text.as_bytes()
     }
 }
 
@@ -154,7 +214,7 @@ struct Hashed {
 }
 
 fn add_match<'a>(
-    fields: &mut Fields,
+    fields: &mut Fields<'_>,
     found: &Match,
     input: &CopyInput<'_>,
     files: &mut impl Iterator<Item = &'a Hashed>,
@@ -162,6 +222,7 @@ fn add_match<'a>(
     let is_dir = found.top().node.metadata.is_dir();
     fields.add("match", if is_dir { b"" } else { &found.name });
     let mut links: HashMap<(usize, InodeId), usize> = HashMap::new();
+    let mut octal = Octal { mode: 0, text: String::new() };
     for (index, entry) in found.entries.iter().enumerate() {
         if is_dir && index == 0 {
             continue;
@@ -170,21 +231,21 @@ fn add_match<'a>(
         fields.add("path", entry.path());
         fields.add("kind", name_of(metadata.kind).as_bytes());
         fields.add("implied", if entry.is_implied { b"true" } else { b"false" });
-        fields.add_text("mode", format_args!("{:o}", metadata.mode));
+        fields.add("mode", octal.of(metadata.mode));
         fields.add("link", &entry.link);
-        fields.add_text("device", format_args!("{}:{}", metadata.device.0, metadata.device.1));
+        fields.add_pair("device", metadata.device);
         if !input.is_context() {
-            fields.add_text("owner", format_args!("{}:{}", metadata.uid, metadata.gid));
+            fields.add_pair("owner", (metadata.uid, metadata.gid));
         }
         let xattrs = match metadata.kind {
             Kind::File => {
                 let hashed = files.next().expect("every file has been hashed");
-                fields.add_text("content", format_args!("{}", hashed.digest));
+                fields.add("content", &hashed.digest.text());
                 if metadata.links > 1 {
                     let first = *links.entry((entry.node.layer, metadata.inode)).or_insert(index);
                     // Names outside of the selection are nobody's business.
                     if first != index {
-                        fields.add_text("same as", format_args!("{first}"));
+                        fields.add("same as", first.to_string().as_bytes());
                     }
                 }
                 hashed.xattrs.as_deref().cloned().unwrap_or_default()
@@ -199,6 +260,7 @@ fn add_match<'a>(
             fields.add("xattr", &name);
             fields.add("value", &value);
         }
+        fields.settle();
     }
     Ok(())
 }
@@ -237,12 +299,12 @@ fn hash_files(
         let files = found.entries.iter().filter(|entry| entry.node.metadata.kind == Kind::File);
         jobs.extend(files.map(|entry| Job { input, known, entry }));
     }
-    let slots: Vec<OnceLock<Hashed>> =
-        jobs.iter().map(|job| job.recall().map_or_else(OnceLock::new, OnceLock::from)).collect();
-    let unknown: Vec<usize> = (0..jobs.len()).filter(|&at| slots[at].get().is_none()).collect();
-    hash_all(&jobs, &unknown, &slots)?;
-    let hashed = slots.into_iter().map(OnceLock::into_inner);
-    Ok(hashed.map(|it| it.expect("what was not known has been hashed")).collect())
+    let mut hashed: Vec<Option<Hashed>> = jobs.iter().map(Job::recall).collect();
+    let unknown: Vec<usize> = (0..jobs.len()).filter(|&at| hashed[at].is_none()).collect();
+    for (&at, now) in unknown.iter().zip(hash_all(&jobs, &unknown)?) {
+        hashed[at] = Some(now);
+    }
+    Ok(hashed.into_iter().map(|it| it.expect("what was not known has been hashed")).collect())
 }
 
 impl Job<'_> {
@@ -262,22 +324,14 @@ impl Job<'_> {
     }
 }
 
-/// Hashes the files at `unknown` into their slots, by several threads where that pays.
-fn hash_all(
-    jobs: &[Job<'_>],
-    unknown: &[usize],
-    slots: &[OnceLock<Hashed>],
-) -> Result<(), SelectError> {
-    let run = |&at: &usize| -> Result<(), SelectError> {
-        // Each index is claimed once, so the slot is empty.
-        let _ = slots[at].set(jobs[at].run()?);
-        Ok(())
-    };
+/// Hashes the files at `unknown`, by several threads where that pays.
+fn hash_all(jobs: &[Job<'_>], unknown: &[usize]) -> Result<Vec<Hashed>, SelectError> {
+    let run = |&at: &usize| jobs[at].run();
     let total: u64 = unknown.iter().map(|&at| jobs[at].entry.node.metadata.size).sum();
     if total < WORTH_A_THREAD && unknown.len() < WORTH_A_THREAD_FILES {
-        return unknown.iter().try_for_each(run);
+        return unknown.iter().map(run).collect();
     }
-    try_each(unknown, run)
+    Hands::new().try_map(unknown, run)
 }
 
 fn hash_file(input: &CopyInput<'_>, entry: &Entry) -> Result<Hashed, SelectError> {
