@@ -1,7 +1,8 @@
 //! What earlier builds learnt of a directory's files: their digests, as long as they are unchanged.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::SystemTime;
 
 use cache::{Digest, FileStat, StatCache, Store};
@@ -25,8 +26,12 @@ pub(crate) struct KnownFiles {
     dir: PathBuf,
     /// Files of other file systems, mounted below, are not known.
     device: (u32, u32),
-    cache: Mutex<StatCache>,
+    /// Read, and checked to be whole, while the build is planned.
+    cache: Loading,
 }
+
+/// A stat cache that is there when it is needed.
+type Loading = LazyLock<Mutex<StatCache>, Box<dyn FnOnce() -> Mutex<StatCache> + Send>>;
 
 impl KnownFiles {
     /// Loads what `store` has of `dir`, opened as `root`; `None` where times cannot be relied on.
@@ -37,7 +42,16 @@ impl KnownFiles {
         }
         let dir = dir.canonicalize().ok()?;
         let device = root.metadata("").ok()??.inode.device();
-        let cache = Mutex::new(store.stat_cache(&dir));
+        let load = {
+            let (store, dir) = (store.clone(), dir.clone());
+            move || store.stat_cache(&dir)
+        };
+        let begun = thread::Builder::new().name("stat-cache".into()).spawn(load.clone());
+        let cache: Loading = LazyLock::new(Box::new(move || {
+            // Without a thread it is loaded where it is needed.
+            let loaded = begun.ok().and_then(|thread| thread.join().ok());
+            Mutex::new(loaded.unwrap_or_else(load))
+        }));
         Some(Self { dir, device, cache })
     }
 
@@ -45,23 +59,27 @@ impl KnownFiles {
     /// extended attributes.
     pub(crate) fn get(&self, metadata: &Metadata) -> Option<Digest> {
         let stat = self.stat(metadata)?;
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(&stat)
+        self.cache().get(&stat)
     }
 
     /// Learns the digest of a file without extended attributes, whose reading began at `since`.
     pub(crate) fn put(&self, metadata: &Metadata, digest: Digest, since: SystemTime) {
         if let Some(stat) = self.stat(metadata) {
-            self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(stat, digest, since);
+            self.cache().put(stat, digest, since);
         }
     }
 
     /// Keeps what was learnt. Losing it costs time, so a failure is told in the log alone.
     pub(crate) fn save(&self, store: &Store) {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cache = self.cache();
         if let Err(error) = store.save_stat_cache(&self.dir, &cache) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "what was read of the context is not remembered");
         }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, StatCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stat(&self, metadata: &Metadata) -> Option<FileStat> {
