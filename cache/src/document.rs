@@ -10,7 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -201,24 +201,70 @@ pub(crate) fn replace_bytes(
     bytes: &[u8],
     durability: Durability,
 ) -> Result<()> {
-    let new = session.fresh("document");
-    let write = || -> io::Result<()> {
-        let mut file = File::create_new(&new)?;
-        file.write_all(bytes)?;
-        if durability == Durability::Now {
-            file.sync_all()?;
-        }
-        fs::rename(&new, path)?;
-        match (durability, path.parent()) {
-            (Durability::Now, Some(parent)) => File::open(parent)?.sync_all(),
-            _ => Ok(()),
-        }
-    };
-    let written = write();
-    if written.is_err() {
-        session.discard(new.clone());
+    let draft = Draft::of_bytes(session, path, bytes)?;
+    if durability == Durability::Now {
+        draft.sync()?;
     }
-    written.at("write", path)
+    draft.publish()?;
+    match (durability, path.parent()) {
+        (Durability::Now, Some(parent)) => sync_names(parent),
+        _ => Ok(()),
+    }
+}
+
+/// Brings the names in the directory `dir` to the disk.
+pub(crate) fn sync_names(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
+}
+
+/// A document that is written and does not have its name yet; removed when it is dropped without.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    session: &'a Session,
+    file: File,
+    new: PathBuf,
+    path: PathBuf,
+    has_name: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// Writes `value`, which is to be at `path`.
+    pub(crate) fn of<T: Serialize>(
+        session: &'a Session,
+        kind: Kind,
+        path: &Path,
+        value: &T,
+    ) -> Result<Self> {
+        Self::of_bytes(session, path, &encode(kind, value).at("write", path)?)
+    }
+
+    fn of_bytes(session: &'a Session, path: &Path, bytes: &[u8]) -> Result<Self> {
+        let new = session.fresh("document");
+        let file = File::create_new(&new).at("write", path)?;
+        let mut draft = Self { session, file, new, path: path.to_owned(), has_name: false };
+        draft.file.write_all(bytes).at("write", path)?;
+        Ok(draft)
+    }
+
+    /// Brings it to the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_all().at("write", &self.path)
+    }
+
+    /// Gives it its name.
+    pub(crate) fn publish(mut self) -> Result<()> {
+        fs::rename(&self.new, &self.path).at("write", &self.path)?;
+        self.has_name = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.has_name {
+            self.session.discard(self.new.clone());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::content::Content;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::document::{self, Durability, Kind};
+use crate::document::{self, Draft, Durability, Kind};
 use crate::error::{AtPath, Result, found};
 use crate::lease::{Handle, Held};
 use crate::lock::FileLock;
@@ -97,9 +97,14 @@ impl Images {
     /// [`StoreError::Io`](crate::StoreError::Io), also when the manifest is not in the store.
     pub fn put(&self, image: &ImageRecord) -> Result<()> {
         let path = self.path(image);
-        let old = load(&path)?;
-        let is_same = old.as_ref().is_some_and(|old| old.manifest == image.manifest);
-        if !is_same {
+        let before = load(&path)?;
+        let (mut new, mut untagged) = (None, None);
+        if before.as_ref().is_none_or(|old| old.manifest != image.manifest) {
+            // Written ahead, the records reach the disk with all else, and only their names must be
+            // waited for.
+            new = Some(self.draft(image)?);
+            let loses_its_tag = before.as_ref().filter(|old| old.config != image.config);
+            untagged = loses_its_tag.map(|old| self.draft(&untagged_of(old))).transpose()?;
             self.snapshots.sync()?;
         }
         let no_gc = self.handle.no_gc()?;
@@ -117,19 +122,31 @@ impl Images {
         if old.as_ref().is_some_and(names_it) {
             return Ok(());
         }
-        if image.reference.is_none() {
-            return self.write(&path, image);
+        let mut tagged = Vec::new();
+        if image.reference.is_some() {
+            tagged = self.tagged()?;
+            tagged.retain(|other| other.reference != image.reference);
         }
-        let mut tagged = self.tagged()?;
-        tagged.retain(|other| other.reference != image.reference);
+        let is_as_before = old == before;
         let is_last_of = |old: &ImageRecord| {
             old.config != image.config && tagged.iter().all(|other| other.config != old.config)
         };
         if let Some(old) = old.filter(is_last_of) {
-            let untagged = ImageRecord { reference: None, ..old };
-            self.write(&self.path(&untagged), &untagged)?;
+            match untagged.filter(|_| is_as_before) {
+                Some(untagged) => untagged.publish()?,
+                None => self.write(&untagged_of(&old))?,
+            }
         }
-        self.write(&path, image)?;
+        match new {
+            Some(new) => {
+                new.publish()?;
+                document::sync_names(&self.handle.layout.images())?;
+            }
+            None => self.write(image)?,
+        }
+        if image.reference.is_none() {
+            return Ok(());
+        }
         self.drop_untagged(&image.config)?;
         tagged.push(image.clone());
         self.write_index(tagged)
@@ -220,8 +237,13 @@ impl Images {
         Ok(found(fs::remove_file(&path)).at("remove", &path)?.is_some())
     }
 
-    fn write(&self, path: &Path, image: &ImageRecord) -> Result<()> {
-        document::replace(&self.handle.session, Kind::Image, path, image, Durability::Now)
+    fn write(&self, image: &ImageRecord) -> Result<()> {
+        let (session, path) = (&self.handle.session, self.path(image));
+        document::replace(session, Kind::Image, &path, image, Durability::Now)
+    }
+
+    fn draft(&self, image: &ImageRecord) -> Result<Draft<'_>> {
+        Draft::of(&self.handle.session, Kind::Image, &self.path(image), image)
     }
 
     /// Writes `index.json`, by which other tools find the images (OCI image-spec, image-layout.md).
@@ -270,6 +292,11 @@ impl Images {
     fn untagged_path(&self, config: &Digest) -> PathBuf {
         self.handle.layout.images().join(format!("{UNTAGGED}{}", config.hex()))
     }
+}
+
+/// Describes an image that has lost its tag.
+fn untagged_of(image: &ImageRecord) -> ImageRecord {
+    ImageRecord { reference: None, ..image.clone() }
 }
 
 fn is_untagged(path: &Path) -> bool {

@@ -23,6 +23,9 @@ use crate::tree::{self, Changes, Digested};
 const MUCH_OBJECTS: u64 = 2000;
 const MUCH_BYTES: u64 = 32 << 20;
 
+/// Objects from which it is worth to begin when all of them are written.
+const SOME_OBJECTS: u64 = 200;
+
 /// Lists of objects that wait to be digested at most.
 const PIECES_WAITING: usize = 4;
 
@@ -102,7 +105,13 @@ pub(crate) fn copy_onto(
     };
     let upper = active.upper();
     let digested = digesting(upper, &selected, latest, |draft| {
-        Ok(copy_telling(op, &selected, &views, &below, upper, &mut told, draft)?.1)
+        let copied = copy_telling(op, &selected, &views, &below, upper, &mut told, draft);
+        let (stats, is_told) = copied?;
+        if stats.objects >= SOME_OBJECTS {
+            // While the layer is digested and its record is made.
+            store.sync_early();
+        }
+        Ok(is_told)
     })?;
     Ok((commit(active)?, digested))
 }
