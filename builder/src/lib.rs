@@ -18,6 +18,7 @@ mod error;
 mod explain;
 mod export;
 mod growing;
+mod hand_out;
 mod heap;
 mod history;
 mod image;

@@ -8,7 +8,7 @@ use std::thread;
 use crate::config::processors;
 
 /// Threads beyond which a file system hardly gets faster at small files.
-const MOST: usize = 4;
+pub(crate) const MOST: usize = 4;
 
 /// Runs `work` on each of `items` and waits for all. Where some fail no more are begun, and the
 /// failure of the first in order is returned. Blocking.

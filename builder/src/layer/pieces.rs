@@ -10,6 +10,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Memory};
 
+use bytes::Bytes;
+
 use super::LayerStats;
 use super::small_files::{SMALL, SmallFile};
 use super::write::{LayerWriter, MAX_DEPTH, Told, WriteError};
@@ -21,7 +23,7 @@ const MOST_BYTES: usize = 1 << 20;
 /// One object of a snapshot.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub(crate) path: Vec<u8>,
+    pub(crate) path: Bytes,
     pub(crate) what: What,
 }
 
@@ -80,13 +82,14 @@ pub(crate) fn write_pieces(
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Option<LayerStats>, WriteError> {
     let mut writer = LayerWriter::new(out, latest, Some(tell));
-    let mut last = Vec::new();
+    let mut last = Bytes::new();
     for Piece { path, what } in pieces {
         let depth = components(&path).count();
         if order(&last, &path) != Ordering::Less || depth > MAX_DEPTH {
             return Ok(None);
         }
         last.clone_from(&path);
+        let path = path.to_vec();
         match what {
             What::Dir { metadata, xattrs, is_opaque } => {
                 writer.dir_entry(&path, metadata, xattrs, is_opaque)?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _};
 
+use bytes::Bytes;
 use cache::Digest;
 use rustix::fs::FileType;
 
@@ -22,7 +23,7 @@ const WORTH_A_THREAD: usize = 32;
 pub(crate) struct SmallFile {
     pub(crate) metadata: Metadata,
     pub(crate) xattrs: Xattrs,
-    pub(crate) content: Vec<u8>,
+    pub(crate) content: Bytes,
     /// Of the content, where it was asked for.
     pub(crate) digest: Option<Digest>,
 }
@@ -53,5 +54,5 @@ fn read(dir: &Dir, name: &[u8], with_digest: bool) -> io::Result<Option<SmallFil
         return Ok(None);
     }
     let digest = with_digest.then(|| Digest::of(&content));
-    Ok(Some(SmallFile { metadata, xattrs, content, digest }))
+    Ok(Some(SmallFile { metadata, xattrs, content: content.into(), digest }))
 }

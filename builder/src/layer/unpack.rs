@@ -147,7 +147,7 @@ pub(crate) fn unpack<R: Read>(
         unpack.entry(&entry)?;
     }
     unpack.upper.finish()?;
-    unpack.stats.unmapped_owners = unpack.upper.unmapped_owners();
+    unpack.stats.unmapped_owners = unpack.upper.describer().unmapped_owners();
     Ok((unpack.upper, unpack.stats))
 }
 
@@ -322,7 +322,7 @@ impl<R: Read> Unpack<R> {
         }
         self.stats.bytes += entry.size;
         let attributes = self.attributes(entry);
-        self.upper.describe_file(&file, &path, &attributes)?;
+        self.upper.describer().describe_file(&file, &path, &attributes)?;
         Ok(())
     }
 
@@ -381,7 +381,11 @@ impl<R: Read> Unpack<R> {
                 let xattrs = fd_xattrs(&from).map_err(failed)?;
                 let to = at.create_file(name)?;
                 copy_content(&from, &to, &found).map_err(failed)?;
-                self.upper.describe_file(&to, &path, &Attributes::of(metadata, xattrs))?;
+                self.upper.describer().describe_file(
+                    &to,
+                    &path,
+                    &Attributes::of(metadata, xattrs),
+                )?;
             }
             Kind::Symlink => {
                 let target = self.upper.merged().read_link(&path, node)?;

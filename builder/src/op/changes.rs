@@ -146,7 +146,11 @@ impl Copy {
                     path: display_path(path),
                     source,
                 })?;
-                self.upper.describe_file(&made, path, &Attributes::of(&metadata, xattrs))?;
+                self.upper.describer().describe_file(
+                    &made,
+                    path,
+                    &Attributes::of(&metadata, xattrs),
+                )?;
             }
             Kind::Symlink => {
                 let target = from.read_link(name).map_err(read(path))?;

@@ -9,25 +9,28 @@
 
 mod draft;
 mod files;
+mod fill;
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use frontend::{CopyOp, Unpack};
 
 pub(super) use self::draft::Draft;
-use self::files::Gathered;
+use self::files::{Files, MOST_BATCHES, Writing};
+use self::fill::Asked;
+pub(super) use self::fill::{check_unchanged, open_unchanged};
 use super::chmod::{Chmod, ChmodError};
 use super::select::{CopyInput, Entry, Item, Match, SelectError, Selection};
 use super::unpack::{is_archive, unpack_archive};
 use crate::ErrorKind;
+use crate::hand_out::hand_out;
 use crate::layer::{UnpackError, WHITEOUT};
 use crate::rootfs::{
-    Attributes, Follow, InodeId, Kind, LayeredRoot, OpenDir, RootError, Upper, UpperError,
-    UserError, Xattrs, components, display_path, fd_metadata, fd_xattrs, join, resolve_owner,
-    split_last,
+    Attributes, Follow, Kind, LayeredRoot, OpenDir, RootError, Upper, UpperError, UserError,
+    components, display_path, join, resolve_owner, split_last,
 };
 
 /// Why a COPY or ADD failed.
@@ -139,12 +142,14 @@ pub(super) fn copy_telling(
     draft: Option<Draft>,
 ) -> Result<(CopyStats, bool), CopyError> {
     let owner = op.owner.as_deref().map(|owner| resolve_owner(root, owner)).transpose()?;
+    let upper = Upper::open(upper, root)?;
+    let chmod = Chmod::new(op.mode.as_ref())?;
+    let asked = Asked { owner, chmod, describer: Arc::clone(upper.describer()) };
     let mut copy = Copy {
         op,
-        owner,
-        chmod: Chmod::new(op.mode.as_ref())?,
+        asked: &asked,
         is_one: selection.items.len() == 1,
-        upper: Upper::open(upper, root)?,
+        upper,
         stats: CopyStats::default(),
         told,
         draft,
@@ -159,7 +164,7 @@ pub(super) fn copy_telling(
         }
     }
     copy.upper.finish()?;
-    copy.stats.unmapped_owners += copy.upper.unmapped_owners();
+    copy.stats.unmapped_owners += asked.describer.unmapped_owners();
     (copy.told)(&copy.stats);
     Ok((copy.stats, copy.draft.is_some()))
 }
@@ -169,9 +174,7 @@ pub(super) type Told<'a> = dyn FnMut(&CopyStats) + Send + Sync + 'a;
 
 struct Copy<'a> {
     op: &'a CopyOp,
-    /// `--chown`.
-    owner: Option<(u32, u32)>,
-    chmod: Chmod,
+    asked: &'a Asked,
     /// Whether only one thing was selected.
     is_one: bool,
     upper: Upper,
@@ -179,13 +182,6 @@ struct Copy<'a> {
     told: &'a mut Told<'a>,
     /// Hears of the layer, as long as it can be told in its order.
     draft: Option<Draft>,
-}
-
-/// One source on its way.
-struct Source<'a> {
-    input: &'a CopyInput<'a>,
-    /// Where the first name of each file with several names has gone.
-    links: HashMap<(usize, InodeId), Vec<u8>>,
 }
 
 impl Copy<'_> {
@@ -215,8 +211,8 @@ impl Copy<'_> {
             }
             None => {
                 let new = Attributes {
-                    mode: self.chmod.new_dir(),
-                    owner: Some(self.owner.unwrap_or((0, 0))),
+                    mode: self.asked.chmod.new_dir(),
+                    owner: Some(self.asked.owner.unwrap_or((0, 0))),
                     ..Attributes::default()
                 };
                 self.upper.dir(&resolved.path, &new)?;
@@ -242,14 +238,14 @@ impl Copy<'_> {
         let target = self.file_target(name.as_bytes())?;
         reserved(&target)?;
         let attributes = Attributes {
-            mode: self.chmod.apply(0o644, false),
-            owner: Some(self.owner.unwrap_or((0, 0))),
+            mode: self.asked.chmod.apply(0o644, false),
+            owner: Some(self.asked.owner.unwrap_or((0, 0))),
             ..Attributes::default()
         };
-        let (_, file) = self.create(&target, self.upper.creation_mode(&attributes))?;
+        let (_, file) = self.create(&target, self.asked.describer.creation_mode(&attributes))?;
         let written = (&file).write_all(content.as_bytes());
         written.map_err(|error| RootError::io(&target, error))?;
-        self.upper.describe_file(&file, &target, &attributes)?;
+        self.asked.describer.describe_file(&file, &target, &attributes)?;
         self.stats.objects += 1;
         self.stats.bytes += content.len() as u64;
         Ok(())
@@ -257,32 +253,39 @@ impl Copy<'_> {
 
     fn found(&mut self, found: &Match, input: &CopyInput<'_>) -> Result<(), CopyError> {
         let top = found.top();
-        let mut source = Source { input, links: HashMap::new() };
         if !top.node.metadata.is_dir() {
             if self.op.unpack == Unpack::Archives && is_archive(input.root(), top)? {
                 return self.unpack(input, top);
             }
             let target = self.file_target(&found.name)?;
-            return self.leaf(&mut source, None, top, &target);
+            reserved(&target)?;
+            self.stats.objects += 1;
+            return match top.node.metadata.kind {
+                Kind::File => self.file(input, top, &target),
+                _ => self.special(input, top, &target),
+            };
         }
         let destination = self.dir_target()?;
         let mtime = top.node.metadata.mtime;
         self.tell_destination(&destination, mtime)?;
-        let mut gathered = Gathered::default();
-        for entry in &found.entries[1..] {
-            let target = join(&destination, entry.path());
-            if entry.node.metadata.is_dir() {
-                self.dir(input, entry, &target)?;
-            } else {
-                self.leaf(&mut source, Some(&mut gathered), entry, &target)?;
-            }
-            if self.draft.as_ref().is_some_and(Draft::is_full) {
-                self.write(&source, &mut gathered)?;
-                self.send_pieces();
-            }
-        }
-        self.write(&source, &mut gathered)?;
-        self.send_pieces();
+        let files = Files::new(self.asked, input, self.draft.as_ref());
+        hand_out(
+            MOST_BATCHES,
+            |batch| files.write(batch),
+            |crew| {
+                let mut writing = Writing::new(crew, &files);
+                for entry in &found.entries[1..] {
+                    self.stats.objects += 1;
+                    match entry.node.metadata.kind {
+                        Kind::File => self.gather(&mut writing, entry, &destination)?,
+                        Kind::Dir => self.dir(input, entry, &join(&destination, entry.path()))?,
+                        _ => self.special(input, entry, &join(&destination, entry.path()))?,
+                    }
+                    self.hand_out_told(&mut writing)?;
+                }
+                self.settle(&mut writing)
+            },
+        )?;
         let at = self.upper.dir(&destination, &Attributes::implied_dir())?;
         self.upper.set_dir_time(&at, mtime);
         Ok(())
@@ -298,21 +301,6 @@ impl Copy<'_> {
         }
     }
 
-    fn attributes(&self, input: &CopyInput<'_>, entry: &Entry, xattrs: Xattrs) -> Attributes {
-        let metadata = &entry.node.metadata;
-        let owner = match self.owner {
-            Some(owner) => owner,
-            None if input.is_context() => (0, 0),
-            None => (metadata.uid, metadata.gid),
-        };
-        Attributes {
-            mode: self.chmod.apply(metadata.mode, metadata.is_dir()),
-            owner: Some(owner),
-            mtime: Some(metadata.mtime),
-            xattrs,
-        }
-    }
-
     fn dir(
         &mut self,
         input: &CopyInput<'_>,
@@ -323,9 +311,8 @@ impl Copy<'_> {
         let root = input.root();
         let xattrs = root.dir_xattrs(&entry.source, &entry.node);
         let xattrs = xattrs.map_err(|error| RootError::io(&entry.source, error))?;
-        let attributes = self.attributes(input, entry, xattrs);
+        let attributes = self.asked.attributes(input, entry, xattrs);
         let at = self.parent(target)?;
-        self.stats.objects += 1;
         match at.lookup(name)? {
             None => {
                 let made = self.upper.make_dir(&at, name, &attributes)?;
@@ -380,28 +367,21 @@ impl Copy<'_> {
         Ok(at)
     }
 
-    /// Copies what is no directory; a file may wait among those that are gathered.
-    fn leaf<'a>(
+    /// Copies what is neither a file nor a directory.
+    fn special(
         &mut self,
-        source: &mut Source<'_>,
-        gathered: Option<&mut Gathered<'a>>,
-        entry: &'a Entry,
+        input: &CopyInput<'_>,
+        entry: &Entry,
         target: &[u8],
     ) -> Result<(), CopyError> {
         reserved(target)?;
-        self.stats.objects += 1;
         let metadata = &entry.node.metadata;
-        if metadata.kind == Kind::File {
-            if let Some(gathered) = gathered {
-                return self.gather(gathered, source, entry, target);
-            }
-            return self.file(source, entry, target);
-        }
-        let attributes = self.attributes(source.input, entry, Vec::new());
+        let attributes = self.asked.attributes(input, entry, Vec::new());
         if metadata.kind == Kind::Socket {
             // No archive can hold a socket: an empty file takes its place, as in BuildKit.
-            let (at, file) = self.create(target, self.upper.creation_mode(&attributes))?;
-            self.upper.describe_file(&file, target, &attributes)?;
+            let (at, file) =
+                self.create(target, self.asked.describer.creation_mode(&attributes))?;
+            self.asked.describer.describe_file(&file, target, &attributes)?;
             return self.tell_leaf(&at, split_last(target).1, b"");
         }
         let (_, name) = split_last(target);
@@ -421,7 +401,7 @@ impl Copy<'_> {
         let destination = self.make_dirs(destination)?;
         let at = self.upper.dir(&destination, &Attributes::implied_dir())?;
         let (file, _) = open_unchanged(input.root(), entry)?;
-        let unpacked = unpack_archive(file, self.upper.below(at), self.owner);
+        let unpacked = unpack_archive(file, self.upper.below(at), self.asked.owner);
         let stats = unpacked
             .map_err(|source| CopyError::Archive { path: display_path(&entry.source), source })?;
         self.stats.objects += stats.entries;
@@ -438,27 +418,4 @@ fn reserved(target: &[u8]) -> Result<(), CopyError> {
         return Err(CopyError::Reserved { path: display_path(target) });
     }
     Ok(())
-}
-
-/// Opens a selected file with its attributes, if it is still the one that was selected.
-pub(super) fn open_unchanged(
-    root: &LayeredRoot,
-    entry: &Entry,
-) -> Result<(File, Xattrs), SelectError> {
-    let failed = |error: io::Error| RootError::io(&entry.source, error);
-    let (file, found) = root.open_node(&entry.source, &entry.node).map_err(failed)?;
-    if !entry.node.metadata.is_unchanged(&found) {
-        return Err(SelectError::Changed { path: display_path(&entry.source) });
-    }
-    let xattrs = fd_xattrs(&file).map_err(failed)?;
-    Ok((file, xattrs))
-}
-
-/// Checks after reading that nobody has written to the file since it was selected.
-pub(super) fn check_unchanged(file: &File, entry: &Entry) -> Result<(), SelectError> {
-    let found = fd_metadata(file).map_err(|error| RootError::io(&entry.source, error))?;
-    if entry.node.metadata.is_unchanged(&found) {
-        return Ok(());
-    }
-    Err(SelectError::Changed { path: display_path(&entry.source) })
 }

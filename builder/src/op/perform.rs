@@ -19,8 +19,9 @@ use crate::layer::{self, ApplyError, LayerStats, Limits, Room};
 use crate::rootfs::LayeredRoot;
 use crate::tree::{self, Changes, Digested};
 
-/// What takes long enough to reach the disk that it should begin before more is written.
-const MUCH_OBJECTS: u64 = 2000;
+/// What takes long enough to reach the disk that it should begin before more is written. While it
+/// does, who creates files waits for directories and inodes that are on their way.
+const MUCH_OBJECTS: u64 = 5000;
 const MUCH_BYTES: u64 = 32 << 20;
 
 /// Objects from which it is worth to begin when all of them are written.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 
+use bytes::BytesMut;
 use rustix::fs::{SeekFrom, ftruncate, seek};
 use rustix::io::Errno;
 
@@ -17,41 +18,46 @@ const SMALL: usize = 64 << 10;
 /// A sparse file stays sparse: its holes cost no space and no time. Of a file that grows meanwhile
 /// there may be less than all: who cares looks at it again afterwards.
 pub(crate) fn copy_content(from: &File, to: &File, metadata: &Metadata) -> io::Result<u64> {
-    Ok(copy_small_content(from, to, metadata)?.0)
+    copy_content_by(&mut BytesMut::new(), from, to, metadata)
 }
 
-/// As [`copy_content`]; returns also what a small file holds.
-pub(crate) fn copy_small_content(
+/// As [`copy_content`]; `buffer` has all that a small file holds afterwards, and is empty after any
+/// other.
+pub(crate) fn copy_content_by(
+    buffer: &mut BytesMut,
     from: &File,
     to: &File,
     metadata: &Metadata,
-) -> io::Result<(u64, Option<Vec<u8>>)> {
+) -> io::Result<u64> {
+    buffer.clear();
     if metadata.is_sparse() {
-        return Ok((copy_sparse(from, to, metadata)?, None));
+        return copy_sparse(from, to, metadata);
     }
     match usize::try_from(metadata.size) {
-        Ok(size) if size <= SMALL => {
-            let content = copy_small(from, to, size)?;
-            Ok((content.len() as u64, Some(content)))
-        }
-        _ => Ok((io::copy(&mut &*from, &mut &*to)?, None)),
+        Ok(size) if size <= SMALL => copy_small(buffer, from, to, size),
+        _ => io::copy(&mut &*from, &mut &*to),
     }
 }
 
-fn copy_small(mut from: &File, mut to: &File, size: usize) -> io::Result<Vec<u8>> {
-    let mut content = vec![0; size];
+fn copy_small(
+    buffer: &mut BytesMut,
+    mut from: &File,
+    mut to: &File,
+    size: usize,
+) -> io::Result<u64> {
+    buffer.resize(size, 0);
     let mut filled = 0;
     while filled < size {
-        match from.read(&mut content[filled..]) {
+        match from.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    content.truncate(filled);
-    to.write_all(&content)?;
-    Ok(content)
+    buffer.truncate(filled);
+    to.write_all(buffer)?;
+    Ok(filled as u64)
 }
 
 fn copy_sparse(from: &File, to: &File, metadata: &Metadata) -> io::Result<u64> {

@@ -179,20 +179,20 @@ pub(crate) fn is_portable(name: &[u8]) -> bool {
         || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
 }
 
+/// Reads the names of all attributes, each followed by a zero.
 fn list_names(fd: &impl AsFd) -> io::Result<Vec<u8>> {
     // Most files have none, and one call says so; the kernel's own limit is 64 KiB.
-    let mut names = vec![0; 256];
-    loop {
-        match flistxattr(fd, &mut names[..]) {
-            Ok(length) => {
-                names.truncate(length);
-                return Ok(names);
-            }
-            Err(Errno::RANGE) if names.len() < 64 * 1024 => names.resize(64 * 1024, 0),
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        }
+    let mut few = [0; 256];
+    match flistxattr(fd, &mut few[..]) {
+        Ok(length) => return Ok(few[..length].to_vec()),
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(Errno::RANGE) => {}
+        Err(error) => return Err(error.into()),
     }
+    let mut names = vec![0; 64 * 1024];
+    let length = flistxattr(fd, &mut names[..])?;
+    names.truncate(length);
+    Ok(names)
 }
 
 fn read_value(fd: &impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::content::copy_content;
+use super::describe::Attributes;
 use super::open_dir::OpenDir;
-use super::upper::{Attributes, Upper, UpperError};
+use super::upper::{Upper, UpperError};
 use super::{InodeId, Kind, LayeredRoot, MergedDir, Node, RootError, Time, display_path, join};
 use crate::layer::{LayerStats, TarEntry, TarError, TarWriter};
 
@@ -45,7 +46,7 @@ pub fn export_dir(lowers: &[PathBuf], dest: &Path) -> Result<LayerStats, ExportE
     let mut export = DirExport { upper, links: HashMap::new(), stats: LayerStats::default() };
     walk(root.top(), b"", 0, &mut export)?;
     export.upper.finish()?;
-    export.stats.unmapped_owners = export.upper.unmapped_owners();
+    export.stats.unmapped_owners = export.upper.describer().unmapped_owners();
     Ok(export.stats)
 }
 
@@ -223,7 +224,7 @@ impl DirExport {
                 let file = at.create_file(name)?;
                 self.stats.bytes += copy_content(&from, &file, &found)
                     .map_err(|error: io::Error| RootError::io(&object.path, error))?;
-                self.upper.describe_file(&file, &object.path, attributes)?;
+                self.upper.describer().describe_file(&file, &object.path, attributes)?;
             }
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Socket => {
                 let kind = metadata.kind;

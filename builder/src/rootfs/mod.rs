@@ -5,6 +5,7 @@
 //! component by component on descriptors of the root.
 
 mod content;
+mod describe;
 mod dir;
 mod export;
 mod merged;
@@ -26,12 +27,13 @@ pub use metadata::{InodeId, Kind, Metadata, Time};
 pub use resolve::{Follow, Resolved};
 pub use users::{Owner, UserError, resolve_owner, resolve_user};
 
-pub(crate) use content::{copy_content, copy_small_content};
+pub(crate) use content::{copy_content, copy_content_by};
+pub(crate) use describe::{Attributes, Describer};
 pub(crate) use dir::{Dir, Xattrs, fd_metadata, fd_xattrs, is_marked, is_portable};
 pub(crate) use merged::MergedDir;
 pub(crate) use open_dir::OpenDir;
+pub(crate) use upper::Upper;
 pub use upper::UpperError;
-pub(crate) use upper::{Attributes, Upper};
 
 /// Why something in a root cannot be had.
 #[derive(Debug, thiserror::Error)]

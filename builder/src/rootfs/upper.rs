@@ -5,51 +5,22 @@
 //! first made in the upper with their mode, owner and attributes, as overlayfs's copy-up does, so
 //! that nothing of the lower's hides behind defaults. The caller is the only writer.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chmodat, chownat, fchmod, fchown, fremovexattr, fsetxattr, futimens, makedev, mkdirat, mknodat,
-    openat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fremovexattr,
+    fsetxattr, futimens, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
 
-use super::dir::{Dir, OPAQUE, WHITEOUT_MARK, Xattrs, fd_metadata, fd_xattrs};
+use super::describe::{Attributes, Describer, timestamps};
+use super::dir::{Dir, OPAQUE, WHITEOUT_MARK, fd_xattrs};
 use super::merged::LayeredRoot;
 use super::metadata::{Kind, Metadata, Time};
-use super::open_dir::{OpenDir, PRIVATE};
+use super::open_dir::OpenDir;
 use super::{RootError, components, display_path, join};
-
-/// What a new object is given beside its name and content.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Attributes {
-    /// Permission bits, up to 0o7777.
-    pub(crate) mode: u32,
-    /// Owner and group; `None` leaves them to the kernel.
-    pub(crate) owner: Option<(u32, u32)>,
-    /// `None` is now.
-    pub(crate) mtime: Option<Time>,
-    /// Portable ones only.
-    pub(crate) xattrs: Xattrs,
-}
-
-impl Attributes {
-    /// A directory nobody described: 0755, root's.
-    pub(crate) fn implied_dir() -> Self {
-        Self { mode: 0o755, owner: Some((0, 0)), ..Self::default() }
-    }
-
-    pub(crate) fn of(metadata: &Metadata, xattrs: Xattrs) -> Self {
-        let owner = Some((metadata.uid, metadata.gid));
-        Self { mode: metadata.mode, owner, mtime: Some(metadata.mtime), xattrs }
-    }
-}
 
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -93,10 +64,7 @@ pub(crate) struct Upper {
     dir_times: Vec<(Vec<u8>, Time)>,
     /// Whether directories made after the lowers' example keep the lowers' time.
     keeps_lower_times: bool,
-    /// Owners that this user namespace cannot express; root stands in for them.
-    unmapped_owners: AtomicU64,
-    /// Whose the files are that this process creates.
-    creator: (u32, u32),
+    describer: Arc<Describer>,
 }
 
 impl Upper {
@@ -119,19 +87,13 @@ impl Upper {
             last: None,
             dir_times: Vec::new(),
             keeps_lower_times: false,
-            unmapped_owners: AtomicU64::new(0),
-            creator: (geteuid().as_raw(), getegid().as_raw()),
+            describer: Arc::new(Describer::new()),
         }
     }
 
-    /// Returns the mode to create a file with that will have `attributes`: theirs, as far as
-    /// nobody gets more from it than from the file described.
-    pub(crate) fn creation_mode(&self, attributes: &Attributes) -> u32 {
-        if attributes.owner.is_none_or(|owner| owner == self.creator) {
-            attributes.mode & 0o777
-        } else {
-            PRIVATE
-        }
+    /// Returns who describes what is created here.
+    pub(crate) fn describer(&self) -> &Arc<Describer> {
+        &self.describer
     }
 
     /// Has directories that are only passed through keep the lowers' time. Otherwise they show
@@ -156,11 +118,6 @@ impl Upper {
     /// Returns what is in sight: the upper and all below it.
     pub(crate) fn merged(&self) -> &LayeredRoot {
         &self.merged
-    }
-
-    /// Returns how many owners could not be set since this user namespace has no id for them.
-    pub(crate) fn unmapped_owners(&self) -> u64 {
-        self.unmapped_owners.load(Ordering::Relaxed)
     }
 
     /// Opens the directory at `path` (without symlinks) for writing; what is missing of it is made
@@ -249,7 +206,7 @@ impl Upper {
         at: &OpenDir,
         attributes: &Attributes,
     ) -> Result<(), UpperError> {
-        self.describe(&at.dir.as_fd(), &at.path, attributes)?;
+        self.describer.describe(&at.dir, &at.path, attributes)?;
         if let Some(mtime) = attributes.mtime {
             self.set_dir_time(at, mtime);
         }
@@ -339,63 +296,6 @@ impl Upper {
         Ok(true)
     }
 
-    /// Gives a file, once written, time, owner, mode and attributes, as far as it does not have
-    /// them; returns what it is then.
-    pub(crate) fn describe_file(
-        &self,
-        file: &File,
-        path: &[u8],
-        attributes: &Attributes,
-    ) -> Result<Metadata, UpperError> {
-        if let Some(mtime) = attributes.mtime {
-            futimens(file, &timestamps(mtime)).map_err(failed("set the time of", path))?;
-        }
-        let look = || fd_metadata(file).map_err(failed("look at", path));
-        let made = look()?;
-        let is_owned = attributes.owner.is_none_or(|owner| owner == (made.uid, made.gid));
-        if is_owned && made.mode == attributes.mode && attributes.xattrs.is_empty() {
-            return Ok(made);
-        }
-        self.describe(&file.as_fd(), path, attributes)?;
-        look()
-    }
-
-    /// Owner first, since changing it drops set-uid bits and capabilities (chown(2)).
-    fn describe(
-        &self,
-        fd: &impl AsFd,
-        path: &[u8],
-        attributes: &Attributes,
-    ) -> Result<(), UpperError> {
-        if let Some((uid, gid)) = attributes.owner {
-            let changed = fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            self.owned(changed, path)?;
-        }
-        let mode = Mode::from_raw_mode(attributes.mode);
-        fchmod(fd, mode).map_err(failed("change the mode of", path))?;
-        for (name, value) in &attributes.xattrs {
-            match fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()) {
-                // A file system without attributes, or no privilege for capabilities: the file is
-                // worth more than its attribute, which other builders drop with a log line.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-                Err(error) => return Err(failed("set an attribute of", path)(error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// An owner without an id in this user namespace (`EINVAL`) is counted, not fatal: with a
-    /// single mapped id there would be no image at all otherwise.
-    fn owned(&self, changed: rustix::io::Result<()>, path: &[u8]) -> Result<(), UpperError> {
-        match changed {
-            Err(Errno::INVAL) => {
-                self.unmapped_owners.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            other => other.map_err(failed("change the owner of", path)),
-        }
-    }
-
     /// Creates the symlink `name`.
     pub(crate) fn symlink(
         &self,
@@ -447,7 +347,7 @@ impl Upper {
         if let Some((uid, gid)) = attributes.owner {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             let changed = chownat(&at.dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-            self.owned(changed, &path)?;
+            self.describer.owned(changed, &path)?;
         }
         let Some(mtime) = attributes.mtime else { return Ok(()) };
         utimensat(&at.dir, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
@@ -482,11 +382,4 @@ fn mark_deleted(dir: &Dir, name: &[u8]) -> rustix::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(dir, name, flags, Mode::empty())?;
     fsetxattr(&file, WHITEOUT_MARK, b"y", XattrFlags::empty())
-}
-
-fn timestamps(mtime: Time) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() },
-    }
 }

@@ -4,9 +4,12 @@
 //! as soon as it is there. What needs another order, such as a further name of a file, has its
 //! layer written from the finished snapshot instead.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
 
 use super::{Copy, CopyError};
 use crate::layer::{Piece, Room, What};
@@ -19,7 +22,7 @@ const MOST_PIECES: usize = 256;
 /// Where the layer goes.
 #[derive(Debug)]
 pub(in crate::op) struct Draft {
-    to: SyncSender<Vec<Piece>>,
+    pub(super) told: Arc<InOrder>,
     pub(super) room: Room,
     /// Told since the last file that waits to be written.
     pieces: Vec<Piece>,
@@ -35,14 +38,17 @@ impl Draft {
     ) -> Option<Self> {
         match &selection.items[..] {
             [Item::Match(found)] if found.top().node.metadata.is_dir() => {
-                Some(Self { to, room, pieces: Vec::new() })
+                let state =
+                    Ordered { to: Some(to), is_over: false, next: 0, waiting: BTreeMap::new() };
+                let told = Arc::new(InOrder(Mutex::new(state)));
+                Some(Self { told, room, pieces: Vec::new() })
             }
             _ => None,
         }
     }
 
     pub(super) fn push(&mut self, path: &[u8], what: What) {
-        self.pieces.push(Piece { path: path.to_vec(), what });
+        self.pieces.push(Piece { path: Bytes::copy_from_slice(path), what });
     }
 
     /// Takes what was told since the last file that waits.
@@ -53,49 +59,60 @@ impl Draft {
     pub(super) fn is_full(&self) -> bool {
         self.pieces.len() >= MOST_PIECES
     }
-
-    /// Puts in their order what files tell that are written side by side: a list for each share of
-    /// them, which comes after the one that is given here.
-    pub(super) fn in_order(&self, before: Vec<Vec<Piece>>) -> InOrder {
-        let shares = before.into_iter().map(|before| Told { before, files: None }).collect();
-        InOrder { to: self.to.clone(), state: Mutex::new((0, shares)) }
-    }
 }
 
-/// Whoever does not take them any more has told why.
-fn send(to: &SyncSender<Vec<Piece>>, pieces: Vec<Piece>) {
-    if !pieces.is_empty() {
-        let _ = to.send(pieces);
-    }
-}
-
-/// Shares of files on their way.
+/// Puts in their order what those tell who write files side by side.
 #[derive(Debug)]
-pub(super) struct InOrder {
-    to: SyncSender<Vec<Piece>>,
-    /// How many were sent, of all these.
-    state: Mutex<(usize, Vec<Told>)>,
-}
+pub(super) struct InOrder(Mutex<Ordered>);
 
 #[derive(Debug)]
-struct Told {
-    before: Vec<Piece>,
-    files: Option<Vec<Piece>>,
+struct Ordered {
+    /// `None` while somebody sends.
+    to: Option<SyncSender<Vec<Piece>>>,
+    /// Whether nobody wants to hear any more.
+    is_over: bool,
+    /// What is sent next.
+    next: usize,
+    /// What has come before its turn.
+    waiting: BTreeMap<usize, Vec<Piece>>,
 }
 
 impl InOrder {
-    /// Takes the files of the share `at`, and sends all shares that follow those that were sent.
-    pub(super) fn put(&self, at: usize, files: Vec<Piece>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (sent, shares) = &mut *state;
-        shares[at].files = Some(files);
-        while let Some(share) = shares.get_mut(*sent)
-            && let Some(files) = share.files.take()
-        {
-            send(&self.to, std::mem::take(&mut share.before));
-            send(&self.to, files);
-            *sent += 1;
+    /// Takes what is the `number`th in order, and sends all whose turn it is, unless somebody does.
+    pub(super) fn put(&self, number: usize, pieces: Vec<Piece>) {
+        let mut state = self.state();
+        if state.is_over {
+            return;
         }
+        state.waiting.insert(number, pieces);
+        let Some(to) = state.to.take() else { return };
+        while let Some(pieces) = state.take_next() {
+            drop(state);
+            if to.send(pieces).is_err() {
+                return self.stop();
+            }
+            state = self.state();
+        }
+        state.to = Some(to);
+    }
+
+    /// Takes and sends nothing more.
+    pub(super) fn stop(&self) {
+        let mut state = self.state();
+        state.is_over = true;
+        state.waiting.clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, Ordered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ordered {
+    fn take_next(&mut self) -> Option<Vec<Piece>> {
+        let pieces = self.waiting.remove(&self.next)?;
+        self.next += 1;
+        Some(pieces)
     }
 }
 
@@ -153,16 +170,10 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Sends what was told, when no file waits any more.
-    pub(super) fn send_pieces(&mut self) {
-        if let Some(draft) = &mut self.draft {
-            let pieces = draft.take();
-            send(&draft.to, pieces);
-        }
-    }
-
     /// Leaves the layer to who reads the finished snapshot.
     pub(super) fn give_up(&mut self) {
-        self.draft = None;
+        if let Some(draft) = self.draft.take() {
+            draft.told.stop();
+        }
     }
 }

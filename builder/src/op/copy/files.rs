@@ -1,187 +1,279 @@
-//! Regular files of a COPY: gathered by directory, then written side by side.
+//! Regular files of a COPY: gathered by directory, and written by several threads while the
+//! directories of those after them are made.
 //!
-//! Files of directories that the lowers do not have wait until there are many; by then the
-//! directories are made, and no two of the files have one name, so their order does not matter.
+//! No two of the files have one name, so their order does not matter.
 
-use std::fs::File;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cache::Digest;
+use bytes::{Bytes, BytesMut};
 
-use super::draft::Draft;
-use super::{Copy, CopyError, Source, check_unchanged, open_unchanged};
-use crate::layer::{Piece, Room, SmallFile, What};
-use crate::op::select::Entry;
-use crate::rootfs::{
-    Attributes, Metadata, OpenDir, UpperError, copy_small_content, display_path, join, split_last,
-};
-use crate::side_by_side::try_each;
+use super::draft::{Draft, InOrder};
+use super::fill::Asked;
+use super::{Copy, CopyError, reserved};
+use crate::hand_out::Crew;
+use crate::layer::{Piece, Room};
+use crate::op::select::{CopyInput, Entry};
+use crate::rootfs::{Attributes, InodeId, OpenDir, join, split_last};
 
-/// Files that wait at most.
-const MOST_FILES: usize = 2048;
+/// Files of a batch at most.
+const MOST_FILES: usize = 512;
 
-/// Directories that wait at most: each keeps descriptors open.
-const MOST_DIRS: usize = 64;
+/// Files after which a batch ends with their directory: who creates files in a directory waits for
+/// others that do.
+const ENOUGH_FILES: usize = 128;
 
-/// Files of one directory that one thread writes in a row: those that create files in one directory
-/// at once wait for each other.
-const SHARE: usize = 512;
+/// Directories of a batch at most: each keeps descriptors open.
+const MOST_DIRS: usize = 8;
 
-/// Files that wait to be written.
+/// Bytes of files after which a batch ends.
+const ENOUGH_BYTES: u64 = 4 << 20;
+
+/// Bytes of one piece of memory that holds paths and contents of small files: one allocation for
+/// many, since other threads give them back.
+const BUFFER: usize = 64 << 10;
+
+/// Batches on their way at most.
+pub(super) const MOST_BATCHES: usize = 8;
+
+/// What one thread writes in a row, and what the layer holds between it.
 #[derive(Debug, Default)]
-pub(super) struct Gathered<'a> {
-    shares: Vec<Share<'a>>,
+pub(super) struct Batch<'a> {
+    /// Counts the batches.
+    number: usize,
+    parts: Vec<Part<'a>>,
     files: usize,
+    bytes: u64,
 }
 
-/// Files of one directory.
 #[derive(Debug)]
-struct Share<'a> {
-    at: OpenDir,
-    files: Vec<&'a Entry>,
-    /// What comes before them in the layer, and after the share before.
-    before: Vec<Piece>,
+enum Part<'a> {
+    /// What is made already.
+    Told(Vec<Piece>),
+    /// Files of the directory `at`, which is `dir` in the source.
+    Files { at: OpenDir, dir: &'a [u8], entries: Vec<&'a Entry> },
 }
 
-impl<'a> Gathered<'a> {
-    /// Adds a file that comes after `before` in the layer.
-    fn add(&mut self, at: OpenDir, entry: &'a Entry, before: Vec<Piece>) {
-        match self.shares.last_mut() {
-            Some(last)
-                if before.is_empty() && last.files.len() < SHARE && last.at.path == at.path =>
-            {
-                last.files.push(entry);
-            }
-            _ => self.shares.push(Share { at, files: vec![entry], before }),
+impl<'a> Batch<'a> {
+    fn tell(&mut self, pieces: Vec<Piece>) {
+        if !pieces.is_empty() {
+            self.parts.push(Part::Told(pieces));
         }
-        self.files += 1;
+    }
+
+    /// Returns the files that it ends with, if they are those of `dir`.
+    fn files_of(&mut self, dir: &[u8]) -> Option<&mut Vec<&'a Entry>> {
+        match self.parts.last_mut() {
+            Some(Part::Files { dir: last, entries, .. }) if *last == dir => Some(entries),
+            _ => None,
+        }
     }
 
     fn is_full(&self) -> bool {
-        self.files >= MOST_FILES || self.shares.len() >= MOST_DIRS
+        self.files >= MOST_FILES || self.bytes >= ENOUGH_BYTES
+    }
+
+    /// Whether it should end before another directory's files.
+    fn is_enough(&self) -> bool {
+        self.files >= ENOUGH_FILES || self.parts.len() >= 2 * MOST_DIRS
     }
 }
 
-impl Copy<'_> {
-    /// Takes the file `entry`, which is to be `target`.
-    pub(super) fn gather<'a>(
-        &mut self,
-        gathered: &mut Gathered<'a>,
-        source: &mut Source<'_>,
-        entry: &'a Entry,
-        target: &[u8],
-    ) -> Result<(), CopyError> {
-        let metadata = &entry.node.metadata;
-        if metadata.links > 1 {
-            let key = (entry.node.layer, metadata.inode);
-            if let Some(first) = source.links.get(&key) {
-                let first = first.clone();
-                self.give_up();
-                self.write(source, gathered)?;
-                return self.link(&first, target);
-            }
-            source.links.insert(key, target.to_vec());
+/// Files of one source on their way.
+pub(super) struct Writing<'w, 'scope, 'env, 'a> {
+    crew: &'w mut Crew<'scope, 'env, Batch<'a>, CopyError>,
+    files: &'w Files<'a>,
+    batch: Batch<'a>,
+    /// Where the first name of each file with several names has gone.
+    links: HashMap<(usize, InodeId), Vec<u8>>,
+}
+
+impl<'w, 'scope, 'env, 'a> Writing<'w, 'scope, 'env, 'a> {
+    pub(super) fn new(
+        crew: &'w mut Crew<'scope, 'env, Batch<'a>, CopyError>,
+        files: &'w Files<'a>,
+    ) -> Self {
+        Self { crew, files, batch: Batch::default(), links: HashMap::new() }
+    }
+}
+
+/// What all threads know that write files of one source.
+#[derive(Debug)]
+pub(super) struct Files<'a> {
+    asked: &'a Asked,
+    input: &'a CopyInput<'a>,
+    /// Who hears of the layer, and where the contents wait.
+    draft: Option<(Arc<InOrder>, Room)>,
+    /// Bytes written since they were counted last.
+    bytes: AtomicU64,
+    /// Files in whose place there is something already, with their paths.
+    occupied: Mutex<Vec<(&'a Entry, Vec<u8>)>>,
+}
+
+impl<'a> Files<'a> {
+    pub(super) fn new(asked: &'a Asked, input: &'a CopyInput<'a>, draft: Option<&Draft>) -> Self {
+        Self {
+            asked,
+            input,
+            draft: draft.map(|draft| (Arc::clone(&draft.told), draft.room.clone())),
+            bytes: AtomicU64::new(0),
+            occupied: Mutex::default(),
         }
-        let at = self.parent(target)?;
-        if !at.is_new() {
-            return self.file(source, entry, target);
-        }
-        let before = self.draft.as_mut().map_or_else(Vec::new, Draft::take);
-        gathered.add(at, entry, before);
-        if gathered.is_full() { self.write(source, gathered) } else { Ok(()) }
     }
 
-    /// Writes what was gathered.
-    pub(super) fn write(
-        &mut self,
-        source: &Source<'_>,
-        gathered: &mut Gathered<'_>,
-    ) -> Result<(), CopyError> {
-        let Gathered { mut shares, .. } = std::mem::take(gathered);
-        let before = shares.iter_mut().map(|share| std::mem::take(&mut share.before)).collect();
-        let told = self.draft.as_ref().map(|draft| draft.in_order(before));
-        let room = self.draft.as_ref().map(|draft| &draft.room);
-        let bytes = AtomicU64::new(0);
-        // An earlier source of the instruction has put something in their place.
-        let occupied = Mutex::new(Vec::new());
-        let this = &*self;
-        let numbered: Vec<(usize, &Share<'_>)> = shares.iter().enumerate().collect();
-        try_each(&numbered, |(number, Share { at, files, .. })| {
-            let mut pieces = Vec::new();
-            for &entry in files {
-                let (_, name) = split_last(entry.path());
-                let target = join(&at.path, name);
-                let mode = this.creation_mode(source, entry);
-                if let Some(file) = at.create_if_absent(name, mode)? {
-                    let filled = this.fill(source, entry, &target, &file, room)?;
-                    bytes.fetch_add(filled.bytes, Ordering::Relaxed);
-                    if told.is_some() {
-                        pieces.push(Piece { path: target, what: filled.what(at, name) });
+    /// Writes the files of `batch`.
+    pub(super) fn write(&self, batch: Batch<'a>) -> Result<(), CopyError> {
+        let mut buffer = BytesMut::with_capacity(BUFFER);
+        let mut pieces = Vec::with_capacity(batch.files);
+        for part in batch.parts {
+            match part {
+                Part::Told(told) => pieces.extend(told),
+                Part::Files { at, entries, .. } => {
+                    for entry in entries {
+                        pieces.extend(self.write_one(&at, entry, &mut buffer)?);
                     }
-                } else {
-                    let mut occupied = occupied.lock().unwrap_or_else(PoisonError::into_inner);
-                    occupied.push((entry, target));
                 }
             }
-            if let Some(told) = &told {
-                told.put(*number, pieces);
-            }
-            Ok::<(), CopyError>(())
-        })?;
-        self.stats.bytes += bytes.into_inner();
-        for (entry, target) in occupied.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            self.give_up();
-            self.file(source, entry, &target)?;
         }
-        (self.told)(&self.stats);
+        if let Some((told, _)) = &self.draft {
+            told.put(batch.number, pieces);
+        }
         Ok(())
     }
 
-    fn creation_mode(&self, source: &Source<'_>, entry: &Entry) -> u32 {
-        self.upper.creation_mode(&self.attributes(source.input, entry, Vec::new()))
+    /// Writes one file into the directory `at`; returns what its layer holds, if that is told.
+    fn write_one(
+        &self,
+        at: &OpenDir,
+        entry: &'a Entry,
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Piece>, CopyError> {
+        let (_, name) = split_last(entry.path());
+        let path = join_in(buffer, &at.path, name);
+        // A directory of the lowers does not give way.
+        let is_free = at.is_new() || !at.lookup(name)?.is_some_and(|node| node.metadata.is_dir());
+        let mode = self.asked.creation_mode(self.input, entry);
+        let created = if is_free { at.create_if_absent(name, mode)? } else { None };
+        let Some(file) = created else {
+            self.occupied
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push((entry, path.to_vec()));
+            return Ok(None);
+        };
+        let room = self.draft.as_ref().map(|(_, room)| room);
+        let filled = self.asked.fill(self.input, entry, &path, &file, buffer, room)?;
+        self.bytes.fetch_add(filled.bytes, Ordering::Relaxed);
+        Ok(room.map(|_| Piece { path, what: filled.what(at, name) }))
+    }
+
+    fn take_occupied(&self) -> Vec<(&'a Entry, Vec<u8>)> {
+        std::mem::take(&mut *self.occupied.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// As [`join`], in memory of `buffer`.
+fn join_in(buffer: &mut BytesMut, dir: &[u8], name: &[u8]) -> Bytes {
+    buffer.clear();
+    for part in [dir, if dir.is_empty() { b"" } else { b"/" }, name] {
+        buffer.extend_from_slice(part);
+    }
+    buffer.split().freeze()
+}
+
+impl Copy<'_> {
+    /// Takes the file `entry`, which is to lie below `destination` as it does in the source.
+    pub(super) fn gather<'a>(
+        &mut self,
+        writing: &mut Writing<'_, '_, '_, 'a>,
+        entry: &'a Entry,
+        destination: &[u8],
+    ) -> Result<(), CopyError> {
+        let (dir, name) = split_last(entry.path());
+        reserved(name)?;
+        let metadata = &entry.node.metadata;
+        if metadata.links > 1 {
+            let key = (entry.node.layer, metadata.inode);
+            let target = join(destination, entry.path());
+            if let Some(first) = writing.links.get(&key) {
+                let first = first.clone();
+                self.give_up();
+                self.settle(writing)?;
+                return self.link(&first, &target);
+            }
+            writing.links.insert(key, target);
+        }
+        let pieces = self.draft.as_mut().map_or_else(Vec::new, Draft::take);
+        let is_next = pieces.is_empty() && writing.batch.files_of(dir).is_some();
+        if !is_next && writing.batch.is_enough() {
+            self.hand_out(writing)?;
+        }
+        writing.batch.tell(pieces);
+        if let Some(entries) = writing.batch.files_of(dir) {
+            entries.push(entry);
+        } else {
+            let at = self.upper.dir(&join(destination, dir), &Attributes::implied_dir())?;
+            writing.batch.parts.push(Part::Files { at, dir, entries: vec![entry] });
+        }
+        writing.batch.files += 1;
+        writing.batch.bytes += metadata.size;
+        if writing.batch.is_full() { self.hand_out(writing) } else { Ok(()) }
+    }
+
+    /// Has the files written that were gathered.
+    fn hand_out(&mut self, writing: &mut Writing<'_, '_, '_, '_>) -> Result<(), CopyError> {
+        let next = Batch { number: writing.batch.number + 1, ..Batch::default() };
+        writing.crew.push(std::mem::replace(&mut writing.batch, next))?;
+        self.count(writing.files);
+        Ok(())
+    }
+
+    /// As [`Self::hand_out`], when much was told.
+    pub(super) fn hand_out_told(
+        &mut self,
+        writing: &mut Writing<'_, '_, '_, '_>,
+    ) -> Result<(), CopyError> {
+        if !self.draft.as_ref().is_some_and(Draft::is_full) {
+            return Ok(());
+        }
+        writing.batch.tell(self.draft.as_mut().map_or_else(Vec::new, Draft::take));
+        self.hand_out(writing)
+    }
+
+    /// Waits until all is written that was gathered.
+    pub(super) fn settle(
+        &mut self,
+        writing: &mut Writing<'_, '_, '_, '_>,
+    ) -> Result<(), CopyError> {
+        writing.batch.tell(self.draft.as_mut().map_or_else(Vec::new, Draft::take));
+        self.hand_out(writing)?;
+        writing.crew.wait()?;
+        for (entry, path) in writing.files.take_occupied() {
+            self.give_up();
+            self.file(writing.files.input, entry, &path)?;
+        }
+        self.count(writing.files);
+        Ok(())
+    }
+
+    fn count(&mut self, files: &Files<'_>) {
+        self.stats.bytes += files.bytes.swap(0, Ordering::Relaxed);
+        (self.told)(&self.stats);
     }
 
     /// Copies one file to `target`, in the place of what may be there.
     pub(super) fn file(
         &mut self,
-        source: &Source<'_>,
+        input: &CopyInput<'_>,
         entry: &Entry,
         target: &[u8],
     ) -> Result<(), CopyError> {
-        let mode = self.creation_mode(source, entry);
-        let (at, file) = self.create(target, mode)?;
-        let room = self.draft.as_ref().map(|draft| &draft.room);
-        let filled = self.fill(source, entry, target, &file, room)?;
+        let (_, file) = self.create(target, self.asked.creation_mode(input, entry))?;
+        let mut buffer = BytesMut::new();
+        let filled = self.asked.fill(input, entry, target, &file, &mut buffer, None)?;
         self.stats.bytes += filled.bytes;
-        if let Some(draft) = &mut self.draft {
-            draft.push(target, filled.what(&at, split_last(target).1));
-        }
         Ok(())
-    }
-
-    /// Gives the new file `to`, which is `target`, all that `entry` has. Its content is kept where
-    /// it finds `room`.
-    fn fill(
-        &self,
-        source: &Source<'_>,
-        entry: &Entry,
-        target: &[u8],
-        to: &File,
-        room: Option<&Room>,
-    ) -> Result<Filled, CopyError> {
-        let (from, xattrs) = open_unchanged(source.input.root(), entry)?;
-        let attributes = self.attributes(source.input, entry, xattrs);
-        let copied = copy_small_content(&from, to, &entry.node.metadata);
-        let (bytes, content) = copied.map_err(|source| UpperError::Io {
-            action: "write",
-            path: display_path(target),
-            source,
-        })?;
-        check_unchanged(&from, entry)?;
-        let made = self.upper.describe_file(to, target, &attributes)?;
-        let small = content.and_then(|content| small(content, made, &attributes, room?));
-        Ok(Filled { bytes, small })
     }
 
     /// Makes `target` a further name of the file `first`.
@@ -190,38 +282,4 @@ impl Copy<'_> {
         let from = self.parent(first)?;
         Ok(at.hard_link(split_last(target).1, &from, split_last(first).1)?)
     }
-}
-
-/// A file that was written.
-#[derive(Debug)]
-struct Filled {
-    bytes: u64,
-    /// All of it, where it found room.
-    small: Option<SmallFile>,
-}
-
-impl Filled {
-    /// Says what the layer holds: the file `name` of the directory `at`.
-    fn what(self, at: &OpenDir, name: &[u8]) -> What {
-        match self.small {
-            Some(small) => What::Small(small),
-            None => What::File { dir: at.upper().clone(), name: name.to_vec() },
-        }
-    }
-}
-
-/// Keeps the file whose content was just written, and which is as `made` says; `None` where there
-/// is more to it, or no room.
-fn small(
-    content: Vec<u8>,
-    made: Metadata,
-    attributes: &Attributes,
-    room: &Room,
-) -> Option<SmallFile> {
-    let is_plain = made.links == 1 && !made.may_be_marked() && attributes.xattrs.is_empty();
-    if !is_plain || made.size != content.len() as u64 || !room.take(made.size) {
-        return None;
-    }
-    let digest = Some(Digest::of(&content));
-    Some(SmallFile { metadata: made, xattrs: Vec::new(), content, digest })
 }
