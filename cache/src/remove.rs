@@ -31,6 +31,11 @@ const BATCH: usize = 1024;
 /// What the kernel refused: `EXDEV` when something is mounted below, `EPERM` for another user's
 /// files. What could be deleted before that is gone.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    remove_tree_until(path, &|| false)
+}
+
+/// As [`remove_tree`] until `is_over` says so: then it fails with `EINTR`, and what is left stays.
+pub(crate) fn remove_tree_until(path: &Path, is_over: &dyn Fn() -> bool) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::INVAL.into());
     };
@@ -47,19 +52,21 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     let top = open_dir(parent.as_fd(), &name)?;
-    let mut mover = Mover { top: top.as_fd(), moved: 0 };
-    clear(top.as_fd(), 0, &mut mover)?;
+    let mut removal = Removal { top: top.as_fd(), moved: 0, is_over };
+    removal.clear(top.as_fd(), 0)?;
     remove_dir(parent.as_fd(), &name)?;
     Ok(())
 }
 
-/// Brings directories that lie too deep up to the top of the tree.
-struct Mover<'a> {
+/// A tree that is being deleted.
+struct Removal<'a> {
     top: BorrowedFd<'a>,
     moved: u64,
+    is_over: &'a dyn Fn() -> bool,
 }
 
-impl Mover<'_> {
+impl Removal<'_> {
+    /// Brings a directory that lies too deep up to the top of the tree.
     fn lift(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
         loop {
             let lifted = format!(".rbuild-removed-{}", self.moved);
@@ -71,27 +78,30 @@ impl Mover<'_> {
             }
         }
     }
-}
 
-/// Empties the directory `dir`.
-fn clear(dir: BorrowedFd<'_>, depth: usize, mover: &mut Mover<'_>) -> Result<(), Errno> {
-    loop {
-        let names = some_names(dir)?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        for name in names {
-            if unlink(dir, &name)? {
-                continue;
+    /// Empties the directory `dir`.
+    fn clear(&mut self, dir: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
+        loop {
+            let names = some_names(dir)?;
+            if names.is_empty() {
+                return Ok(());
             }
-            // Opened first either way: moving a directory too needs permission to write to it.
-            let child = open_dir(dir, &name)?;
-            if depth >= MAX_DEPTH {
-                mover.lift(dir, &name)?;
-                continue;
+            for name in names {
+                if (self.is_over)() {
+                    return Err(Errno::INTR);
+                }
+                if unlink(dir, &name)? {
+                    continue;
+                }
+                // Opened first either way: moving a directory too needs permission to write to it.
+                let child = open_dir(dir, &name)?;
+                if depth >= MAX_DEPTH {
+                    self.lift(dir, &name)?;
+                    continue;
+                }
+                self.clear(child.as_fd(), depth + 1)?;
+                remove_dir(dir, &name)?;
             }
-            clear(child.as_fd(), depth + 1, mover)?;
-            remove_dir(dir, &name)?;
         }
     }
 }

@@ -65,7 +65,7 @@ impl Session {
 
     /// Deletes the tree at `path`, which lies in this session, without making the caller wait.
     pub(crate) fn discard(&self, path: PathBuf) {
-        self.reaper.remove(path, None);
+        self.reaper.remove(path);
     }
 
     /// Takes the tree at `path` out of sight at once and deletes it later; false if none is there.
@@ -118,9 +118,9 @@ impl Session {
             }
             match FileLock::try_exclusive_dir(&path) {
                 Ok(None) => {}
-                Ok(lock @ Some(_)) => self.reaper.remove(path, lock),
+                Ok(lock @ Some(_)) => self.reaper.remove_left(path, lock),
                 // Not a directory, or not ours to open: removing it says more than opening it.
-                Err(_) => self.reaper.remove(path, None),
+                Err(_) => self.reaper.remove_left(path, None),
             }
         }
         Ok(())
@@ -129,7 +129,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.reaper.finish();
+        self.reaper.finish_own();
         if let Err(error) = remove_tree(&self.dir) {
             tracing::warn!(path = %self.dir.display(), %error, "could not remove temporary files");
         }
