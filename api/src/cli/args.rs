@@ -3,11 +3,14 @@
 #![expect(clippy::doc_markdown, reason = "the doc comments here are the help that terminals show")]
 
 mod image;
+mod run;
+mod store;
+mod value;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use builder::{Entitlement, OutputSpec, Volume};
+use builder::{Entitlement, OutputSpec};
 use clap::{Args, Parser, Subcommand};
 use frontend::Platform;
 
@@ -16,6 +19,10 @@ pub(crate) use image::{
     ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, PullArgs, PushArgs, RemoveArgs,
     SaveArgs, TagArgs,
 };
+pub(crate) use run::RunArgs;
+pub(crate) use store::{CheckArgs, PruneArgs, StoreCommand, UsageArgs};
+pub(super) use value::named_value;
+use value::{mirror, pair, pull, target};
 
 use super::cache::CacheArgs;
 use super::check::CallArgs;
@@ -30,10 +37,8 @@ use super::ssh::SshArg;
 use crate::address::Address;
 use crate::config::NetworkMode;
 use crate::fault::EXIT_CODES;
-use crate::limits::bytes;
 use crate::progress::Mode;
-use crate::signals;
-use crate::upkeep::{GcArgs, ItemFilter};
+use crate::upkeep::GcArgs;
 
 /// Builds container images from Dockerfiles, without a daemon, as a service, or as its client
 #[derive(Debug, Parser)]
@@ -335,177 +340,6 @@ pub(crate) struct ServeArgs {
     pub(crate) jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) gc: GcArgs,
-}
-
-/// Run an image's command in a sandbox, to try the image out
-#[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub(crate) struct RunArgs {
-    /// Name or ID
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// Command and arguments, in place of the image's CMD
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-    /// Keep nothing of what the command wrote; always so, and accepted for habit's sake
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Lead a port of this machine's loopback to one of the command's (repeatable)
-    #[arg(short, long, value_name = "HOST:CONTAINER", value_parser = ports)]
-    pub(crate) publish: Vec<(u16, u16)>,
-    /// Hand standard input over to the command
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Environment variable; without a value, this environment's (repeatable)
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = named_value)]
-    pub(crate) env: Vec<(String, Option<String>)>,
-    /// File of such variables, one a line (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) env_file: Vec<PathBuf>,
-    /// Show a file or directory of this machine to the command; absolute paths (repeatable)
-    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]", value_parser = super::run::parse_volume)]
-    pub(crate) volume: Vec<Volume>,
-    /// Memory in place of a directory (repeatable)
-    #[arg(long, value_name = "PATH[:size=SIZE]", value_parser = super::run::parse_tmpfs)]
-    pub(crate) tmpfs: Vec<(String, Option<u64>)>,
-    /// Working directory [default: the image's]
-    #[arg(short, long, value_name = "DIR", value_parser = absolute)]
-    pub(crate) workdir: Option<String>,
-    /// User, and perhaps group [default: the image's]
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Program in place of the image's ENTRYPOINT and CMD
-    #[arg(long, value_name = "PROGRAM")]
-    pub(crate) entrypoint: Option<String>,
-    /// Name of the machine inside
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// Let the command write to mounts alone
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Time from SIGTERM, which is passed on, to the end of a command that goes on
-    #[arg(long, value_name = "SECONDS", default_value_t = signals::STOP_GRACE.as_secs())]
-    pub(crate) stop_timeout: u64,
-    /// Network of the command
-    #[arg(long, value_enum, value_name = "MODE")]
-    pub(crate) network: Option<NetworkMode>,
-    #[command(flatten)]
-    pub(crate) security: SecurityArgs,
-    #[command(flatten)]
-    pub(crate) dns: DnsArgs,
-    #[command(flatten)]
-    pub(crate) limits: LimitArgs,
-    /// PEM file of a certificate authority that the command trusts (repeatable)
-    /// [env: RBUILD_CA_CERT]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_cert: Vec<PathBuf>,
-}
-
-/// Show what the store holds, in bytes on disk
-#[derive(Debug, Args)]
-pub(crate) struct UsageArgs {
-    /// Everything one by one, largest first
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
-    /// With --verbose, only type=step|image|mount|build|note|layer|blob|metadata, id=PREFIX,
-    /// until=24h (not used since), reclaimable=true|false (repeatable: all must hold)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = ItemFilter::parse, requires = "verbose")]
-    pub(crate) filter: Vec<ItemFilter>,
-    /// How to print
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: ListFormat,
-}
-
-/// Delete what no image needs
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Also cache mounts, fetched sources, past builds, and the cache of tagged images
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    /// Only what was not used for a time, until=24h, or one kind of thing,
-    /// type=step|image|mount|build|note (repeatable: all must hold)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = ItemFilter::parse)]
-    pub(crate) filter: Vec<ItemFilter>,
-    /// Stop once the store takes no more than this, what is worth least going first
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    pub(crate) keep_storage: Option<u64>,
-    /// Only say what would go
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
-    Check(CheckArgs),
-}
-
-/// Read the whole store and tell what is damaged; exits 4 if anything is
-#[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
-    /// Remove what is damaged, so that it is made or fetched again
-    #[arg(long)]
-    pub(crate) repair: bool,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
-            Ok((name.to_owned(), value.to_owned()))
-        }
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
-}
-
-fn mirror(text: &str) -> Result<(String, String), String> {
-    let (host, url) = pair(text).map_err(|_| "expected HOST=URL".to_owned())?;
-    if !url.starts_with("http://") && !url.starts_with("https://") {
-        return Err(format!("`{url}` begins with neither http:// nor https://"));
-    }
-    Ok((host, url))
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the form of a value parser")]
-fn split_value(text: &str) -> Result<(String, Option<String>), String> {
-    Ok(match text.split_once('=') {
-        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-        None => (text.to_owned(), None),
-    })
-}
-
-pub(super) fn named_value(text: &str) -> Result<(String, Option<String>), String> {
-    let (name, value) = split_value(text)?;
-    if name.is_empty() { Err("the name is empty".to_owned()) } else { Ok((name, value)) }
-}
-
-/// Parses when to ask for newer images: docker's switch, and buildah's words.
-fn pull(text: &str) -> Result<bool, String> {
-    match text {
-        "always" | "ifnewer" | "true" => Ok(true),
-        "missing" | "false" => Ok(false),
-        _ => Err("it is always or missing".to_owned()),
-    }
-}
-
-fn absolute(text: &str) -> Result<String, String> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("it is not absolute".to_owned()) }
-}
-
-fn ports(text: &str) -> Result<(u16, u16), String> {
-    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port > 0);
-    let pair = text.split_once(':').and_then(|(host, inside)| Some((port(host)?, port(inside)?)));
-    pair.ok_or_else(|| "expected HOST:CONTAINER, two ports such as 8081:3000".to_owned())
-}
-
-fn target(text: &str) -> Result<(String, Option<String>), String> {
-    let (stage, name) = split_value(text)?;
-    match (stage.as_str(), name.as_deref()) {
-        ("", _) => Err("the stage is empty".to_owned()),
-        (_, Some("")) => Err("the name is empty".to_owned()),
-        _ => Ok((stage, name)),
-    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod run;
 mod seccomp;
 mod source;
 mod spec;
+mod step;
 mod stub;
 mod sys;
 mod target;

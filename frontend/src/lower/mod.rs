@@ -5,6 +5,7 @@
 //!
 //! Invariant: the work is bounded by [`budget::LIMIT`], whatever variables expand to.
 
+mod base;
 mod budget;
 mod builder_args;
 mod config;
