@@ -1,17 +1,23 @@
 //! The steps that a build is going to run: no more is made ahead than they will take.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::network::Networks;
 use super::pool::Pool;
 use super::spec::Network;
 
-/// What of the forecast of one build has not begun; ends with what is left of it.
+/// What the steps of one build have not taken yet; ends with what is left of it.
 #[derive(Debug)]
 pub(super) struct Forecast {
     helpers: Arc<Pool>,
     networks: Arc<Networks>,
-    left: Mutex<Vec<Network>>,
+    left: Mutex<Left>,
+}
+
+#[derive(Debug)]
+struct Left {
+    helpers: usize,
+    networks: Vec<Network>,
 }
 
 impl Forecast {
@@ -22,30 +28,36 @@ impl Forecast {
             let count = steps.iter().filter(|step| **step == network).count();
             networks.expect(network, count);
         }
-        Self { helpers, networks, left: Mutex::new(steps) }
+        let left = Mutex::new(Left { helpers: steps.len(), networks: steps });
+        Self { helpers, networks, left }
     }
 
-    /// Takes note of a step that asks for what it needs from here on. A step that was not foreseen
-    /// changes nothing.
-    pub(super) fn begin(&self, network: Network) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = left.iter().position(|step| *step == network) {
-            left.swap_remove(at);
-            self.forget(network);
-        }
+    /// Takes note that a step takes a helper; tells whether one was expected to.
+    pub(super) fn take_helper(&self) -> bool {
+        let mut left = self.left();
+        let is_expected = left.helpers > 0;
+        left.helpers -= usize::from(is_expected);
+        is_expected
     }
 
-    fn forget(&self, network: Network) {
-        self.helpers.forget();
-        self.networks.forget(network);
+    /// Takes note that a step takes a network; tells whether one was expected to.
+    pub(super) fn take_network(&self, network: Network) -> bool {
+        let mut left = self.left();
+        let at = left.networks.iter().position(|step| *step == network);
+        at.map(|at| left.networks.swap_remove(at)).is_some()
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Forecast {
     fn drop(&mut self) {
         let left = self.left.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for network in std::mem::take(left) {
-            self.forget(network);
+        self.helpers.forget(left.helpers);
+        for network in std::mem::take(&mut left.networks) {
+            self.networks.forget(network);
         }
     }
 }

@@ -214,15 +214,18 @@ impl Pool {
         self.shared.changed.notify_all();
     }
 
-    /// Takes back that one step is expected.
-    pub(super) fn forget(&self) {
+    /// Takes back that `count` steps are expected; helpers that nobody will take are ended.
+    pub(super) fn forget(&self, count: usize) {
         let mut state = self.shared.lock();
-        state.expected = state.expected.saturating_sub(1);
+        state.expected = state.expected.saturating_sub(count);
+        drop(state);
+        self.shared.changed.notify_all();
     }
 
-    /// Hands out a helper.
-    pub(super) fn take(&self) -> Result<Helper, SandboxError> {
+    /// Hands out a helper, to a step that may have been expected.
+    pub(super) fn take(&self, is_expected: bool) -> Result<Helper, SandboxError> {
         let mut state = self.shared.lock();
+        state.expected = state.expected.saturating_sub(usize::from(is_expected));
         state.waiting += 1;
         self.shared.changed.notify_all();
         let taken = loop {
@@ -282,7 +285,14 @@ impl Shared {
                 drop(state);
                 return drop(left);
             }
+            // What was lacking may have been taken back meanwhile.
+            let surplus = state.take_surplus();
+            let has_enough = state.is_idle();
             drop(state);
+            drop(surplus);
+            if has_enough {
+                continue;
+            }
             let made = Self::make(&mut spawner, program, place);
             let mut state = self.lock();
             match made {
@@ -324,8 +334,16 @@ impl Shared {
 
 impl State {
     fn is_idle(&self) -> bool {
-        let enough = READY.min(self.expected) + self.waiting;
-        let has_enough = self.error.is_some() || self.ready.len() >= enough;
+        let has_enough = self.error.is_some() || self.ready.len() == self.enough();
         !self.is_closed && has_enough
+    }
+
+    /// Helpers that are to be ready.
+    fn enough(&self) -> usize {
+        READY.min(self.expected) + self.waiting
+    }
+
+    fn take_surplus(&mut self) -> VecDeque<Helper> {
+        self.ready.split_off(self.enough().min(self.ready.len()))
     }
 }

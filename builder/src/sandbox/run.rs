@@ -253,17 +253,17 @@ impl Sandbox {
         changes: Option<&mut Option<OwnedFd>>,
         timeline: &mut Timeline,
     ) -> Result<Ended, SandboxError> {
-        if let Some(forecast) = &self.forecast {
-            forecast.begin(spec.network);
-        }
-        let mut helper = self.helpers.take()?;
+        let forecast = self.forecast.as_ref();
+        let is_expected = forecast.is_some_and(|forecast| forecast.take_helper());
+        let mut helper = self.helpers.take(is_expected)?;
         timeline.mark("helper");
         let cgroups = match &mut helper.cgroup {
             Some(cgroup) => cgroup.limit(&spec.limits)?,
             None => cgroup::refuse_limits(&spec.limits).map(|()| Vec::new())?,
         };
         timeline.mark("limits");
-        let mut network = self.networks.take(spec.network, &spec.port_forwards)?;
+        let is_expected = forecast.is_some_and(|forecast| forecast.take_network(spec.network));
+        let mut network = self.networks.take(spec.network, &spec.port_forwards, is_expected)?;
         timeline.mark("network");
         let adds_certs = !spec.ca_certs.is_empty();
         let launch = Launch {

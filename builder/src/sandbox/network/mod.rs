@@ -133,11 +133,12 @@ impl Networks {
     }
 
     /// Hands out a network, ready-made if there is one, and leads `ports` into it; none for
-    /// [`Reach::Host`].
+    /// [`Reach::Host`]. The step that asks may have been expected.
     pub(super) fn take(
         self: &Arc<Self>,
         reach: Reach,
         ports: &[PortForward],
+        is_expected: bool,
     ) -> Result<Option<Network>, SandboxError> {
         let step = match reach {
             Reach::Host => return Ok(None),
@@ -145,8 +146,9 @@ impl Networks {
             Reach::Private => "private network",
         };
         let take = || -> Result<Network, Fault> {
-            let backend = self.backend(reach)?;
-            let ready = self.stock(reach).ready.pop();
+            let backend = self.backend(reach);
+            let ready = self.stock(reach).take(is_expected);
+            let backend = backend?;
             let mut network = ready.map_or_else(|| backend.make(), Ok)?;
             if !ports.is_empty() {
                 let (netns, address) = (&network.netns, network.address);
@@ -164,15 +166,19 @@ impl Networks {
         self.refill(reach);
     }
 
-    /// Takes back that one step is expected.
+    /// Takes back that one step is expected; a network that nobody will take ends.
     pub(super) fn forget(&self, reach: Reach) {
-        let mut stock = self.stock(reach);
-        stock.expected = stock.expected.saturating_sub(1);
+        let surplus = {
+            let mut stock = self.stock(reach);
+            stock.expected = stock.expected.saturating_sub(1);
+            if stock.ready.len() > stock.enough() { stock.ready.pop() } else { None }
+        };
+        drop(surplus);
     }
 
     /// Makes a network to see whether that can be done, and tells of what kind it is.
     pub(super) fn attempt(self: &Arc<Self>) -> Result<String, SandboxError> {
-        let network = self.take(Reach::Private, &[])?;
+        let network = self.take(Reach::Private, &[], false)?;
         Ok(match network.map(|network| network.way_out) {
             Some(WayOut::Pair(_)) => "a pair of interfaces, and address translation",
             Some(WayOut::Slirp(_)) => "by slirp4netns",
@@ -221,8 +227,10 @@ impl Networks {
         let made = backend.make().ok();
         networks.upgrade().is_some_and(|networks| {
             let mut stock = networks.stock(reach);
-            stock.is_filling = made.is_some();
-            stock.ready.extend(made);
+            stock.is_filling = made.is_some() && !stock.has_enough();
+            if stock.is_filling {
+                stock.ready.extend(made);
+            }
             stock.is_filling
         })
     }
@@ -239,8 +247,19 @@ impl Networks {
 }
 
 impl Stock {
+    /// Networks that are to be ready.
+    fn enough(&self) -> usize {
+        READY.min(self.expected)
+    }
+
     fn has_enough(&self) -> bool {
-        self.ready.len() >= READY.min(self.expected)
+        self.ready.len() >= self.enough()
+    }
+
+    /// Takes one that is ready, for a step that may have been expected.
+    fn take(&mut self, is_expected: bool) -> Option<Network> {
+        self.expected = self.expected.saturating_sub(usize::from(is_expected));
+        self.ready.pop()
     }
 }
 
