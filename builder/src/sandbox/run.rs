@@ -191,7 +191,8 @@ impl Sandbox {
     /// Runs `spec` to its end. Blocks.
     ///
     /// `output` receives what the command writes, exact and complete, as long as `spec.stdio` is
-    /// [`StdioMode::Capture`](super::StdioMode::Capture). `control` is asked many times a second what to do.
+    /// [`StdioMode::Capture`](super::StdioMode::Capture). `control` is asked many times a second what
+    /// to do.
     ///
     /// When this returns, no process of the step is left, so nothing is written to its layer any
     /// more. Its mounts, which nobody sees, end soon after.
