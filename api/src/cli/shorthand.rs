@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory as _;
+use clap::Subcommand as _;
 
-use super::args::Cli;
+use super::args::Command;
 
 /// Global options that take a value, see [`super::args::Global`].
 const GLOBAL_OPTIONS: [&str; 3] = ["--store", "--host", "--registry-mirror"];
@@ -27,7 +27,7 @@ pub(crate) fn expand(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
     if matches!(word, "-h" | "--help" | "-V" | "--version" | "help") {
         return args;
     }
-    if is_command(word) {
+    if Command::has_subcommand(word) {
         let command = args.remove(first);
         args.insert(1, command);
     } else {
@@ -44,10 +44,6 @@ fn global_width(arg: &OsString) -> Option<usize> {
     }
     let (name, _) = arg.split_once('=')?;
     GLOBAL_OPTIONS.contains(&name).then_some(1)
-}
-
-fn is_command(word: &str) -> bool {
-    Cli::command().get_subcommands().any(|command| command.get_name() == word)
 }
 
 #[cfg(test)]
