@@ -44,6 +44,7 @@ use std::process::ExitCode;
 
 use builder::{Builder, ErrorKind, IdMapping, UsernsError};
 use clap::Parser as _;
+use tokio::runtime::{self, Runtime};
 use tracing_subscriber::EnvFilter;
 
 use crate::client::Client;
@@ -106,16 +107,25 @@ fn start(cli: Cli) -> Result<ExitCode, Fault> {
             enter_user_namespace(environment.is_root)?;
         }
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(builder::processors().get())
-        .enable_all()
-        .build()
-        .map_err(|error| Fault::of(ErrorKind::Host, &error))?;
+    let runtime = runtime(&cli.command).map_err(|error| Fault::of(ErrorKind::Host, &error))?;
     let result = runtime.block_on(execute(cli, settings, environment, mapping));
     // A read of standard input that nobody waits for any more cannot be ended; it must not keep
     // the process alive.
     runtime.shutdown_background();
     result
+}
+
+/// Makes what runs async code. Except in the service, which answers many at once, that only waits
+/// and tells others what to do: one thread does it sooner than several that wake each other.
+fn runtime(command: &Command) -> io::Result<Runtime> {
+    let mut runtime = if matches!(command, Command::Serve(_)) {
+        let mut runtime = runtime::Builder::new_multi_thread();
+        runtime.worker_threads(builder::processors().get());
+        runtime
+    } else {
+        runtime::Builder::new_current_thread()
+    };
+    runtime.enable_all().build()
 }
 
 /// Becomes root of a namespace of our own: the store and its sandboxes need to own files and make
