@@ -51,6 +51,21 @@ impl Flights {
         }
     }
 
+    /// Takes the right to execute the step of `key` if nobody has it now. Blocks on the disk alone.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Store`] when the file cannot be locked.
+    pub(crate) fn try_take(
+        &self,
+        store: &Store,
+        key: CacheKey,
+    ) -> Result<Option<InFlight>, OpError> {
+        let Ok(here) = self.queue(key).try_lock_owned() else { return Ok(None) };
+        let everywhere = store.try_flight(&key).map_err(OpError::store)?;
+        Ok(everywhere.map(|everywhere| InFlight { _everywhere: everywhere, _here: here }))
+    }
+
     fn queue(&self, key: CacheKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get(&key).and_then(Weak::upgrade) {

@@ -32,6 +32,18 @@ pub(super) enum Search {
     Missed { content: Option<CacheKey>, flight: Option<InFlight> },
 }
 
+impl Looked {
+    /// What comes of it for who has the right to make the result, and looked for it before.
+    fn or_make(self, earlier: Option<CacheKey>, flight: InFlight) -> Search {
+        match self {
+            Self::Hit(record) => Search::Hit(record),
+            Self::Miss { content } => {
+                Search::Missed { content: content.or(earlier), flight: Some(flight) }
+            }
+        }
+    }
+}
+
 impl Execution {
     /// Finds the result of a vertex that makes a layer, or the right to make it.
     pub(super) async fn find(
@@ -42,36 +54,59 @@ impl Execution {
         if self.keyed[id.0].is_forced {
             return Ok(Search::Missed { content: None, flight: None });
         }
-        let key = self.keyed[id.0].key.expect("a vertex that makes a layer has a key");
+        let (this, given) = (Arc::clone(self), inputs.to_vec());
+        if let Some(found) = blocking::run(move || this.find_at_once(id, &given)).await? {
+            return Ok(found);
+        }
         let content = match self.look_up(id, inputs).await? {
             Looked::Hit(record) => return Ok(Search::Hit(record)),
             Looked::Miss { content } => content,
         };
-        let flight = self.inner.flights.take(&self.inner.store, key).await?;
+        let flight = self.inner.flights.take(&self.inner.store, self.key(id)).await?;
         // Somebody else may have made it meanwhile.
-        match self.look_up(id, inputs).await? {
-            Looked::Hit(record) => Ok(Search::Hit(record)),
-            Looked::Miss { content: later } => {
-                Ok(Search::Missed { content: later.or(content), flight: Some(flight) })
-            }
-        }
+        Ok(self.look_up(id, inputs).await?.or_make(content, flight))
+    }
+
+    /// As [`Self::find`], where there is nothing to wait for, as for most steps: in one go, since to
+    /// change threads takes longer than all of it. `None` where there is.
+    fn find_at_once(&self, id: VertexId, inputs: &[Root]) -> Result<Option<Search>, OpError> {
+        let content = match self.look_at_once(id, inputs)? {
+            Some(Looked::Hit(record)) => return Ok(Some(Search::Hit(record))),
+            Some(Looked::Miss { content }) => content,
+            None => return Ok(None),
+        };
+        let Some(flight) = self.inner.flights.try_take(&self.inner.store, self.key(id))? else {
+            return Ok(None);
+        };
+        Ok(self.look_at_once(id, inputs)?.map(|later| later.or_make(content, flight)))
     }
 
     /// Looks a vertex up whose inputs are known: by its history, then by their content. What of them
     /// is imported comes here for the second.
     async fn look_up(self: &Arc<Self>, id: VertexId, inputs: &[Root]) -> Result<Looked, OpError> {
         let (this, given) = (Arc::clone(self), inputs.to_vec());
-        let found = blocking::run(move || this.by_history(id, &given)).await;
-        if let Some(record) = found {
-            return Ok(Looked::Hit(Box::new(record)));
-        }
-        let op = key::of_op(self.vertex(id), self.settings.network);
-        if !self.inner.store.index().knows_op(&op) && !self.arrivals.imports().knows_op(&op) {
-            return Ok(Looked::Miss { content: None });
+        if let Some(looked) = blocking::run(move || this.look_at_once(id, &given)).await? {
+            return Ok(looked);
         }
         self.bring(inputs).await?;
         let (this, given) = (Arc::clone(self), inputs.to_vec());
-        blocking::run(move || this.by_content(id, &op, &given)).await
+        blocking::run(move || this.by_content(id, &this.op_key(id), &given)).await
+    }
+
+    /// As [`Self::look_up`]; `None` where something must come here first.
+    fn look_at_once(&self, id: VertexId, inputs: &[Root]) -> Result<Option<Looked>, OpError> {
+        if let Some(record) = self.by_history(id, inputs) {
+            return Ok(Some(Looked::Hit(Box::new(record))));
+        }
+        let op = self.op_key(id);
+        if !self.inner.store.index().knows_op(&op) && !self.arrivals.imports().knows_op(&op) {
+            return Ok(Some(Looked::Miss { content: None }));
+        }
+        let is_imported = |id| self.arrivals.get(id).is_some();
+        if inputs.iter().filter_map(Root::snapshot).any(is_imported) {
+            return Ok(None);
+        }
+        self.by_content(id, &op, inputs).map(Some)
     }
 
     /// Brings those inputs here that are imported.
@@ -83,8 +118,7 @@ impl Execution {
     }
 
     fn by_history(&self, id: VertexId, inputs: &[Root]) -> Option<Record> {
-        let (vertex, keyed) = (self.vertex(id), &self.keyed[id.0]);
-        let key = keyed.key.expect("a vertex that makes a layer has a key");
+        let (vertex, key) = (self.vertex(id), self.key(id));
         let snapshot = |wanted: VertexId| {
             let at = vertex.inputs.iter().position(|input| *input == wanted)?;
             inputs[at].snapshot().cloned()
@@ -107,7 +141,7 @@ impl Execution {
         let below = inputs.first().and_then(Root::snapshot).cloned();
         let below = below.map_or(Below::Nothing, Below::Snapshot);
         let like = Record {
-            key: self.keyed[id.0].key.expect("a vertex that makes a layer has a key"),
+            key: self.key(id),
             snapshot: SnapshotId::for_import("", &hit.entry.diff_id),
             diff_id: hit.entry.diff_id,
             size: 0,
@@ -130,7 +164,7 @@ impl Execution {
         let is_fresh = |record: &Record| self.policy.is_fresh(vertex, record);
         if let Some(found) = index.get_by_content(op, &content).filter(is_fresh) {
             let record = Record {
-                key: keyed.key.expect("a vertex that makes a layer has a key"),
+                key: self.key(id),
                 inputs: self.built_inputs(id, inputs),
                 components: keyed.components.clone(),
                 step: self.step_text(id),
@@ -146,6 +180,16 @@ impl Execution {
             Some(imported) => Looked::Hit(Box::new(imported.record.clone())),
             None => Looked::Miss { content: Some(content) },
         })
+    }
+
+    /// The key by history of a vertex that makes a layer.
+    pub(super) fn key(&self, id: VertexId) -> CacheKey {
+        self.keyed[id.0].key.expect("a vertex that makes a layer has a key")
+    }
+
+    /// What a vertex does, whatever to.
+    pub(super) fn op_key(&self, id: VertexId) -> CacheKey {
+        key::of_op(self.vertex(id), self.settings.network)
     }
 
     /// Makes a vertex's key by content; reads what it takes from its inputs.

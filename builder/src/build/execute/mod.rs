@@ -28,7 +28,6 @@ use crate::builder::Inner;
 use crate::cache_exchange::{Entry, Exports, Imports, Offer};
 use crate::context::FileRoot;
 use crate::image::assemble::layer_chain;
-use crate::key;
 use crate::op::{self, OpError, Root, RunSettings, Step};
 use crate::progress::{Events, Saved};
 use crate::sandbox::{Network, Sandbox, SandboxError};
@@ -404,7 +403,7 @@ impl Execution {
         let (diff_id, size, changes) = op::seal(store, &snapshot, latest, digested)?;
         self.trees.learn(&snapshot, changes)?;
         let record = Record {
-            key: self.keyed[id.0].key.expect("a vertex that makes a layer has a key"),
+            key: self.key(id),
             snapshot,
             diff_id,
             size,
@@ -418,7 +417,7 @@ impl Execution {
         if self.is_secret(id) {
             return Ok(record);
         }
-        let op = key::of_op(self.vertex(id), self.settings.network);
+        let op = self.op_key(id);
         let content = match draft.content {
             Some(content) => content,
             None => self.content_key(id, &op, &draft.inputs)?,
