@@ -380,6 +380,17 @@ fn a_full_or_read_only_disk_is_named_and_nothing_is_lost() {
     expect_image(&store, small.path(), "3");
 }
 
+/// Otherwise ext4 looks for a place of each new file among those that were deleted lately.
+#[test]
+fn what_each_build_makes_lies_apart_from_what_others_deleted() {
+    let disk = Disk::new(40);
+    let store = disk.mount.join("store");
+    let dir = context(&[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "content of a\n")]);
+    build(&store, dir.path(), "1", &[]).ok();
+    let flags = run(command("lsattr", &["-d"]).arg(store.join("tmp"))).ok().stdout;
+    assert!(flags.split(' ').next().unwrap().contains('T'), "{flags}");
+}
+
 #[test]
 fn what_is_kept_can_be_seen_and_chosen() {
     let stores = busybox_store();
