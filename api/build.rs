@@ -6,6 +6,10 @@
 //! random addresses all the same.
 
 fn main() {
-    println!("cargo::rustc-link-arg-bin=rbuild=-no-pie");
     println!("cargo::rerun-if-changed=build.rs");
+    // A static program is linked from other parts, which `-no-pie` does not go with.
+    let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    if !features.split(',').any(|feature| feature == "crt-static") {
+        println!("cargo::rustc-link-arg-bin=rbuild=-no-pie");
+    }
 }
